@@ -1,0 +1,41 @@
+"""The errors a user of this package meets: each says what happened, why, and what to do about it."""
+
+from __future__ import annotations
+
+
+class UniUltraError(Exception):
+    """Base of every error this package raises for something outside its control.
+
+    Parameters
+    ----------
+    what : str
+        What happened, in a sentence fragment that names the file, frame or object concerned.
+    why : str, optional
+        The reason, as far as it is known.
+    fix : str, optional
+        What the user can do about it.
+    """
+
+    def __init__(self, what: str, why: str = "", fix: str = "") -> None:
+        self.what, self.why, self.fix = what, why, fix
+        super().__init__(". ".join(part.rstrip(".") for part in (what, why, fix) if part) + ".")
+
+
+class ReadError(UniUltraError):
+    """A file cannot be read as an ultrasound loop or image."""
+
+
+class WriteError(UniUltraError):
+    """A result cannot be written; nothing that existed before was touched."""
+
+
+class CheckpointError(UniUltraError):
+    """A checkpoint is missing, damaged, unsafe, or does not fit the network."""
+
+
+class PromptError(UniUltraError):
+    """A prompt (box, point or mask) cannot be used as given."""
+
+
+class ResourceError(UniUltraError):
+    """The machine lacks what is needed: memory, disk space, or a device."""

@@ -1,0 +1,1 @@
+"""Networks, their configurations, and the files their weights come in."""

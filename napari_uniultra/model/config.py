@@ -1,0 +1,174 @@
+"""The zoo's architectures as plain data: UniUltra-L and -mini, and the eight official SAM2 sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from napari_uniultra.errors import CheckpointError
+
+EdgeOperator = Literal["sobel", "laplace", "canny"]
+EdgeDirection = Literal["horizontal", "vertical", "diagonal_right", "diagonal_left"]
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """The context-edge hybrid adapter (CH-Adapter; UniUltra, arXiv 2511.15771, Eqs. 1-3).
+
+    Parameters
+    ----------
+    operator : {"sobel", "laplace", "canny"}
+        Edge operator (Table VIII).
+    directions : tuple of str
+        Sobel directions (Table VI); empty leaves the context branch alone. Other operators ignore it.
+    reduction : {"magnitude", "sum"}
+        How the directions' responses are joined: sqrt of the sum of squares, or Eq. 2's literal sum, which collapses
+        to a single 3 x 3 kernel.
+    scale : float
+        Weight of the adapter's output beside the block's MLP.
+    hidden_ratio : float
+        Hidden width of the context branch over the block's width.
+    edge_channels : int
+        Channels that the patch mixer reduces the patch embedding to.
+    layout : {"corrected", "released"}
+        "released" stores four dense (edge_channels, edge_channels, 3, 3) kernels per adapter, as the authors' code does,
+        so that the paper's parameter counts can be reproduced; "corrected" holds depthwise kernels as constants.
+    """
+
+    operator: EdgeOperator = "sobel"
+    directions: tuple[EdgeDirection, ...] = ("horizontal", "vertical", "diagonal_right", "diagonal_left")
+    reduction: Literal["magnitude", "sum"] = "magnitude"
+    scale: float = 0.5
+    hidden_ratio: float = 0.25
+    edge_channels: int = 4
+    layout: Literal["corrected", "released"] = "corrected"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A SAM2 network, with or without CH-Adapters in its image encoder.
+
+    Parameters
+    ----------
+    architecture : str
+        The name of the architecture, a key of `ARCHITECTURES`.
+    image_size : int
+        Side of the square input in pixels; any multiple of 32.
+    embed_dim, num_heads, stages, global_att_blocks, window_spec, window_pos_embed_bkg_spatial_size
+        The Hiera trunk, as in the official SAM2 configurations.
+    version : {"2.0", "2.1"}
+        SAM2's layout. 2.1 adds an embedding for absent objects and a learnt temporal code of object pointers.
+    adapter : AdapterConfig, optional
+        None for plain SAM2.
+    box_prior : bool
+        Give a box also as the filled ellipse inscribed in it, through the mask prompt. For models trained that way;
+        off for SAM2 weights.
+    """
+
+    architecture: str
+    image_size: int = 1024
+    embed_dim: int = 96
+    num_heads: int = 1
+    stages: tuple[int, ...] = (1, 2, 7, 2)
+    global_att_blocks: tuple[int, ...] = (5, 7, 9)
+    window_spec: tuple[int, ...] = (8, 4, 14, 7)
+    window_pos_embed_bkg_spatial_size: tuple[int, int] = (7, 7)
+    version: Literal["2.0", "2.1"] = "2.1"
+    adapter: AdapterConfig | None = None
+    box_prior: bool = False
+
+    def __post_init__(self) -> None:
+        if self.image_size < 64 or self.image_size % 32:
+            raise CheckpointError(
+                f"An input size of {self.image_size} px cannot be used", fix="Choose a multiple of 32, at least 64"
+            )
+
+    @property
+    def trunk_channels(self) -> tuple[int, ...]:
+        """Width of each stage, from coarse to fine, as the FPN neck takes them."""
+        return tuple(self.embed_dim * 2**stage for stage in reversed(range(len(self.stages))))
+
+    def with_(self, **changes: Any) -> ModelConfig:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready data; `from_dict` is the inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ModelConfig:
+        """Read what `to_dict` wrote.
+
+        Raises
+        ------
+        CheckpointError
+            For unknown or missing fields or values of the wrong kind.
+        """
+        try:
+            adapter = data.get("adapter")
+            values = dict(data, adapter=AdapterConfig(**_tuples(AdapterConfig, adapter)) if adapter else None)
+            return cls(**_tuples(cls, values))
+        except (TypeError, AttributeError, ValueError) as error:
+            raise CheckpointError("The model configuration cannot be understood", str(error)) from error
+
+
+def _tuples(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON knows no tuples: turn lists back, and refuse names that the dataclass does not have."""
+    known = {field.name for field in fields(cls)}
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise ValueError(f"unknown fields: {', '.join(unknown)}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+
+
+_TINY = ModelConfig("sam2-tiny")
+_LARGE = ModelConfig(
+    "sam2-large",
+    embed_dim=144,
+    num_heads=2,
+    stages=(2, 6, 36, 4),
+    global_att_blocks=(23, 33, 43),
+    window_spec=(8, 4, 16, 8),
+)
+
+ARCHITECTURES: dict[str, ModelConfig] = {
+    config.architecture: config
+    for config in (
+        _LARGE.with_(architecture="uniultra-l", adapter=AdapterConfig()),
+        _TINY.with_(architecture="uniultra-mini", embed_dim=16, image_size=512, adapter=AdapterConfig()),
+        *(
+            config.with_(architecture=f"sam{version if version == '2.1' else '2'}-{size}", version=version)
+            for version in ("2.0", "2.1")
+            for size, config in (
+                ("tiny", _TINY),
+                ("small", _TINY.with_(stages=(1, 2, 11, 2), global_att_blocks=(7, 10, 13))),
+                (
+                    "base-plus",
+                    _TINY.with_(
+                        embed_dim=112,
+                        num_heads=2,
+                        stages=(2, 3, 16, 3),
+                        global_att_blocks=(12, 16, 20),
+                        window_pos_embed_bkg_spatial_size=(14, 14),
+                    ),
+                ),
+                ("large", _LARGE),
+            )
+        ),
+    )
+}
+
+
+def architecture(name: str, **changes: Any) -> ModelConfig:
+    """The configuration of a named architecture, with changes.
+
+    Raises
+    ------
+    CheckpointError
+        For an unknown name.
+    """
+    if name not in ARCHITECTURES:
+        raise CheckpointError(f"There is no architecture called {name!r}", fix=f"Choose one of {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name].with_(**changes)
