@@ -1,0 +1,1 @@
+"""The cases of `uniultra bench`; installed as `napari_uniultra.benchmarks`."""

@@ -1,0 +1,1 @@
+"""From prompts to masks: one frame, then a whole loop."""

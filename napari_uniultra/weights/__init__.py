@@ -1,0 +1,1 @@
+"""Bundled checkpoints, as data."""

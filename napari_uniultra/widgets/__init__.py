@@ -1,0 +1,1 @@
+"""Thin Qt panels and the one inference thread behind them."""

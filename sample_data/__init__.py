@@ -1,0 +1,1 @@
+"""Sample loops with their licences; installed as `napari_uniultra.sample_data`."""

@@ -1,0 +1,1 @@
+"""Fine-tuning, distillation and evaluation; installed as `napari_uniultra.training`."""

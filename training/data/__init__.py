@@ -1,0 +1,1 @@
+"""Training data: datasets, prompt sampling, clips, augmentation and the ultrasound simulator."""
