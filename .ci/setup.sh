@@ -66,7 +66,8 @@ rm -f "$stamp"
 if [ -n "${PYTHON:-}" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     make_venv
 fi
-pip=("$venv/bin/python" -m pip install --quiet)
+# Twice quiet: only errors, since progress lines of a hundred packages would hide them.
+pip=("$venv/bin/python" -m pip install -qq)
 
 echo "Setting up $venv with $("$venv/bin/python" --version); the first time takes some minutes."
 "${pip[@]}" -c "$constraints" pip setuptools wheel
@@ -93,6 +94,6 @@ SAM2_BUILD_CUDA=0 "${pip[@]}" -c "$pins" --no-build-isolation ${TORCH_INDEX:+--e
 echo "  napari-uniultra, napari and the rest"
 "${pip[@]}" -c "$pins" --no-build-isolation --editable ".[$qt,test]"
 
-"$venv/bin/python" -m pip check || fail "the environment does not fit together; try: make clean setup"
+"$venv/bin/python" -m pip check --quiet || fail "the environment does not fit together; try: make clean setup"
 key >"$stamp"
 echo "Ready: $venv/bin/uniultra --help"

@@ -1,0 +1,1 @@
+"""Plain data and arithmetic: loops, prompts, masks, metrics and measurements. No torch, no napari."""
