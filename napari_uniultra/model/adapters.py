@@ -60,7 +60,9 @@ class EdgeFilter(nn.Module):
 
     def _canny(self, x: Tensor) -> Tensor:
         """Canny's steps on feature maps; hysteresis is one step: a weak edge stays where a neighbour is strong."""
-        smooth = F.avg_pool2d(F.avg_pool2d(x, 3, 1, 1), 3, 1, 1)
+        smooth = x
+        for _ in range(2):  # two box filters are close to a Gaussian; counting the padding would make the frame an edge
+            smooth = F.avg_pool2d(smooth, 3, 1, 1, count_include_pad=False)
         along_y, along_x = self.responses(smooth).unbind(dim=2)
         magnitude = (along_y.square() + along_x.square() + _EPS).sqrt()
         with torch.no_grad():
@@ -118,7 +120,9 @@ class CHAdapter(nn.Module):
             nn.init.zeros_(self.channel_mixer.bias)
             if config.layout == "released":
                 dense = kernels[:, None, None].expand(-1, config.edge_channels, config.edge_channels, -1, -1)
-                self.dense_kernels = nn.ParameterList(nn.Parameter(kernel.clone()) for kernel in dense)
+                self.dense_kernels = nn.ParameterList(
+                    nn.Parameter(kernel.clone(), requires_grad=False) for kernel in dense
+                )
 
     def forward(self, features: Tensor, edges: Tensor | None) -> Tensor:
         """Features (B, H, W, D) and edges (B, H, W, C), channels last, to (B, H, W, D)."""

@@ -7,8 +7,8 @@ from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
 from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
 from sam2.modeling.position_encoding import PositionEmbeddingSine
-from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam.transformer import RoPEAttention
+from sam2.modeling.sam2_base import SAM2Base
 
 from napari_uniultra.model.config import ModelConfig
 from napari_uniultra.model.trunk import AdaptedTrunk
@@ -125,4 +125,3 @@ def _memory_encoder() -> MemoryEncoder:
         mask_downsampler=MaskDownSampler(kernel_size=3, stride=2, padding=1),
         fuser=Fuser(block, num_layers=2),
     )
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from napari_uniultra.errors import CheckpointError
 
@@ -32,8 +32,9 @@ class AdapterConfig:
     edge_channels : int
         Channels that the patch mixer reduces the patch embedding to.
     layout : {"corrected", "released"}
-        "released" stores four dense (edge_channels, edge_channels, 3, 3) kernels per adapter, as the authors' code does,
-        so that the paper's parameter counts can be reproduced; "corrected" holds depthwise kernels as constants.
+        "released" also stores a dense (edge_channels, edge_channels, 3, 3) kernel per direction and adapter, as the
+        authors' code does, so that the paper's parameter counts can be reproduced; it computes the same. "corrected"
+        holds depthwise kernels as constants only.
     """
 
     operator: EdgeOperator = "sobel"
@@ -43,6 +44,15 @@ class AdapterConfig:
     hidden_ratio: float = 0.25
     edge_channels: int = 4
     layout: Literal["corrected", "released"] = "corrected"
+
+    def __post_init__(self) -> None:
+        _check_choice("edge operator", self.operator, get_args(EdgeOperator))
+        for direction in self.directions:
+            _check_choice("edge direction", direction, get_args(EdgeDirection))
+        _check_choice("reduction", self.reduction, ("magnitude", "sum"))
+        _check_choice("layout", self.layout, ("corrected", "released"))
+        _check_range("hidden ratio", self.hidden_ratio, 1 / 64, 4)
+        _check_range("number of edge channels", self.edge_channels, 1, 64)
 
 
 @dataclass(frozen=True)
@@ -79,10 +89,18 @@ class ModelConfig:
     box_prior: bool = False
 
     def __post_init__(self) -> None:
-        if self.image_size < 64 or self.image_size % 32:
+        if self.image_size % 32 or not 64 <= self.image_size <= 4096:
             raise CheckpointError(
-                f"An input size of {self.image_size} px cannot be used", fix="Choose a multiple of 32, at least 64"
+                f"An input size of {self.image_size} px cannot be used", fix="Choose a multiple of 32 from 64 to 4096"
             )
+        # A configuration may come from a file: it must not be able to ask for a network that fills the memory.
+        _check_choice("SAM2 version", self.version, ("2.0", "2.1"))
+        _check_range("width", self.embed_dim, 8, 512)
+        _check_range("number of stages", len(self.stages), 4, 4)
+        _check_range("number of window sizes", len(self.window_spec), 4, 4)
+        for number in (*self.stages, *self.window_spec, *self.window_pos_embed_bkg_spatial_size):
+            _check_range("stage's depth or window", number, 1, 64)
+        _check_range("number of heads", self.num_heads, 1, self.embed_dim)
 
     @property
     def trunk_channels(self) -> tuple[int, ...]:
@@ -112,6 +130,16 @@ class ModelConfig:
             return cls(**_tuples(cls, values))
         except (TypeError, AttributeError, ValueError) as error:
             raise CheckpointError("The model configuration cannot be understood", str(error)) from error
+
+
+def _check_choice(what: str, value: Any, choices: tuple[Any, ...]) -> None:
+    if value not in choices:
+        raise CheckpointError(f"{value!r} is not a {what}", fix=f"Choose one of {', '.join(map(str, choices))}")
+
+
+def _check_range(what: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise CheckpointError(f"A {what} of {value} cannot be used", fix=f"Choose from {low:g} to {high:g}")
 
 
 def _tuples(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,5 +198,6 @@ def architecture(name: str, **changes: Any) -> ModelConfig:
         For an unknown name.
     """
     if name not in ARCHITECTURES:
-        raise CheckpointError(f"There is no architecture called {name!r}", fix=f"Choose one of {', '.join(ARCHITECTURES)}")
+        known = ", ".join(ARCHITECTURES)
+        raise CheckpointError(f"There is no architecture called {name!r}", fix=f"Choose one of {known}")
     return ARCHITECTURES[name].with_(**changes)

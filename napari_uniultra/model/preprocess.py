@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -35,7 +34,7 @@ def prepare_images(frames: Tensor, image_size: int) -> Tensor:
 
 
 def prepare_masks(masks: Tensor, image_size: int) -> Tensor:
-    """Mask prompts (B, H, W) bool to (B, 1, image_size, image_size) float32 of 0 and 1, as the official predictor does."""
+    """Mask prompts (B, H, W) bool to (B, 1, image_size, image_size) float32, 0 or 1, as the official predictor does."""
     values = masks[:, None].float()
     if values.shape[-2:] == (image_size, image_size):
         return values

@@ -53,7 +53,7 @@ class AdaptedTrunk:
 
 
 def attend(block: nn.Module, x: Tensor) -> Tensor:
-    """The attention half of a Hiera block: (B, H, W, D) to (B, H', W', D'), halved where the block pools its queries."""
+    """The attention half of a Hiera block: (B, H, W, D) to (B, H', W', D'), halved where queries are pooled."""
     shortcut = x
     x = block.norm1(x)
     if block.dim != block.dim_out:
