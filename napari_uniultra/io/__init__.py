@@ -1,1 +1,1 @@
-"""Files in and out: readers make a `Cine`, writers keep masks and measurements."""
+"""Files in and files out."""

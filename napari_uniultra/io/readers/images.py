@@ -1,0 +1,117 @@
+"""PNG, JPEG and BMP: one file as a still, or a folder of them as a loop."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from napari_uniultra.core.types import Cine
+from napari_uniultra.errors import ReadError
+from napari_uniultra.io.readers.lazy import LazyFrames, check_size
+from napari_uniultra.io.readers.sidecar import read_sidecar
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+
+
+def read_still(path: Path) -> Cine:
+    """Open an image file as a loop of one frame.
+
+    Raises
+    ------
+    ReadError
+        When it cannot be read.
+    """
+    return _read([path], path)
+
+
+def read_folder(path: Path) -> Cine:
+    """Open the images of a folder, in the natural order of their names (2 before 10), as a loop.
+
+    Raises
+    ------
+    ReadError
+        When there are none, they differ in size or depth, or one cannot be read.
+    """
+    files = image_files(path)
+    if not files:
+        raise ReadError(
+            f"The folder {path.name} holds no image",
+            f"it has no file ending in {', '.join(SUFFIXES)}",
+            "Choose a folder of images, or the loop's own file",
+        )
+    return _read(files, path)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files of a folder in natural order; hidden files are left out."""
+    try:
+        entries = list(folder.iterdir())
+    except OSError as error:
+        raise ReadError(f"The folder {folder.name} cannot be read", error.strerror or "") from error
+    files = [f for f in entries if f.suffix.lower() in SUFFIXES and not f.name.startswith(".") and f.is_file()]
+    return sorted(files, key=_natural)
+
+
+def _natural(path: Path) -> list[tuple[int, int, str]]:
+    parts = re.split(r"(\d+)", path.name.lower())
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+
+
+def _read(files: list[Path], source: Path) -> Cine:
+    frames = _ImageFrames(files)
+    frames[0]  # the first one at least must decode
+    stated = read_sidecar(source, len(files))
+    return Cine(frames=frames, source=str(source), details={"format": "images"}, **stated)
+
+
+class _ImageFrames(LazyFrames):
+    """One file per frame. Sizes are compared from the headers, when opened; pixels are decoded when looked at."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self._files = files
+        kinds = [_kind(file) for file in files]
+        (height, width), dtype = kinds[0][0], kinds[0][2]
+        check_size(files[0].name, len(files), height, width)
+        for file, (size, _, depth) in zip(files, kinds, strict=True):
+            if size != (height, width) or depth != dtype:
+                raise ReadError(
+                    f"The images in {file.parent.name} do not form one loop",
+                    f"{file.name} is {size[1]} x {size[0]} {depth}, {files[0].name} is {width} x {height} {dtype}",
+                    "Keep one loop per folder",
+                )
+        self._colour = any(colour for _, colour, _ in kinds)
+        shape = (len(files), height, width)
+        super().__init__((*shape, 3) if self._colour else shape, dtype)
+
+    def _decode(self, index: int) -> np.ndarray:
+        file = self._files[index]
+        try:
+            with Image.open(file) as image:
+                if self._colour:
+                    image = image.convert("RGB")
+                elif image.mode in ("1", "LA"):
+                    image = image.convert("L")
+                return np.array(image, dtype=self.dtype)
+        except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow raises SyntaxError for a damaged PNG
+            raise _unreadable(file) from error
+
+
+def _kind(file: Path) -> tuple[tuple[int, int], bool, str]:
+    """((height, width), is colour, dtype) from a file's header."""
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            mode = image.mode
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise _unreadable(file) from error
+    if mode.startswith("I;16") or mode == "I":
+        return (height, width), False, "uint16" if mode != "I" else "int32"
+    return (height, width), mode not in ("1", "L", "LA"), "uint8"
+
+
+def _unreadable(file: Path) -> ReadError:
+    why = "it is empty" if file.stat().st_size == 0 else "it is damaged, cut off, or not an image"
+    return ReadError(f"{file.name} cannot be read as an image", why, "Copy or export it again")

@@ -1,0 +1,186 @@
+"""Masks drawn over the loop, as a video and as a sheet of frames, for a person to look at."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from napari_uniultra.core.palette import colour_of
+from napari_uniultra.core.types import Cine
+from napari_uniultra.errors import WriteError
+from napari_uniultra.io.atomic import atomic_path
+
+_FILL = 0.25  # opacity inside the contour
+_FPS_WHEN_UNKNOWN = 20.0
+_CLOCK = 90_000  # ticks per second of a video: the usual one, far finer than any frame time
+_TILE = 320  # pixels, the longer side of a frame on the contact sheet
+_WHITE = (255, 255, 255)
+
+
+def draw_masks(frame: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """A frame with the contour and a tint of every object.
+
+    Parameters
+    ----------
+    frame : ndarray
+        (H, W) or (H, W, 3) uint8.
+    labels : ndarray
+        (H, W) integer labels, 0 for nothing.
+
+    Returns
+    -------
+    ndarray
+        (H, W, 3) uint8, a copy.
+    """
+    picture = np.repeat(frame[..., None], 3, axis=2) if frame.ndim == 2 else frame.copy()
+    for object_id in np.unique(labels[labels != 0]):
+        mask, colour = labels == object_id, np.array(colour_of(int(object_id)))
+        picture[mask] = np.rint((1 - _FILL) * picture[mask] + _FILL * colour).astype(np.uint8)
+        picture[_contour(mask)] = colour
+    return picture
+
+
+def _contour(mask: np.ndarray) -> np.ndarray:
+    """The pixels of a mask that touch its outside, or the picture's edge, by a side."""
+    inside = np.pad(mask, 1)
+    surrounded = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
+    return mask & ~surrounded
+
+
+def write_overlay_video(
+    path: str | os.PathLike[str],
+    cine: Cine,
+    masks: Any,
+    names: Mapping[int, str] | None = None,
+    fps: float | None = None,
+) -> None:
+    """Write the loop with its masks as H.264 MP4, one frame at a time, at its real speed where that is known.
+
+    Parameters
+    ----------
+    path : path
+    cine : Cine
+    masks : array-like
+        (T, H, W) integer labels.
+    names : mapping of int to str, optional
+        Object names, shown in their colours in the upper left corner.
+    fps : float, optional
+        Frames per second, in place of the loop's own times; 20 when neither is known.
+
+    Raises
+    ------
+    WriteError
+        When the masks do not fit the loop, or the disk refuses.
+    """
+    _check(cine, masks)
+    ticks = _ticks(cine, fps)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        try:
+            _encode(file, cine, masks, names or {}, ticks)
+        except av.FFmpegError as error:
+            # FFmpeg's own errors are not OSErrors, even when the disk is full.
+            raise OSError(error.errno, error.strerror) from error
+
+
+def _encode(file: Any, cine: Cine, masks: Any, names: Mapping[int, str], ticks: np.ndarray) -> None:
+    height, width = (side + side % 2 for side in cine.shape_hw)  # H.264 in its common form takes even sizes only
+    rate = Fraction(_CLOCK * max(1, len(ticks) - 1), int(max(1, ticks[-1]))).limit_denominator(1000)
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, _CLOCK)
+        for index, tick in enumerate(ticks):
+            picture = _labelled(draw_masks(cine.frame(index), np.asarray(masks[index])), names)
+            padding = ((0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0))
+            frame = av.VideoFrame.from_ndarray(np.pad(picture, padding, mode="edge"), format="rgb24")
+            frame.pts, frame.time_base = int(tick), Fraction(1, _CLOCK)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def _ticks(cine: Cine, fps: float | None) -> np.ndarray:
+    """When each frame is shown, in ticks, strictly increasing."""
+    if fps is not None and not (math.isfinite(fps) and fps > 0):
+        raise WriteError("The overlay video was not written", f"{fps} frames per second is not a speed")
+    times = cine.frame_times_s
+    if fps is not None or times is None or times[-1] <= times[0]:
+        times = np.arange(len(cine)) / (fps or _FPS_WHEN_UNKNOWN)
+    ticks = np.rint((times - times[0]) * _CLOCK).astype(np.int64)
+    counter = np.arange(len(ticks))
+    return np.maximum.accumulate(ticks - counter) + counter  # frames of one and the same time follow a tick apart
+
+
+def write_contact_sheet(path: str | os.PathLike[str], cine: Cine, masks: Any, n: int = 12) -> None:
+    """Write ``n`` evenly spaced frames (all, if there are fewer) with contours and frame numbers as one PNG.
+
+    Parameters
+    ----------
+    path : path
+    cine : Cine
+    masks : array-like
+        (T, H, W) integer labels.
+    n : int
+        Number of frames, the first and the last among them.
+
+    Raises
+    ------
+    WriteError
+        When the masks do not fit the loop, or the disk refuses.
+    """
+    _check(cine, masks)
+    picked = np.unique(np.linspace(0, len(cine) - 1, max(1, n)).round().astype(int))
+    scale = min(1.0, _TILE / max(cine.shape_hw))
+    height, width = (max(1, round(side * scale)) for side in cine.shape_hw)
+    columns = math.ceil(math.sqrt(len(picked) * height / width)) if width < 4 * height else 1
+    columns = min(len(picked), columns)
+    sheet = Image.new("RGB", (columns * width, math.ceil(len(picked) / columns) * height))
+    for place, index in enumerate(picked):
+        tile = _tile(cine, np.asarray(masks[int(index)]), int(index), (width, height))
+        sheet.paste(tile, (place % columns * width, place // columns * height))
+    save_png(path, sheet)
+
+
+def _tile(cine: Cine, labels: np.ndarray, index: int, size: tuple[int, int]) -> Image.Image:
+    frame = Image.fromarray(cine.frame(index)).resize(size, Image.Resampling.BILINEAR)
+    rows = (np.arange(size[1]) + 0.5) * labels.shape[0] / size[1]
+    cols = (np.arange(size[0]) + 0.5) * labels.shape[1] / size[0]
+    small = labels[rows.astype(int)[:, None], cols.astype(int)]  # contours are drawn after shrinking, or they vanish
+    tile = Image.fromarray(draw_masks(np.asarray(frame), small))
+    time = "" if cine.frame_times_s is None else f"  {cine.frame_times_s[index]:.2f} s"
+    _write_text(tile, f"{index}{time}", (4, 2), _WHITE)
+    return tile
+
+
+def _labelled(picture: np.ndarray, names: Mapping[int, str]) -> np.ndarray:
+    if not names:
+        return picture
+    image = Image.fromarray(picture)
+    for line, (object_id, name) in enumerate(sorted(names.items())):
+        _write_text(image, name, (6, 4 + 16 * line), colour_of(object_id))
+    return np.asarray(image)
+
+
+def _write_text(image: Image.Image, text: str, at: tuple[int, int], colour: Iterable[int]) -> None:
+    ImageDraw.Draw(image).text(
+        at, text, fill=tuple(colour), font=ImageFont.load_default(13), stroke_width=2, stroke_fill=(0, 0, 0)
+    )
+
+
+def save_png(path: str | os.PathLike[str], image: Image.Image) -> None:
+    """Write a PNG, whole or not at all."""
+    with atomic_path(Path(path)) as temporary:
+        image.save(temporary, format="PNG")
+
+
+def _check(cine: Cine, masks: Any) -> None:
+    shape = (len(cine), *cine.shape_hw)
+    if tuple(np.shape(masks)) != shape:
+        raise WriteError(f"Masks of shape {np.shape(masks)} do not fit the loop", f"it has shape {shape}")
