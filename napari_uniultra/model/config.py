@@ -134,7 +134,7 @@ class ModelConfig:
 
 def _check_choice(what: str, value: Any, choices: tuple[Any, ...]) -> None:
     if value not in choices:
-        raise CheckpointError(f"{value!r} is not a {what}", fix=f"Choose one of {', '.join(map(str, choices))}")
+        raise CheckpointError(f"There is no {what} {value!r}", fix=f"Choose one of {', '.join(map(str, choices))}")
 
 
 def _check_range(what: str, value: float, low: float, high: float) -> None:

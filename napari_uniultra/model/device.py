@@ -1,0 +1,49 @@
+"""Which device a model runs on: the one place where that is decided."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from napari_uniultra.errors import ResourceError
+
+DEVICES = ("auto", "cuda", "mps", "cpu")
+
+
+def available_devices() -> tuple[str, ...]:
+    """The devices of this machine, the fastest first; "cpu" is always the last."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return tuple(name for name, is_present in present.items() if is_present)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device of that name; "auto" takes the fastest there is. "cuda:1" names one of several GPUs.
+
+    Raises
+    ------
+    ResourceError
+        When the machine has no such device.
+    """
+    available = available_devices()
+    if name == "auto":
+        return torch.device(available[0])
+    kind, _, number = name.partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if kind not in available or (number and not (number.isdecimal() and int(number) < count)):
+        raise ResourceError(
+            f"This machine has no device {name!r}",
+            f"PyTorch {torch.__version__} finds {', '.join(available)}",
+            "Choose one of these, or 'auto'",
+        )
+    return torch.device(name)
+
+
+def describe_device(device: torch.device) -> str:
+    """A device in words, such as "CPU, 2 threads" or "NVIDIA H200, 139 GiB"."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    if device.type == "mps":
+        return "Apple GPU"
+    return f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()}"

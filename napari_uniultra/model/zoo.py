@@ -1,0 +1,397 @@
+"""Where models come from: bundled with the package, added by the user, or downloaded when the user asks for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari_uniultra.core.atomic import atomic_dir, write_error
+from napari_uniultra.errors import CheckpointError, ResourceError
+from napari_uniultra.model.config import ModelConfig
+from napari_uniultra.model.download import DOWNLOADS, Download, fetch
+
+if TYPE_CHECKING:  # listing models needs no torch
+    import torch
+    from torch import nn
+
+    from napari_uniultra.model.checkpoint import Checkpoint
+
+DEFAULT_MODEL = "uniultra-mini"
+INFO_NAME = "info.json"
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network with weights on a device, ready to segment.
+
+    Attributes
+    ----------
+    network : SAM2Base
+        In evaluation mode.
+    config : ModelConfig
+    device : torch.device
+    name : str
+    sha256 : str
+        Of its checkpoint: results name it, so that they can be traced to the very weights.
+    card : dict
+        Training data, licence, version, intended use, normalisation.
+    """
+
+    network: nn.Module
+    config: ModelConfig
+    device: torch.device
+    name: str
+    sha256: str
+    card: dict[str, Any]
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input in pixels."""
+        return self.config.image_size
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a model without loading it.
+
+    Attributes
+    ----------
+    name : str
+    origin : {"bundled", "added", "downloadable"}
+        A downloaded model counts as added.
+    architecture : str
+    image_size : int
+        Side of its input in pixels; 0 when unknown.
+    size_bytes : int
+    licence, description : str
+    path : Path, optional
+        Its file or folder; None when it is not on this machine.
+    sha256 : str
+    """
+
+    name: str
+    origin: Literal["bundled", "added", "downloadable"]
+    architecture: str
+    image_size: int
+    size_bytes: int
+    licence: str
+    description: str
+    path: Path | None
+    sha256: str
+
+
+def models_folder() -> Path:
+    """Where added models live: the user's data folder, or the one that NAPARI_UNIULTRA_HOME names."""
+    home = os.environ.get("NAPARI_UNIULTRA_HOME")
+    if not home:
+        from platformdirs import user_data_dir
+
+        home = user_data_dir("napari-uniultra", appauthor=False)
+    return Path(home) / "models"
+
+
+def bundled_folder() -> Path:
+    """Where the models that come with the package live."""
+    return Path(str(files("napari_uniultra.weights")))
+
+
+def list_models() -> list[ModelInfo]:
+    """Every model that can be loaded or downloaded: bundled ones first, then added, then downloadable ones."""
+    present = [
+        _read_info(folder, origin)
+        for origin, parent in (("bundled", bundled_folder()), ("added", models_folder()))
+        for folder in _model_folders(parent)
+    ]
+    names = {info.name for info in present}
+    return present + [_downloadable(name) for name in DOWNLOADS if name not in names]
+
+
+def find_model(name: str) -> ModelInfo:
+    """The model of that name.
+
+    Raises
+    ------
+    CheckpointError
+        When there is none.
+    """
+    models = {info.name: info for info in reversed(list_models())}  # a bundled model goes before an added one
+    if name in models:
+        return models[name]
+    if name == "uniultra-l":
+        raise CheckpointError(
+            "There are no weights for 'uniultra-l' on this machine",
+            "its authors have published none",
+            "Train it from SAM2-L and add the result: uniultra weights add FILE --name uniultra-l",
+        )
+    raise CheckpointError(
+        f"There is no model or file called {name!r}",
+        f"the models are {', '.join(models)}",
+        "Check the name or the path",
+    )
+
+
+def load_model(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto") -> Model:
+    """Load a model by name or path. Nothing is downloaded, and no random generator is touched.
+
+    Parameters
+    ----------
+    name : str or path
+        A bundled or added model's name, or a checkpoint: a file or a folder of shards.
+    device : {"auto", "cuda", "mps", "cpu"}
+        "auto" takes the fastest that the machine has.
+
+    Raises
+    ------
+    CheckpointError
+        When there is no such model, or its checkpoint is damaged, unsafe or does not fit.
+    ResourceError
+        When the machine has no such device, or too little memory on it.
+    """
+    import torch
+
+    from napari_uniultra.model.checkpoint import read_checkpoint
+    from napari_uniultra.model.device import choose_device
+
+    target = choose_device(device)
+    label, path, sha256 = _locate(name)
+    checkpoint = read_checkpoint(path, sha256)
+    network = _network_of(checkpoint, path)
+    try:
+        network = network.to(target)
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(
+            f"The model {label!r} does not fit into the memory of {target}",
+            fix="Close other programs that use the GPU, choose a smaller model, or device='cpu'",
+        ) from error
+    return Model(network, checkpoint.config, target, label, checkpoint.sha256, checkpoint.card)
+
+
+def add_model(path: str | os.PathLike[str], name: str | None = None) -> ModelInfo:
+    """Copy a checkpoint into the user's models, after a full check, so that it can be loaded by name.
+
+    Parameters
+    ----------
+    path : path
+        A safetensors file, a folder of shards, or an official SAM2 PyTorch file.
+    name : str, optional
+        Small letters, digits, '.', '_' and '-'; by default made from the file's name.
+
+    Raises
+    ------
+    CheckpointError
+        When the checkpoint cannot be loaded, or the name cannot be used or is taken.
+    WriteError
+        When it cannot be copied.
+    """
+    path = Path(path)
+    name = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("-._") if name is None else name
+    _check_new_name(name)
+    pack_model(path, models_folder() / name)
+    return find_model(name)
+
+
+def pack_model(path: str | os.PathLike[str], folder: Path, *, move: bool = False) -> None:
+    """Check a checkpoint and put it, with what `list_models` tells of it, into a new folder.
+
+    Parameters
+    ----------
+    path : path
+    folder : Path
+        Must not exist yet. Its name is the model's name.
+    move : bool
+        Move the file instead of copying it.
+
+    Raises
+    ------
+    CheckpointError, WriteError
+        As `add_model`.
+    """
+    from napari_uniultra.model.checkpoint import read_checkpoint
+
+    path = Path(path)
+    checkpoint = read_checkpoint(path)
+    _network_of(checkpoint, path)
+    with atomic_dir(folder) as new:
+        for source, target in _files_of(path):
+            (shutil.move if move else shutil.copyfile)(source, new / target)
+        size = sum(file.stat().st_size for file in new.iterdir())
+        info = {
+            "architecture": checkpoint.config.architecture,
+            "image_size": checkpoint.config.image_size,
+            "size_bytes": size,
+            "licence": str(checkpoint.card.get("licence", "unknown")),
+            "description": str(checkpoint.card.get("description", "")),
+            "sha256": checkpoint.sha256,
+        }
+        (new / INFO_NAME).write_text(json.dumps(info, indent=1), encoding="utf-8")
+
+
+def remove_model(name: str) -> None:
+    """Delete an added or downloaded model from the user's models.
+
+    Raises
+    ------
+    CheckpointError
+        When no such model was added.
+    WriteError
+        When it cannot be deleted.
+    """
+    if name not in [folder.name for folder in _model_folders(models_folder())]:
+        raise CheckpointError(f"No model called {name!r} was added", fix="See `uniultra weights list`")
+    folder = models_folder() / name
+    doomed = folder.with_name(f".{uuid.uuid4().hex[:12]}.partial")  # gone at once, however long deleting takes
+    try:
+        os.replace(folder, doomed)
+        shutil.rmtree(doomed)
+    except OSError as error:
+        raise write_error(folder, error) from error
+
+
+def download_model(
+    name: str, progress: Callable[[int, int], None] | None = None, source: Download | None = None
+) -> ModelInfo:
+    """Download official SAM2 weights (by Meta, Apache-2.0), check them and add them.
+
+    A download that was cut short goes on where it stopped when it is asked for again.
+
+    Parameters
+    ----------
+    name : str
+        One of the eight official sizes, such as "sam2.1-tiny".
+    progress : callable, optional
+        Called with the bytes there are and the bytes in all. What it raises stops the download.
+    source : Download, optional
+        Another place to get the same model from, such as a mirror.
+
+    Raises
+    ------
+    ResourceError
+        When there is no network, the server does not answer, or the disk is full.
+    CheckpointError
+        When there is no such download, or what came is not what was expected.
+    WriteError
+        When it cannot be written.
+    """
+    if name not in DOWNLOADS:
+        raise CheckpointError(f"{name!r} cannot be downloaded", fix=f"Choose one of {', '.join(DOWNLOADS)}")
+    _check_new_name(name, is_download=True)
+    file = fetch(source or DOWNLOADS[name], models_folder().parent / "downloads" / f"{name}.pt", progress)
+    try:
+        pack_model(file, models_folder() / name, move=True)
+    finally:
+        file.unlink(missing_ok=True)
+    return find_model(name)
+
+
+def _locate(name: str | os.PathLike[str]) -> tuple[str, Path, str | None]:
+    """A model's label, the path of its checkpoint, and the SHA-256 that it must have."""
+    known = {info.name for info in list_models()}
+    if isinstance(name, os.PathLike) or (name not in known and Path(name).exists()):
+        return Path(name).stem, Path(name), None
+    info = find_model(name)
+    if info.path is None:
+        raise CheckpointError(
+            f"The weights of {name!r} are not on this machine",
+            f"they are {info.size_bytes / 1e6:.0f} MB, by Meta, under the licence {info.licence}",
+            f"Download them once: uniultra weights download {name}",
+        )
+    return name, info.path, info.sha256
+
+
+def _network_of(checkpoint: Checkpoint, path: Path) -> nn.Module:
+    """The network that a checkpoint describes, with its weights."""
+    import torch
+
+    from napari_uniultra.model.build import build_network
+    from napari_uniultra.model.checkpoint import load_into
+
+    try:
+        with torch.random.fork_rng(devices=[]):  # building draws random weights, which these replace
+            network = build_network(checkpoint.config)
+    except (TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError) as error:
+        raise CheckpointError(f"{path} describes a network that cannot be built", str(error)) from error
+    try:
+        load_into(network, checkpoint.state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} does not fit the network it describes", error.why, error.fix) from error
+    return network
+
+
+def _check_new_name(name: str, *, is_download: bool = False) -> None:
+    if not _NAME.fullmatch(name):
+        raise CheckpointError(
+            f"A model cannot be called {name!r}", fix="Use small letters, digits, '.', '_' and '-', 64 at most"
+        )
+    present = {info.name: info.origin for info in list_models()}
+    origin = present.get(name)
+    if origin == "downloadable" and not is_download:
+        raise CheckpointError(f"The name {name!r} is kept for the official weights", fix="Choose another name")
+    if origin in ("bundled", "added"):
+        raise CheckpointError(
+            f"There is already a model called {name!r}",
+            fix="Choose another name" if origin == "bundled" else "Remove that one first, or choose another name",
+        )
+
+
+def _model_folders(parent: Path) -> list[Path]:
+    if not parent.is_dir():
+        return []
+    return sorted(path for path in parent.iterdir() if _NAME.fullmatch(path.name) and (path / INFO_NAME).is_file())
+
+
+def _read_info(folder: Path, origin: Literal["bundled", "added"]) -> ModelInfo:
+    try:
+        data = json.loads((folder / INFO_NAME).read_text(encoding="utf-8"))
+        return ModelInfo(name=folder.name, origin=origin, path=_checkpoint_in(folder), **data)
+    except (OSError, ValueError, TypeError):  # listing the others must go on
+        return ModelInfo(
+            folder.name, origin, "unknown", 0, 0, "unknown", "damaged: remove and add it again", folder, ""
+        )
+
+
+def _checkpoint_in(folder: Path) -> Path:
+    """The checkpoint in a model's folder: the folder itself when it holds shards."""
+    single = [folder / f"model{suffix}" for suffix in (".safetensors", ".pt")]
+    return next((path for path in single if path.is_file()), folder)
+
+
+def _files_of(path: Path) -> list[tuple[Path, str]]:
+    """What to copy of a checkpoint that has been read: the files, and their names in the model's folder."""
+    if not path.is_dir():
+        return [(path, "model.pt" if path.suffix.lower() in (".pt", ".pth") else "model.safetensors")]
+    from napari_uniultra.model.checkpoint import INDEX_NAME
+
+    index = json.loads((path / INDEX_NAME).read_bytes())
+    return [(path / name, name) for name in (INDEX_NAME, *(shard["file"] for shard in index["shards"]))]
+
+
+def _downloadable(name: str) -> ModelInfo:
+    from napari_uniultra.model.config import architecture
+
+    download = DOWNLOADS[name]
+    return ModelInfo(
+        name=name,
+        origin="downloadable",
+        architecture=name,
+        image_size=architecture(name).image_size,
+        size_bytes=download.size,
+        licence=download.licence,
+        description="Official SAM2 weights by Meta, for natural images and video",
+        path=None,
+        sha256=download.sha256,
+    )
+
+
+def as_dict(info: ModelInfo) -> dict[str, Any]:
+    """A model's facts as JSON-ready data."""
+    return {**asdict(info), "path": None if info.path is None else str(info.path)}
