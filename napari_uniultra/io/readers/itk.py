@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from napari_uniultra.io.readers.lazy import check_size
 _MAX_BYTES = 8 << 30
 _MAX_DEFLATION = 1100  # zlib cannot pack tighter, so a smaller file cannot hold what its header states
 _HEADER_BYTES = 1 << 16
+_NIFTI_HEADER_BYTES = 348
 _SPACING_WORDS = {
     "NrrdImageIO": (b"spacings:", b"space directions:"),
     "MetaImageIO": (b"ElementSpacing", b"ElementSize"),
@@ -69,8 +72,25 @@ def _check_memory(path: Path, reader: sitk.ImageFileReader, size: tuple[int, ...
     needed = values * item
     if needed > _MAX_BYTES:
         raise _unreadable(path, f"it would take {needed / 2**30:.0f} GiB of memory")
-    if path.suffix.lower() not in _DETACHED and needed > path.stat().st_size * _MAX_DEFLATION:
+    if reader.GetImageIO() == "NiftiImageIO" and path.suffix.lower() not in _DETACHED:
+        _check_nifti_length(path, needed)
+    elif path.suffix.lower() not in _DETACHED and needed > path.stat().st_size * _MAX_DEFLATION:
         raise _unreadable(path, "it is far too small for the size that it states")
+
+
+def _check_nifti_length(path: Path, needed: int) -> None:
+    """ITK fills up a cut NIfTI with zeros and does not tell, so its length is looked at first."""
+    held = path.stat().st_size
+    if path.suffix.lower() == ".gz":
+        try:
+            with gzip.open(path) as file:
+                held = 0
+                while held < needed + _NIFTI_HEADER_BYTES and (block := file.read(1 << 20)):
+                    held += len(block)
+        except (OSError, EOFError, zlib.error) as error:
+            raise _unreadable(path, "it is damaged or cut off") from error
+    if held < needed + _NIFTI_HEADER_BYTES:
+        raise _unreadable(path, "it is cut off")
 
 
 def _spacing(path: Path, reader: sitk.ImageFileReader) -> tuple[float, float] | None:

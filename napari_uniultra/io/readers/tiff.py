@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import weakref
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from PIL import Image
 
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError
-from napari_uniultra.io.readers.lazy import LazyFrames, check_size
+from napari_uniultra.io.readers.lazy import MAX_FRAMES, LazyFrames, check_size
 
 _MM = {
     "m": 1000.0, "cm": 10.0, "mm": 1.0, "millimeter": 1.0, "um": 1e-3, "µm": 1e-3, "μm": 1e-3, "micron": 1e-3,
     "microns": 1e-3, "\\u00b5m": 1e-3, "nm": 1e-6, "inch": 25.4, "in": 25.4,
 }  # fmt: skip
 _SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "msec": 1e-3, "us": 1e-6, "µs": 1e-6, "min": 60.0}
+_CHANNELS = 4
 
 
 def read_tiff(path: Path) -> Cine:
@@ -32,8 +34,11 @@ def read_tiff(path: Path) -> Cine:
         When it is damaged, cut off, or holds more than one channel or position.
     """
     try:
+        _check_chain(path)
         file = tifffile.TiffFile(path)
-    except (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError) as error:
+    except ReadError:
+        raise
+    except Exception as error:  # tifffile parses damaged tags with all kinds of errors
         raise _unreadable(path, "it is damaged, or not a TIFF") from error
     try:
         frames = _TiffFrames(path, file)
@@ -52,6 +57,34 @@ def read_tiff(path: Path) -> Cine:
     )
 
 
+def _check_chain(path: Path) -> None:
+    """Follow the chain of pages to its end: tifffile opens what is left of a cut file as if it were all of it.
+
+    Raises
+    ------
+    ReadError
+        When a page's directory lies beyond the end of the file, or the chain has no end.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(16)
+        order = "<" if head[:2] == b"II" else ">"
+        big = head[2:4] in (b"+\0", b"\0+")
+        count_format, entry_bytes, link_format = ("Q", 20, "Q") if big else ("H", 12, "L")
+        count_bytes, link_bytes = struct.calcsize(f"<{count_format}"), struct.calcsize(f"<{link_format}")
+        offset = struct.unpack_from(f"{order}{link_format}", head, 8 if big else 4)[0]
+        seen = 0
+        while offset:
+            file.seek(offset)
+            entries = struct.unpack(f"{order}{count_format}", file.read(count_bytes).ljust(count_bytes, b"\xff"))[0]
+            link = offset + count_bytes + entries * entry_bytes
+            seen += 1
+            if link + link_bytes > size or seen > MAX_FRAMES:
+                raise _unreadable(path, "it is cut off or damaged")
+            file.seek(link)
+            offset = struct.unpack(f"{order}{link_format}", file.read(link_bytes))[0]
+
+
 class _TiffFrames(LazyFrames):
     """The pages of a TIFF's first series."""
 
@@ -66,8 +99,9 @@ class _TiffFrames(LazyFrames):
             raise _unreadable(path, "it is damaged") from error
         kept = [(n, axis) for n, axis in zip(shape, axes, strict=True) if n > 1 or axis in "YX"]
         shape, axes = tuple(n for n, _ in kept), "".join(axis for _, axis in kept)
-        match = re.fullmatch(r"([^YXSC]?)YX(S?)", axes)
-        if not match or (match[2] and shape[-1] not in (3, 4)):
+        match = re.fullmatch(r"([^YXS]?)YX(S?)", axes)
+        few_channels = axes.startswith("C") and shape[0] <= _CHANNELS  # more are frames: ImageJ's usual mix-up
+        if not match or few_channels or (match[2] and shape[-1] not in (3, 4)):
             raise ReadError(
                 f"{path.name} is not one ultrasound loop",
                 f"it is a stack of {' x '.join(map(str, shape))} along {axes}",
@@ -81,8 +115,8 @@ class _TiffFrames(LazyFrames):
         self._pages = series.pages
         if series.dataoffset is not None:
             self._raw = self._mapped(series.dataoffset, shape, series.dtype)
-        elif len(self._pages) != shape[0]:
-            raise _unreadable(path, f"it states {shape[0]} frames but holds {len(self._pages)}")
+        else:
+            self._check_pages(shape[0])
         if self._table is None:
             super().__init__(shape, series.dtype)
         else:
@@ -93,6 +127,16 @@ class _TiffFrames(LazyFrames):
         if needed > self._path.stat().st_size:
             raise _unreadable(self._path, "it is cut off")
         return np.memmap(self._path, dtype.newbyteorder(self._file.byteorder), "r", offset, shape)
+
+    def _check_pages(self, frames: int) -> None:
+        """Make sure that every frame has a page and every page all of its data."""
+        size = self._path.stat().st_size
+        if len(self._pages) != frames:
+            raise _unreadable(self._path, f"it states {frames} frames but holds {len(self._pages)}")
+        for page in self._pages:
+            parts = zip(page.dataoffsets, page.databytecounts, strict=False)
+            if any(offset + count > size for offset, count in parts):
+                raise _unreadable(self._path, "it is cut off")
 
     def _decode(self, index: int) -> np.ndarray:
         pixels = np.array(self._page(index) if self._raw is None else self._raw[index])

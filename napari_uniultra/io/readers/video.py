@@ -16,6 +16,10 @@ from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers.lazy import LazyFrames, check_size
 from napari_uniultra.io.readers.sidecar import read_sidecar
 
+# AVI stores no presentation times. FFmpeg works them out for most codecs, but numbers these two's frames in the wrong
+# order where they refer to later ones.
+_COUNTED_IN_AVI = ("h264", "hevc")
+
 
 def read_video(path: Path) -> Cine:
     """Open a video as RGB frames, decoded when they are looked at.
@@ -56,11 +60,14 @@ class _Index:
         Positions in ``stamps``.
     times_s : ndarray
         (T,) seconds from the first frame.
+    counted : bool
+        Whether frames must be told apart by counting from the first one, because their stamps are not to be trusted.
     """
 
     stamps: list[int]
     keyframes: list[int]
     times_s: np.ndarray
+    counted: bool
 
 
 def _index(container: av.container.InputContainer, path: Path) -> _Index:
@@ -89,9 +96,10 @@ def _index(container: av.container.InputContainer, path: Path) -> _Index:
         raise _unreadable(path, f"it is cut off: {len(stamps)} of {stream.frames} frames are there")
     stamps = sorted(set(stamps))
     check_size(path.name, len(stamps), stream.height, stream.width)
-    keyframes = [position for position, stamp in enumerate(stamps) if stamp in keys] or [0]
+    counted = container.format.name == "avi" and stream.codec_context.name in _COUNTED_IN_AVI
+    keyframes = [position for position, stamp in enumerate(stamps) if stamp in keys and not counted] or [0]
     times = (np.array(stamps, dtype=float) - stamps[0]) * float(stream.time_base)
-    return _Index(stamps, keyframes, times)
+    return _Index(stamps, keyframes, times, counted)
 
 
 class _VideoFrames(LazyFrames):
@@ -130,15 +138,15 @@ class _VideoFrames(LazyFrames):
         raise _unreadable(self._path, f"its frame {index} cannot be decoded")
 
     def _keyframe_before(self, index: int) -> int:
-        """The key frame to start from. Its position may lie one group earlier: frames can depend on two key frames."""
+        """The position of the key frame to start from."""
         return self._index.keyframes[max(0, bisect.bisect_right(self._index.keyframes, index) - 1)]
 
     def _frames_from(self, start: int) -> Iterator[tuple[int, np.ndarray]]:
         """Decode from a key frame on, as (position, RGB frame)."""
         try:
             self._container.seek(self._index.stamps[start], stream=self._stream, backward=True)
-            for frame in self._container.decode(self._stream):
-                position = self._position.get(frame.pts)
+            for number, frame in enumerate(self._container.decode(self._stream)):
+                position = number if self._index.counted else self._position.get(frame.pts)
                 if position is not None:
                     yield position, _upright(frame)
         except av.FFmpegError as error:

@@ -3,7 +3,8 @@
     {"objects": [{"id": 1, "name": "lumen",
                   "frames": {"0": {"box": [x0, y0, x1, y1], "points": [[x, y, 1]]}, "9": {"mask": "frame9.png"}}}]}
 
-Coordinates are those of `napari_uniultra.core.types.Prompt`; a point's third number is 1 to add and 0 to remove.
+Coordinates are those of `napari_uniultra.core.types.Prompt`; a point's third number is 1 to add and 0 to remove. A
+frame may also have ``rounds``, as a `Prompt` has, so that a session that was corrected step by step can be repeated.
 """
 
 from __future__ import annotations
@@ -95,6 +96,8 @@ def _as_json(entry: ObjectPrompts, path: Path) -> dict[str, Any]:
             drawn["box"] = list(prompt.box)
         if prompt.points:
             drawn["points"] = [[x, y, label] for (x, y), label in zip(prompt.points, prompt.labels, strict=True)]
+        if prompt.rounds:
+            drawn["rounds"] = list(prompt.rounds)
         if prompt.mask is not None:
             digest = hashlib.sha256(np.packbits(prompt.mask).tobytes()).hexdigest()[:8]
             drawn["mask"] = f"{path.stem}_object{entry.id}_frame{frame}_{digest}.png"
@@ -142,20 +145,23 @@ def _object(entry: Any, place: str, folder: Path, shape_hw: tuple[int, int]) -> 
 
 
 def _prompt(drawn: Any, place: str, folder: Path, shape_hw: tuple[int, int]) -> Prompt:
-    drawn = _checked(drawn, dict, place, keys={"box", "points", "mask"})
+    drawn = _checked(drawn, dict, place, keys={"box", "points", "mask", "rounds"})
     box, mask = drawn.get("box"), drawn.get("mask")
     points = [] if drawn.get("points") is None else _checked(drawn["points"], list, f"{place}.points")
     points = [_numbers(point, 3, f"{place}.points[{i}]") for i, point in enumerate(points)]
+    rounds = [] if drawn.get("rounds") is None else _checked(drawn["rounds"], list, f"{place}.rounds")
     if mask is not None:
         mask = _mask(mask, f"{place}.mask", folder, shape_hw)
     if box is not None:
         box = _numbers(box, 4, f"{place}.box")
+    rounds = tuple(_checked(count, int, f"{place}.rounds") for count in rounds)
     try:
         prompt = Prompt(
             box=None if box is None else normalise_box(box, shape_hw),
             points=checked_points([point[:2] for point in points], shape_hw),
             labels=tuple(int(point[2]) if point[2] in (0, 1) else -1 for point in points),
             mask=None if mask is None else checked_mask(mask, shape_hw),
+            rounds=rounds,
         )
     except PromptError as error:
         raise PromptError(f"In the prompts, {place}: {error.what}", error.why, error.fix) from error
