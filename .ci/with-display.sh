@@ -20,7 +20,7 @@ folder=$(mktemp -d)
 # -displayfd lets the server choose a free number: two runs at a time do not collide.
 Xvfb -displayfd 3 -screen 0 1400x900x24 -nolisten tcp 3>"$folder/display" >"$folder/log" 2>&1 &
 server=$!
-trap 'kill "$server" 2>/dev/null || true; rm -rf "$folder"' EXIT
+trap 'kill "$server" 2>/dev/null; wait "$server"; rm -rf "$folder"' EXIT
 
 for _ in $(seq 100); do
     [ ! -s "$folder/display" ] || break

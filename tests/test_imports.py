@@ -78,7 +78,7 @@ assert "napari-uniultra" in {manifest.name for manifest in manager.iter_manifest
 window = viewer.window._qt_window
 for menu in (viewer.window.file_menu, viewer.window.plugins_menu):
     menu.aboutToShow.emit()
-assert manager.iter_compatible_readers(["loop.dcm"])
+assert any(reader.plugin_name == "napari-uniultra" for reader in manager.iter_compatible_readers(["loop.dcm"]))
 assert "Segment loop" in {widget.display_name for widget in manager.iter_widgets()}
 viewer.close()
 """
