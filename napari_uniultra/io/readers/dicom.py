@@ -42,6 +42,7 @@ _GREYS = {"MONOCHROME1", "MONOCHROME2"}
 _PIXEL_DATA = 0x7FE00010
 _ITEM, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_BOX = "RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1"
 _TISSUE_2D, _CENTIMETRE = 1, 3  # PS3.3 C.8.5.5: RegionSpatialFormat and PhysicalUnitsX/YDirection
 
 
@@ -81,12 +82,14 @@ def _read_header(file: BinaryIO, name: str) -> tuple[pydicom.Dataset, UID]:
             # pydicom inflates such a file at once and without a limit, and no scanner writes them.
             raise ReadError(f"{name} cannot be read", "the whole file is deflated", "Export it in another form")
         header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=wanted)
-        syntax = header.file_meta.get("TransferSyntaxUID") or _guessed_syntax(header)
+        syntax = UID(header.file_meta.get("TransferSyntaxUID") or _guessed_syntax(header))
     except ReadError:
         raise
     except Exception as error:  # a damaged header can raise anything, and quote a patient's data in its message
         raise _damaged(name, f"its header cannot be parsed ({type(error).__name__})") from None
-    return header, UID(syntax)
+    if not syntax.is_transfer_syntax:
+        raise _damaged(name, "it does not say how its picture is stored")
+    return header, syntax
 
 
 def _is_deflated(file: BinaryIO) -> bool:
@@ -238,7 +241,7 @@ def _palette(header: pydicom.Dataset, name: str) -> np.ndarray:
 
 def _usable_region(header: pydicom.Dataset, shape_hw: tuple[int, int]) -> tuple[pydicom.Dataset | None, str]:
     """The largest 2-D region measured in cm, and a remark when there is one that cannot be trusted."""
-    regions = [region for region in header.get("SequenceOfUltrasoundRegions") or () if _is_measured(region)]
+    regions = [region for region in _value(header, "SequenceOfUltrasoundRegions") or () if _is_measured(region)]
     if not regions:
         return None, ""
     region = max(regions, key=lambda r: np.prod(np.diff(_box(r).reshape(2, 2), axis=0)))
@@ -252,20 +255,18 @@ def _usable_region(header: pydicom.Dataset, shape_hw: tuple[int, int]) -> tuple[
 
 
 def _is_measured(region: pydicom.Dataset) -> bool:
-    try:
-        units = int(region.PhysicalUnitsXDirection), int(region.PhysicalUnitsYDirection)
-        deltas = float(region.PhysicalDeltaX), float(region.PhysicalDeltaY)
-        _box(region)
-        kind = int(region.RegionSpatialFormat)
-    except (AttributeError, TypeError, ValueError):
-        return False
-    return kind == _TISSUE_2D and units == (_CENTIMETRE,) * 2 and np.isfinite(deltas).all() and 0.0 not in deltas
+    keys = "RegionSpatialFormat", "PhysicalUnitsXDirection", "PhysicalUnitsYDirection"
+    deltas = [_numbers(region, f"PhysicalDelta{axis}") for axis in "XY"]
+    return (
+        [_value(region, key) for key in keys] == [_TISSUE_2D, _CENTIMETRE, _CENTIMETRE]
+        and all(len(delta) == 1 and delta[0] != 0 for delta in deltas)
+        and all(len(_numbers(region, key)) == 1 for key in _BOX)
+    )
 
 
 def _box(region: pydicom.Dataset) -> np.ndarray:
     """(x0, y0, x1, y1) of a region in pixels. Its last column and row are taken as exclusive, as most scanners do."""
-    keys = "RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1"
-    return np.array([int(region[key].value) for key in keys])
+    return np.array([int(region[key].value) for key in _BOX])
 
 
 def _region_spacing(region: pydicom.Dataset | None) -> tuple[float, float] | None:
@@ -284,11 +285,8 @@ def _region_mask(region: pydicom.Dataset | None, shape_hw: tuple[int, int]) -> n
 
 
 def _pixel_spacing(header: pydicom.Dataset) -> tuple[float, float] | None:
-    try:
-        row, column = (float(value) for value in header.PixelSpacing)
-    except (AttributeError, TypeError, ValueError):
-        return None
-    return (row, column) if np.isfinite([row, column]).all() and min(row, column) > 0 else None
+    spacing = _numbers(header, "PixelSpacing")
+    return (float(spacing[0]), float(spacing[1])) if len(spacing) == 2 and (spacing > 0).all() else None
 
 
 def _frame_times(header: pydicom.Dataset, frames: int) -> np.ndarray | None:
@@ -310,11 +308,20 @@ def _frame_times(header: pydicom.Dataset, frames: int) -> np.ndarray | None:
 
 def _numbers(header: pydicom.Dataset, key: str) -> np.ndarray:
     """All finite values of an element, or none of them."""
+    value = _value(header, key)
     try:
-        values = np.atleast_1d(np.array(header.get(key), dtype=float))
+        values = np.atleast_1d(np.array([] if value is None else value, dtype=float))
     except (TypeError, ValueError):
         return np.empty(0)
     return values if np.isfinite(values).all() else np.empty(0)
+
+
+def _value(dataset: pydicom.Dataset, key: str) -> Any:
+    """The value of an element; None when it is missing or damaged."""
+    try:
+        return dataset.get(key)
+    except Exception:  # pydicom parses a value when it is asked for, and raises all kinds of errors
+        return None
 
 
 def _damaged(name: str, why: str) -> ReadError:

@@ -75,6 +75,8 @@ def _index(container: av.container.InputContainer, path: Path) -> _Index:
     if not container.streams.video:
         raise _unreadable(path, "it holds no video")
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise _unreadable(path, "its codec is not known")
     check_size(path.name, max(1, stream.frames), stream.height, stream.width)
     stamps, keys = [], set()
     try:
