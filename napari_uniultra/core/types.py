@@ -134,12 +134,16 @@ class Prompt:
         One per point: 1 belongs to the object, 0 does not.
     mask : ndarray, optional
         (H, W) bool. A mask excludes box and points: it is the answer, not a hint.
+    rounds : tuple of int
+        How many points there were after each round of interaction, for example (0, 1, 3) for a box, then a click, then
+        two clicks. Each round refines the one before. Empty for everything at once.
     """
 
     box: Box | None = None
     points: tuple[tuple[float, float], ...] = ()
     labels: tuple[int, ...] = ()
     mask: np.ndarray | None = None
+    rounds: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.points) != len(self.labels):
@@ -149,6 +153,10 @@ class Prompt:
             )
         if any(label not in (0, 1) for label in self.labels):
             raise PromptError(f"Point labels {self.labels} are not all 0 or 1", fix="Use 1 to add and 0 to remove")
+        if self.rounds and (self.rounds[-1] != len(self.points) or list(self.rounds) != sorted(set(self.rounds))):
+            raise PromptError(f"Rounds {self.rounds} do not add up to {len(self.points)} points")
+        if self.rounds and self.rounds[0] == 0 and self.box is None:
+            raise PromptError("The first round of a prompt is empty", fix="Begin with a box or a point")
         if self.mask is not None and (self.box is not None or self.points):
             raise PromptError(
                 "A mask cannot be combined with a box or points on the same frame", fix="Give either of the two"
@@ -165,7 +173,8 @@ class Prompt:
         if (self.mask is None) != (other.mask is None):
             return False
         same_mask = self.mask is None or np.array_equal(self.mask, other.mask)
-        return same_mask and (self.box, self.points, self.labels) == (other.box, other.points, other.labels)
+        mine, theirs = ((p.box, p.points, p.labels, p.rounds) for p in (self, other))
+        return same_mask and mine == theirs
 
     __hash__ = None  # holds an array
 

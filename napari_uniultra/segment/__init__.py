@@ -1,1 +1,1 @@
-"""From prompts to masks: one frame, then a whole loop."""
+"""From prompts to masks to tracked loops."""

@@ -1,0 +1,67 @@
+"""The image encoder at inference: the same numbers as sam2's own, without the parts nobody reads.
+
+sam2 codes the positions of all four feature levels although only the coarsest one's are used, and projects the two
+finest levels to 256 channels only to project them again for the decoder: the two 1 x 1 convolutions are one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class FrameEmbedding:
+    """One frame's features; s is image_size / 16.
+
+    Attributes
+    ----------
+    image : Tensor
+        (1, 256, s, s)
+    high_res : (Tensor, Tensor)
+        (1, 32, 4s, 4s) and (1, 64, 2s, 2s), projected for the mask decoder.
+    """
+
+    image: Tensor
+    high_res: tuple[Tensor, Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in (self.image, *self.high_res))
+
+
+class InferenceEncoder:
+    """Embeds images with a network whose weights do not change any more.
+
+    Parameters
+    ----------
+    network : SAM2Base
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._encoder = network.image_encoder
+        lateral = self._encoder.neck.convs  # from coarse to fine
+        self._coarse, self._middle = lateral[0].conv, lateral[1].conv
+        with torch.inference_mode():
+            self._fine = compose(lateral[2].conv, network.sam_mask_decoder.conv_s1)
+            self._finest = compose(lateral[3].conv, network.sam_mask_decoder.conv_s0)
+
+    def __call__(self, images: Tensor) -> FrameEmbedding:
+        """Embed images (B, 3, S, S)."""
+        finest, fine, middle, coarse = self._encoder.trunk(images)
+        top_down = F.interpolate(self._coarse(coarse), scale_factor=2.0, mode="nearest")
+        return FrameEmbedding(
+            image=self._middle(middle) + top_down,
+            high_res=(F.conv2d(finest, *self._finest), F.conv2d(fine, *self._fine)),
+        )
+
+
+def compose(first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one 1 x 1 convolution that does what ``first`` and then ``second`` do."""
+    outer, inner = second.weight[:, :, 0, 0].double(), first.weight[:, :, 0, 0].double()
+    weight = (outer @ inner).to(first.weight.dtype)[:, :, None, None]
+    bias = (outer @ first.bias.double() + second.bias.double()).to(first.weight.dtype)
+    return weight, bias

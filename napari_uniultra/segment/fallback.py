@@ -1,0 +1,77 @@
+"""When the device runs out of memory: free what can be computed again, then go on on the CPU."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from napari_uniultra.errors import ResourceError
+
+T = TypeVar("T")
+
+
+class Host(Protocol):
+    """What runs the work: it holds a model and can free memory."""
+
+    model: Any
+
+    def free_memory(self) -> None: ...
+
+
+def run_with_fallback(host: Host, work: Callable[[], T], notify: Callable[[str], None]) -> T:
+    """Run ``work``; after running out of memory free it and run again, then on the CPU.
+
+    ``work`` must leave no trace when it fails. Recovery happens outside the ``except`` block, because the exception
+    holds references to the tensors that have to go.
+
+    Raises
+    ------
+    ResourceError
+        If the memory does not suffice on the CPU either.
+    """
+    done, value = _attempt(work)
+    if done:
+        return value
+    _free(host)
+    done, value = _attempt(work)
+    if done:
+        return value
+    if host.model.device.type != "cpu":
+        notify("The graphics card ran out of memory. The session goes on on the CPU, more slowly; nothing was lost.")
+        host.model = _on_cpu(host.model)
+        _free(host)
+        done, value = _attempt(work)
+        if done:
+            return value
+    raise ResourceError(
+        "There is not enough memory to segment this frame",
+        "even after freeing everything that could be freed",
+        "Close other programs, or choose a model with a smaller input",
+    )
+
+
+def _attempt(work: Callable[[], T]) -> tuple[bool, T | None]:
+    try:
+        return True, work()
+    except (torch.OutOfMemoryError, MemoryError):
+        return False, None
+    except RuntimeError as error:
+        # The CPU allocator and some drivers raise a plain RuntimeError.
+        if "not enough memory" in str(error) or "out of memory" in str(error).lower():
+            return False, None
+        raise
+
+
+def _free(host: Host) -> None:
+    host.free_memory()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _on_cpu(model: Any) -> Any:
+    device = torch.device("cpu")
+    return replace(model, network=copy.deepcopy(model.network).to(device), device=device)

@@ -1,0 +1,264 @@
+"""One frame at a time: embed it, turn prompts into masks, remember a mask, attend to what is remembered.
+
+NumPy frames and prompts go in, tensors on the model's device go between the verbs; there is no state but constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from napari_uniultra.core.prompts import BOX_LABELS, model_xy
+from napari_uniultra.core.types import Prompt
+from napari_uniultra.model.inference import FrameEmbedding, InferenceEncoder
+from napari_uniultra.model.preprocess import prepare_images, prepare_masks
+from napari_uniultra.model.prior import box_prior
+from napari_uniultra.segment.memory import FrameMemory, MemoryPlan
+
+NO_OBJECT_LOGIT = -1024.0  # SAM2's mask logit everywhere when the object is not in the frame
+_CLAMP = 32.0  # of earlier logits that start a correction, as in the official predictor
+_MASK_LOGIT = 10.0  # of a mask given by the user, as in the official predictor
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The decoder's answer for B objects.
+
+    Attributes
+    ----------
+    logits : Tensor
+        (B, 1, 4s, 4s) mask logits; above 0 is inside.
+    predicted_iou : Tensor
+        (B,) 0 to 1
+    object_score : Tensor
+        (B, 1) logits
+    pointer : Tensor
+        (B, 256)
+    """
+
+    logits: Tensor
+    predicted_iou: Tensor
+    object_score: Tensor
+    pointer: Tensor
+
+    def __getitem__(self, index: int) -> Prediction:
+        """The answer for one object, still with its batch axis."""
+        return Prediction(
+            *(t[index : index + 1] for t in (self.logits, self.predicted_iou, self.object_score, self.pointer))
+        )
+
+
+class Predictor:
+    """The verbs of segmentation over one loaded model.
+
+    Parameters
+    ----------
+    model : Model
+        A network with its configuration and device, as ``load_model`` gives it.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._network = network = model.network
+        self._size = model.config.image_size
+        self._grid = self._size // 16
+        with torch.inference_mode():
+            self._encoder = InferenceEncoder(network)
+            blank = torch.empty(1, 1, self._grid, self._grid, device=model.device)
+            image_position = network.image_encoder.neck.position_encoding(blank)
+            memory_position = network.memory_encoder.position_encoding(blank)
+            self._image_position = _tokens(image_position)
+            self._memory_position = _tokens(memory_position)
+            self._dense_position = network.sam_prompt_encoder.get_dense_pe()
+
+    @property
+    def signed_pointers(self) -> bool:
+        """Whether the network tells pointers of the past from those of the future."""
+        return self._network.use_signed_tpos_enc_to_obj_ptrs
+
+    @torch.inference_mode()
+    def embed(self, frame: np.ndarray) -> FrameEmbedding:
+        """Embed a frame, (H, W) or (H, W, 3) uint8."""
+        tensor = torch.from_numpy(np.array(frame)).to(self.model.device)
+        return self._encoder(prepare_images(tensor[None], self._size))
+
+    @torch.inference_mode()
+    def unconditioned(self, embedding: FrameEmbedding) -> Tensor:
+        """Features (1, 256, s, s) of a frame that remembers nothing."""
+        return embedding.image + self._network.no_mem_embed.view(1, -1, 1, 1)
+
+    @torch.inference_mode()
+    def predict(
+        self,
+        embedding: FrameEmbedding,
+        features: Tensor,
+        prompt: Prompt,
+        shape_hw: tuple[int, int],
+        earlier_logits: Tensor | None = None,
+    ) -> Prediction:
+        """Box and points to a mask, for one object.
+
+        Points that came in several rounds are replayed: each round starts from the logits of the one before, so the
+        answer depends on the prompt alone and not on when it was asked.
+
+        Parameters
+        ----------
+        embedding, features
+            The frame's embedding, and its features with or without memory.
+        prompt : Prompt
+            A box, points, or both.
+        shape_hw : (int, int)
+            The frame's size, which the prompt's coordinates refer to.
+        earlier_logits : Tensor, optional
+            (1, 1, 4s, 4s): what a correction starts from.
+        """
+        for points_so_far in prompt.rounds or (len(prompt.points),):
+            coordinates, labels = self._point_inputs(prompt, points_so_far, shape_hw)
+            dense = earlier_logits.clamp(-_CLAMP, _CLAMP) if earlier_logits is not None else None
+            if dense is None and prompt.box is not None and self.model.config.box_prior:
+                dense = box_prior(coordinates[:, :2].reshape(1, 4), self._size)
+            prediction = self._decode(embedding, features, coordinates, labels, dense)
+            earlier_logits = prediction.logits
+        return prediction
+
+    def _point_inputs(self, prompt: Prompt, count: int, shape_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """SAM2's point prompts: a box is its two corners; (1, N, 2) in model pixels and (1, N)."""
+        xy, labels = list(prompt.points[:count]), list(prompt.labels[:count])
+        if prompt.box is not None:
+            xy = [prompt.box[:2], prompt.box[2:], *xy]
+            labels = [*BOX_LABELS, *labels]
+        coordinates = model_xy(np.array(xy, dtype=float).reshape(-1, 2), shape_hw, self._size)
+        device = self.model.device
+        return torch.from_numpy(coordinates)[None].to(device), torch.tensor([labels], dtype=torch.int32, device=device)
+
+    @torch.inference_mode()
+    def track(self, embedding: FrameEmbedding, features: Tensor) -> Prediction:
+        """Masks on a frame without prompts, from features (B, 256, s, s) that remember B objects."""
+        batch = features.shape[0]
+        coordinates = torch.zeros(batch, 1, 2, device=features.device)
+        labels = -torch.ones(batch, 1, dtype=torch.int32, device=features.device)
+        return self._decode(embedding, features, coordinates, labels, None)
+
+    @torch.inference_mode()
+    def accept_mask(self, embedding: FrameEmbedding, mask: np.ndarray) -> Prediction:
+        """Take a mask (H, W) bool as the answer: its logits are +-10 and its pointer comes from the decoder."""
+        values = prepare_masks(torch.from_numpy(np.array(mask))[None].to(self.model.device), self._size)
+        low_res, _, iou, _, _, pointer, score = self._network._use_mask_as_output(
+            embedding.image, list(embedding.high_res), values
+        )
+        return Prediction(low_res, iou[:, 0], score, pointer)
+
+    def _decode(
+        self, embedding: FrameEmbedding, features: Tensor, coordinates: Tensor, labels: Tensor, dense: Tensor | None
+    ) -> Prediction:
+        network, batch = self._network, features.shape[0]
+        prompted = int((labels[0] >= 0).sum())
+        multimask = network.multimask_min_pt_num <= prompted <= network.multimask_max_pt_num
+        sparse, dense_embedding = network.sam_prompt_encoder(points=(coordinates, labels), boxes=None, masks=dense)
+        logits, ious, tokens, score = network.sam_mask_decoder(
+            image_embeddings=features,
+            image_pe=self._dense_position,
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense_embedding,
+            multimask_output=multimask,
+            repeat_image=False,
+            high_res_features=[level.expand(batch, -1, -1, -1) for level in embedding.high_res],
+        )
+        best = ious.argmax(dim=-1)
+        rows = torch.arange(batch, device=features.device)
+        present = (score > 0).float()
+        chosen = torch.where(present[:, :, None, None] > 0, logits[rows, best][:, None].float(), NO_OBJECT_LOGIT)
+        token = tokens[rows, best if tokens.shape[1] > 1 else torch.zeros_like(best)]
+        pointer = present * network.obj_ptr_proj(token) + (1 - present) * network.no_obj_ptr
+        return Prediction(chosen, ious[rows, best], score, pointer)
+
+    @torch.inference_mode()
+    def remember(self, embedding: FrameEmbedding, prediction: Prediction, *, prompted: bool) -> Tensor:
+        """Encode masks into memory features (B, 64, s, s) bfloat16; a prompted mask counts as certain."""
+        network = self._network
+        masks = F.interpolate(prediction.logits, (self._size, self._size), mode="bilinear", align_corners=False)
+        masks = (masks > 0).float() if prompted else masks.sigmoid()
+        masks = masks * network.sigmoid_scale_for_mem_enc + network.sigmoid_bias_for_mem_enc
+        pixels = embedding.image.expand(masks.shape[0], -1, -1, -1)
+        features = network.memory_encoder(pixels, masks, skip_mask_sigmoid=True)["vision_features"]
+        if network.no_obj_embed_spatial is not None:
+            absent = (prediction.object_score <= 0).float()[:, :, None, None]
+            features = features + absent * network.no_obj_embed_spatial[:, :, None, None]
+        return features.to(torch.bfloat16)
+
+    @torch.inference_mode()
+    def attend(
+        self,
+        embedding: FrameEmbedding,
+        plan: MemoryPlan,
+        spatial: Sequence[Sequence[FrameMemory]],
+        pointers: Sequence[Sequence[Tensor]],
+        num_frames: int,
+    ) -> Tensor:
+        """Features (B, 256, s, s) of a frame that remembers B objects with the same memory layout.
+
+        Parameters
+        ----------
+        embedding : FrameEmbedding
+        plan : MemoryPlan
+            The layout that the objects share.
+        spatial, pointers
+            For each object, the memories of ``plan.spatial`` and the pointers, (1, 256), of ``plan.pointers``.
+        num_frames : int
+            Frames of the loop; it scales the temporal code of the pointers.
+        """
+        network, batch = self._network, len(spatial)
+        memory, position = [], []
+        for slot, (temporal, _) in enumerate(plan.spatial):
+            features = torch.cat([memories[slot].features for memories in spatial]).float()
+            memory.append(_tokens(features))
+            code = self._memory_position + network.maskmem_tpos_enc[network.num_maskmem - temporal - 1]
+            position.append(code.expand(-1, batch, -1))
+        pointer_tokens = 0
+        if plan.pointers:
+            tokens, code = self._pointer_tokens(plan, pointers, num_frames)
+            memory.append(tokens)
+            position.append(code)
+            pointer_tokens = tokens.shape[0]
+        attended = network.memory_attention(
+            curr=_tokens(embedding.image).expand(-1, batch, -1),
+            curr_pos=self._image_position.expand(-1, batch, -1),
+            memory=torch.cat(memory),
+            memory_pos=torch.cat(position),
+            num_obj_ptr_tokens=pointer_tokens,
+        )
+        return attended.permute(1, 2, 0).reshape(batch, -1, self._grid, self._grid)
+
+    def _pointer_tokens(
+        self, plan: MemoryPlan, pointers: Sequence[Sequence[Tensor]], num_frames: int
+    ) -> tuple[Tensor, Tensor]:
+        """Object pointers split into memory-wide tokens, (N, B, 64), and their temporal codes."""
+        network, batch = self._network, len(pointers)
+        stacked = torch.stack([torch.cat(own) for own in pointers], dim=1)  # (P, B, 256)
+        count, _, dim = stacked.shape
+        split = dim // network.mem_dim
+        tokens = stacked.reshape(count, batch, split, network.mem_dim).permute(0, 2, 1, 3).flatten(0, 1)
+        if not network.add_tpos_enc_to_obj_ptrs:
+            return tokens, torch.zeros_like(tokens)
+        distances = torch.tensor([float(distance) for distance, _ in plan.pointers], device=stacked.device)
+        longest = min(num_frames, network.max_obj_ptrs_in_encoder) - 1
+        code = network.obj_ptr_tpos_proj(sine_code(distances / max(longest, 1), dim))
+        return tokens, code[:, None].expand(-1, batch, -1).repeat_interleave(split, dim=0)
+
+
+def sine_code(positions: Tensor, dim: int, temperature: float = 10000.0) -> Tensor:
+    """SAM2's one-dimensional sine code: positions (N,) to (N, dim)."""
+    exponents = torch.arange(dim // 2, dtype=torch.float32, device=positions.device)
+    phases = positions[:, None] / temperature ** (2 * (exponents // 2) / (dim // 2))
+    return torch.cat([phases.sin(), phases.cos()], dim=-1)
+
+
+def _tokens(maps: Tensor) -> Tensor:
+    """(B, C, h, w) to SAM2's (h * w, B, C)."""
+    return maps.flatten(2).permute(2, 0, 1)

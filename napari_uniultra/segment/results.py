@@ -1,0 +1,74 @@
+"""What is known of one object on one frame, small enough to keep for every frame of a long loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_uniultra.core.prompts import box_of_mask
+
+
+@dataclass(frozen=True)
+class PackedMask:
+    """A mask as the bits of its bounding box.
+
+    Attributes
+    ----------
+    shape_hw : (int, int)
+        Height and width of the frame.
+    origin : (int, int)
+        First row and column of the bounding box.
+    size : (int, int)
+        Height and width of the bounding box; zero for an empty mask.
+    bits : ndarray
+        The bounding box's pixels, row by row, eight to a byte, uint8.
+    """
+
+    shape_hw: tuple[int, int]
+    origin: tuple[int, int]
+    size: tuple[int, int]
+    bits: np.ndarray
+
+    @classmethod
+    def pack(cls, mask: np.ndarray) -> PackedMask:
+        """Pack a mask (H, W) bool."""
+        box = box_of_mask(mask)
+        if box is None:
+            return cls(mask.shape, (0, 0), (0, 0), np.zeros(0, np.uint8))
+        left, top, right, bottom = (int(edge) for edge in box)
+        inside = mask[top:bottom, left:right]
+        return cls(mask.shape, (top, left), inside.shape, np.packbits(inside))
+
+    def unpack(self) -> np.ndarray:
+        """The mask, (H, W) bool."""
+        mask = np.zeros(self.shape_hw, bool)
+        (top, left), (height, width) = self.origin, self.size
+        if height and width:
+            flat = np.unpackbits(self.bits, count=height * width).astype(bool)
+            mask[top : top + height, left : left + width] = flat.reshape(height, width)
+        return mask
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One object on one frame. Compared by identity: memories made from a result are valid while it stands.
+
+    Attributes
+    ----------
+    mask : PackedMask
+    predicted_iou : float
+        The model's estimate of its mask's IoU, 0 to 1.
+    object_score : float
+        Logit; above 0 when the object is believed to be in the frame.
+    pointer : ndarray
+        (256,) float32, SAM2's object pointer.
+    reverse : bool
+        Whether the frame was reached backwards in time.
+    """
+
+    mask: PackedMask
+    predicted_iou: float
+    object_score: float
+    pointer: np.ndarray
+    reverse: bool = False

@@ -1,0 +1,586 @@
+"""A loop, a model, and everything the user does with them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_uniultra.core.prompts import checked_mask, checked_points, normalise_box
+from napari_uniultra.core.types import Cine, Direction, Prompt, Step
+from napari_uniultra.errors import PromptError
+from napari_uniultra.model.inference import FrameEmbedding
+from napari_uniultra.model.preprocess import masks_at
+from napari_uniultra.segment.cache import ByteLimitedCache
+from napari_uniultra.segment.fallback import run_with_fallback
+from napari_uniultra.segment.history import History
+from napari_uniultra.segment.memory import FrameMemory, MemoryLimits, MemoryPlan, plan_memory
+from napari_uniultra.segment.predictor import Prediction, Predictor
+from napari_uniultra.segment.results import PackedMask, Result
+from napari_uniultra.segment.session_file import load_state, save_state
+from napari_uniultra.segment.state import Key, SessionState, paint
+
+_MB = 1 << 20
+_MAX_OBJECT_ID = 65535  # label images are uint16
+_MAX_BATCH = 8  # objects computed together; more would only need more memory
+_AUTOSAVE_FRAMES = 20  # propagated frames between two autosaves
+_GIVEN, _FOUND = "given", "found"  # the two memories that a frame may have of an object
+
+
+class CineSession:
+    """Segments the objects of one loop from prompts, and tracks them through it.
+
+    Prompts belong to an object on a frame. They show on their frame at once, and condition the object's other frames
+    when it is propagated. Nothing that a user made is lost: every change can be undone, results that were accepted
+    are never rewritten, and an autosave brings all of it back after a crash.
+
+    Methods that compute must be called from one thread at a time; results may be read from any thread.
+
+    Parameters
+    ----------
+    cine : Cine
+    model : Model
+        As `load_model` gives it.
+    cache_bytes : int
+        Limit of the kept frame embeddings, on the model's device.
+    memory_bytes : int
+        Limit of the kept memories, on the model's device.
+    limits : MemoryLimits
+        How many other frames a frame attends to.
+    autosave : Path, optional
+        File that is rewritten after every change.
+    on_notice : callable, optional
+        Is told in words what the user should know, such as that the session went on on the CPU.
+    """
+
+    def __init__(
+        self,
+        cine: Cine,
+        model: Any,
+        *,
+        cache_bytes: int = 256 * _MB,
+        memory_bytes: int = 96 * _MB,
+        limits: MemoryLimits = MemoryLimits(),  # noqa: B008 - immutable
+        autosave: Path | None = None,
+        on_notice: Callable[[str], None] | None = None,
+    ) -> None:
+        self.cine = cine
+        self.limits = limits
+        self.autosave = autosave
+        self._on_notice = on_notice
+        self._state = SessionState()
+        self._history = History()
+        self._embeddings: ByteLimitedCache[FrameEmbedding] = ByteLimitedCache(cache_bytes)
+        self._memories: ByteLimitedCache[FrameMemory] = ByteLimitedCache(memory_bytes)
+        self.model = model
+
+    # The model ------------------------------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> Any:
+        """The loaded model. Setting another one keeps all prompts and results; it is used from then on."""
+        return self._model
+
+    @model.setter
+    def model(self, model: Any) -> None:
+        self._model = model
+        self._predictor = Predictor(model)
+        self.free_memory()
+
+    def free_memory(self) -> None:
+        """Drop all that can be computed again: embeddings and memories."""
+        self._embeddings.clear()
+        self._memories.clear()
+
+    # Prompts --------------------------------------------------------------------------------------------------------
+
+    @property
+    def prompts(self) -> Mapping[Key, Prompt]:
+        """(object id, frame) to the prompt there."""
+        return dict(self._state.prompts)
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """The objects, in the order of their ids."""
+        return tuple(sorted(self._state.names))
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """Object id to its name."""
+        return dict(self._state.names)
+
+    def name_object(self, object_id: int, name: str) -> None:
+        """Name an object; it is added if there is none with this id."""
+        with self._change() as state:
+            state.names[self._checked_id(object_id)] = name
+
+    def remove_object(self, object_id: int) -> None:
+        """Remove an object with all its prompts and results."""
+        with self._change() as state:
+            state.names.pop(object_id, None)
+            for own in (state.prompts, state.prompted, state.tracked, state.locked):
+                for key in [key for key in own if key[0] == object_id]:
+                    del own[key]
+
+    def add_box(self, object_id: int, frame: int, box: Sequence[float]) -> Step:
+        """Draw a box (x0, y0, x1, y1) around an object, in pixels at pixel edges, in any direction.
+
+        It replaces the box that was there; points stay. Returns the frame's new masks.
+        """
+        box = normalise_box(box, self.cine.shape_hw)
+        before = self._editable_prompt(object_id, frame)
+        return self._set(object_id, frame, Prompt(box, before.points, before.labels))
+
+    def add_points(
+        self, object_id: int, frame: int, points: Iterable[Sequence[float]], labels: Iterable[int]
+    ) -> Step:
+        """Click points (x, y), in pixels at pixel edges; label 1 belongs to the object, 0 does not.
+
+        They refine what earlier clicks and the box gave. Returns the frame's new masks.
+        """
+        points, labels = checked_points(points, self.cine.shape_hw), tuple(int(label) for label in labels)
+        before = self._editable_prompt(object_id, frame)
+        return self._set(object_id, frame, _with_round(before, before.points + points, before.labels + labels))
+
+    def add_mask(self, object_id: int, frame: int, mask: np.ndarray) -> Step:
+        """Give an object's mask, (H, W) bool; it replaces the prompts that were there."""
+        return self.set_prompt(object_id, frame, Prompt(mask=mask))
+
+    def set_prompt(self, object_id: int, frame: int, prompt: Prompt | None) -> Step:
+        """Replace all prompts of an object on a frame; None or an empty prompt removes them.
+
+        Points that continue those already there refine them; otherwise all count as given at once.
+
+        Raises
+        ------
+        PromptError
+            If the prompt does not fit the frame, or the frame was accepted. The session stays as it was.
+        """
+        before = self._editable_prompt(object_id, frame)
+        if prompt is None or prompt.empty:
+            return self._clear(object_id, frame)
+        if prompt.mask is not None:
+            return self._set(object_id, frame, Prompt(mask=checked_mask(prompt.mask, self.cine.shape_hw)))
+        box = None if prompt.box is None else normalise_box(prompt.box, self.cine.shape_hw)
+        points = checked_points(prompt.points, self.cine.shape_hw)
+        continues = not before.empty and before.mask is None and box == before.box
+        continues = continues and (before.points, before.labels) == (
+            points[: len(before.points)],
+            prompt.labels[: len(before.points)],
+        )
+        if prompt.rounds or not continues:
+            return self._set(object_id, frame, Prompt(box, points, prompt.labels, rounds=prompt.rounds))
+        return self._set(object_id, frame, _with_round(before, points, prompt.labels))
+
+    def _editable_prompt(self, object_id: int, frame: int) -> Prompt:
+        self._checked_id(object_id)
+        self.cine.frame(frame)
+        if (object_id, frame) in self._state.locked:
+            raise PromptError(f"Frame {frame} was accepted for this object", fix="Unlock it to change it")
+        return self._state.prompts.get((object_id, frame), Prompt())
+
+    def _set(self, object_id: int, frame: int, prompt: Prompt) -> Step:
+        key = (object_id, frame)
+        if prompt != self._state.prompts.get(key):
+            result = self._compute(lambda: self._answer(key, prompt))
+            with self._change() as state:
+                state.names.setdefault(object_id, f"Object {object_id}")
+                state.prompts[key] = prompt
+                state.prompted[key] = result
+        return self.step(frame)
+
+    def _clear(self, object_id: int, frame: int) -> Step:
+        key = (object_id, frame)
+        if key in self._state.prompts:
+            with self._change() as state:
+                del state.prompts[key], state.prompted[key]
+        return self.step(frame)
+
+    @staticmethod
+    def _checked_id(object_id: int) -> int:
+        if not isinstance(object_id, (int, np.integer)) or not 1 <= object_id <= _MAX_OBJECT_ID:
+            raise PromptError(f"{object_id!r} is not an object id", fix=f"Use a whole number from 1 to {_MAX_OBJECT_ID}")
+        return int(object_id)
+
+    # Results --------------------------------------------------------------------------------------------------------
+
+    def step(self, frame: int) -> Step:
+        """What is known of a frame, for all objects."""
+        return self._state.step(frame)
+
+    def labels(self, frame: int) -> np.ndarray:
+        """A frame's masks as one label image (H, W) uint16; of overlapping objects the higher id is on top."""
+        return paint(self._state.step(frame), self.cine.shape_hw)
+
+    @property
+    def masks(self) -> np.ndarray:
+        """All masks as (T, H, W) uint16 labels; 0 where nothing is known."""
+        masks = np.zeros((len(self.cine), *self.cine.shape_hw), np.uint16)
+        for frame in self.frames_with_results:
+            masks[frame] = self.labels(frame)
+        return masks
+
+    @property
+    def frames_with_results(self) -> tuple[int, ...]:
+        """Frames of which anything is known, in order."""
+        return tuple(sorted({frame for (_, frame), _ in self._state.results()}))
+
+    def logits(self, object_id: int, frame: int) -> np.ndarray | None:
+        """Mask logits (4s, 4s) float32 in the model's square, s = image_size / 16, or None where nothing is known.
+
+        Where they were dropped to save memory, they come from the stored mask and are +-10.
+        """
+        key = (object_id, frame)
+        result = self._state.result(key)
+        return None if result is None else self._compute(lambda: self._memory_at(key)).logits[0, 0].cpu().numpy()
+
+    # Accepting ------------------------------------------------------------------------------------------------------
+
+    @property
+    def locked(self) -> frozenset[Key]:
+        """The accepted (object id, frame)."""
+        return frozenset(self._state.locked)
+
+    def lock(self, frames: int | Iterable[int], objects: Iterable[int] | None = None) -> None:
+        """Accept the results of some frames: they are never rewritten, and guide propagation as masks."""
+        with self._change() as state:
+            for key in self._keys(frames, objects):
+                result = state.result(key)
+                if result is not None:
+                    state.locked[key] = result
+
+    def unlock(self, frames: int | Iterable[int], objects: Iterable[int] | None = None) -> None:
+        """Take back that some frames were accepted; their results stay until they are propagated anew."""
+        with self._change() as state:
+            for key in self._keys(frames, objects):
+                result = state.locked.pop(key, None)
+                if result is not None and key not in state.prompted:
+                    state.tracked[key] = result
+
+    def _keys(self, frames: int | Iterable[int], objects: Iterable[int] | None) -> list[Key]:
+        frames = [frames] if isinstance(frames, (int, np.integer)) else list(frames)
+        ids = self.object_ids if objects is None else list(objects)
+        return [(object_id, int(frame)) for object_id in ids for frame in frames]
+
+    # Propagation ----------------------------------------------------------------------------------------------------
+
+    def propagate(
+        self,
+        direction: Direction = "forward",
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        objects: Iterable[int] | None = None,
+    ) -> Iterator[Step]:
+        """Track objects through the loop, one finished frame at a time.
+
+        Closing the iterator keeps the finished frames; calling again goes on from any frame. Frames with prompts and
+        accepted frames are passed on as they are.
+
+        Parameters
+        ----------
+        direction : {"forward", "backward", "both"}
+            "both" goes forward and then backward from the first frame with prompts.
+        start, stop : int, optional
+            First and last frame to visit, in the direction of travel, both included; for "both" the ends of the range.
+            By default from the first frame with prompts to the end, or the beginning, of the loop.
+        objects : iterable of int, optional
+            All objects that have prompts, by default.
+
+        Raises
+        ------
+        PromptError
+            At once, if no object has a prompt, or a frame or direction does not exist.
+        """
+        ids = self._objects_to_track(objects)
+        passes = self._passes(direction, start, stop, ids)
+        return self._run_passes(passes, ids)
+
+    def frames_to_propagate(
+        self,
+        direction: Direction = "forward",
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        objects: Iterable[int] | None = None,
+    ) -> int:
+        """How many steps `propagate` will yield."""
+        return sum(len(frames) for _, frames in self._passes(direction, start, stop, self._objects_to_track(objects)))
+
+    def _objects_to_track(self, objects: Iterable[int] | None) -> list[int]:
+        with_prompts = sorted({object_id for object_id, _ in (*self._state.prompted, *self._state.locked)})
+        if objects is None:
+            ids = with_prompts
+        else:
+            ids = sorted(set(objects))
+            missing = [object_id for object_id in ids if object_id not in with_prompts]
+            if missing:
+                raise PromptError(
+                    f"Object {missing[0]} has nothing to track from", fix="Draw a box or click on it on some frame first"
+                )
+        if not ids:
+            raise PromptError("There is nothing to track", fix="Draw a box around a structure, or click on it, first")
+        return ids
+
+    def _passes(
+        self, direction: Direction, start: int | None, stop: int | None, ids: Sequence[int]
+    ) -> list[tuple[bool, range]]:
+        """(reverse, frames) of each pass, in order."""
+        for frame in (start, stop):
+            if frame is not None:
+                self.cine.frame(frame)
+        last = len(self.cine) - 1
+        seeds = sorted(set().union(*(self._state.conditioning_frames(object_id) for object_id in ids)))
+        if direction == "both":
+            low, high = (0 if start is None else start), (last if stop is None else stop)
+            low, high = min(low, high), max(low, high)
+            seed = next((frame for frame in seeds if low <= frame <= high), min(max(seeds[0], low), high))
+            backward = range(seed - 1, low - 1, -1)
+            return [(False, range(seed, high + 1)), *([(True, backward)] if len(backward) else [])]
+        begin = seeds[0] if start is None else start
+        if direction == "forward":
+            return [(False, range(begin, (last if stop is None else stop) + 1))]
+        if direction == "backward":
+            return [(True, range(begin, (0 if stop is None else stop) - 1, -1))]
+        raise PromptError(f"{direction!r} is not a direction", fix='Choose "forward", "backward" or "both"')
+
+    def _run_passes(self, passes: Sequence[tuple[bool, range]], ids: Sequence[int]) -> Iterator[Step]:
+        self._history.remember(self._state)
+        self._state = self._state.copy()
+        unsaved = 0
+        try:
+            for reverse, frames in passes:
+                for frame in frames:
+                    found = self._compute(lambda frame=frame, reverse=reverse: self._track(frame, ids, reverse))
+                    self._state.tracked.update(found)
+                    unsaved += 1
+                    if unsaved >= _AUTOSAVE_FRAMES:
+                        self._save()
+                        unsaved = 0
+                    yield self.step(frame)
+        finally:
+            if unsaved:
+                self._save()
+
+    # Computing ------------------------------------------------------------------------------------------------------
+
+    def embed(self, frame: int) -> None:
+        """Compute a frame's embedding ahead of its use."""
+        self._compute(lambda: self._embedding(frame))
+
+    def _embedding(self, frame: int) -> FrameEmbedding:
+        return self._embeddings.get_or(frame, lambda: self._predictor.embed(self.cine.frame(frame)))
+
+    def _answer(self, key: Key, prompt: Prompt) -> Result:
+        """The result of a prompt; its memory is encoded when it is first needed."""
+        prediction = self._predict_prompt(key, prompt)
+        mask = None if prompt.mask is None else PackedMask.pack(prompt.mask)
+        tracked = self._state.tracked.get(key)
+        return self._result(prediction, reverse=tracked is not None and tracked.reverse, mask=mask)
+
+    def _predict_prompt(self, key: Key, prompt: Prompt) -> Prediction:
+        object_id, frame = key
+        embedding = self._embedding(frame)
+        if prompt.mask is not None:
+            return self._predictor.accept_mask(embedding, prompt.mask)
+        tracked = self._state.tracked.get(key)
+        others = self._state.conditioning_frames(object_id) - {frame}
+        if tracked is None or not others:
+            features, earlier = self._predictor.unconditioned(embedding), None
+        else:
+            plan = self._plan(object_id, frame, tracked.reverse)
+            features = self._attend(embedding, [object_id], [plan])
+            earlier = self._memory(key, tracked, given=False).logits
+        return self._predictor.predict(embedding, features, prompt, self.cine.shape_hw, earlier)
+
+    def _track(self, frame: int, ids: Sequence[int], reverse: bool) -> dict[Key, Result]:
+        """Results of the objects that have none fixed on this frame."""
+        todo = [object_id for object_id in ids if not self._state.is_conditioning((object_id, frame))]
+        if not todo:
+            return {}
+        embedding = self._embedding(frame)
+        found = {}
+        for batch, plans in self._batches(todo, frame, reverse):
+            features = self._attend(embedding, batch, plans)
+            prediction = self._predictor.track(embedding, features)
+            memories = self._predictor.remember(embedding, prediction, prompted=False)
+            for index, object_id in enumerate(batch):
+                key, own = (object_id, frame), prediction[index]
+                found[key] = result = self._result(own, reverse=reverse)
+                memory = FrameMemory(memories[index : index + 1], own.pointer, own.logits, result)
+                self._memories.put((*key, _FOUND), memory)
+        return found
+
+    def _batches(
+        self, ids: Sequence[int], frame: int, reverse: bool
+    ) -> Iterator[tuple[list[int], list[MemoryPlan]]]:
+        """Objects that remember frames in the same layout, together."""
+        groups: dict[Any, list[tuple[int, MemoryPlan]]] = defaultdict(list)
+        for object_id in ids:
+            plan = self._plan(object_id, frame, reverse)
+            groups[plan.layout].append((object_id, plan))
+        for group in groups.values():
+            for first in range(0, len(group), _MAX_BATCH):
+                batch = group[first : first + _MAX_BATCH]
+                yield [object_id for object_id, _ in batch], [plan for _, plan in batch]
+
+    def _plan(self, object_id: int, frame: int, reverse: bool) -> MemoryPlan:
+        conditioning = self._state.conditioning_frames(object_id) - {frame}
+        return plan_memory(
+            frame,
+            conditioning,
+            self._state.tracked_frames(object_id) - {frame},
+            reverse=reverse,
+            signed=self._predictor.signed_pointers,
+            num_frames=len(self.cine),
+            limits=self.limits,
+        )
+
+    def _attend(self, embedding: FrameEmbedding, ids: Sequence[int], plans: Sequence[MemoryPlan]) -> Tensor:
+        spatial = [[self._memory_at((i, frame)) for _, frame in plan.spatial] for i, plan in zip(ids, plans, strict=True)]
+        pointers = [[self._pointer_at((i, frame)) for _, frame in plan.pointers] for i, plan in zip(ids, plans, strict=True)]
+        return self._predictor.attend(embedding, plans[0], spatial, pointers, len(self.cine))
+
+    def _pointer_at(self, key: Key) -> Tensor:
+        return torch.from_numpy(self._state.result(key).pointer)[None].to(self.model.device)
+
+    def _memory_at(self, key: Key) -> FrameMemory:
+        return self._memory(key, self._state.result(key), given=self._state.is_conditioning(key))
+
+    def _memory(self, key: Key, result: Result, *, given: bool) -> FrameMemory:
+        """The memory of a result, encoded again if it was dropped or made from another result.
+
+        A given result, from a prompt or accepted, is remembered as certain; one that was found by tracking is not.
+        """
+        slot = (*key, _GIVEN if given else _FOUND)
+        kept = self._memories.get(slot)
+        if kept is not None and kept.source is result:
+            return kept
+        embedding = self._embedding(key[1])
+        answers_prompt = given and key not in self._state.locked
+        prediction = self._predict_prompt(key, self._state.prompts[key]) if answers_prompt else self._stored(result)
+        features = self._predictor.remember(embedding, prediction, prompted=given)
+        return self._memories.put(slot, FrameMemory(features, prediction.pointer, prediction.logits, result))
+
+    def _stored(self, result: Result) -> Prediction:
+        """A result as the prediction it came from, as far as it was kept."""
+        device, side = self.model.device, self.model.config.image_size // 4
+        mask = torch.from_numpy(result.mask.unpack())[None, None].to(device).float() * 20 - 10
+        logits = torch.nn.functional.interpolate(mask, (side, side), mode="bilinear", align_corners=False, antialias=True)
+        return Prediction(
+            logits,
+            torch.tensor([result.predicted_iou], device=device),
+            torch.tensor([[result.object_score]], device=device),
+            torch.from_numpy(result.pointer)[None].to(device),
+        )
+
+    def _result(self, prediction: Prediction, *, reverse: bool, mask: PackedMask | None = None) -> Result:
+        if mask is None:
+            inside = masks_at(prediction.logits, self.cine.shape_hw)[0] > 0
+            mask = PackedMask.pack(inside.cpu().numpy())
+        return Result(
+            mask=mask,
+            predicted_iou=float(prediction.predicted_iou[0]),
+            object_score=float(prediction.object_score[0, 0]),
+            pointer=prediction.pointer[0].float().cpu().numpy(),
+            reverse=reverse,
+        )
+
+    def _compute(self, work: Callable[[], Any]) -> Any:
+        return run_with_fallback(self, work, self._notify)
+
+    def _notify(self, words: str) -> None:
+        if self._on_notice is not None:
+            self._on_notice(words)
+
+    # History and files ----------------------------------------------------------------------------------------------
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a change to take back."""
+        return self._history.can_undo
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is a change to make again."""
+        return self._history.can_redo
+
+    def undo(self) -> frozenset[int]:
+        """Take back the last change: a prompt, a name, an acceptance, or a whole propagation. Returns changed frames."""
+        return self._go_to(self._history.undo(self._state))
+
+    def redo(self) -> frozenset[int]:
+        """Make the change again that was last taken back. Returns the changed frames."""
+        return self._go_to(self._history.redo(self._state))
+
+    def _go_to(self, state: SessionState | None) -> frozenset[int]:
+        if state is None:
+            return frozenset()
+        before, self._state = self._state, state
+        self._save()
+        return before.differing_frames(state)
+
+    def _change(self) -> _Change:
+        return _Change(self)
+
+    def _save(self) -> None:
+        if self.autosave is not None:
+            self.save(self.autosave)
+
+    def save(self, path: str | Path) -> None:
+        """Write prompts, results, names and locks to a file, atomically.
+
+        The file holds no images, no name of the loop's file and no patient data; names of objects are written as
+        given.
+
+        Raises
+        ------
+        WriteError
+            If it cannot be written; a file that was there before is untouched.
+        """
+        save_state(Path(path), self._state, self.cine.key)
+
+    @classmethod
+    def restore(cls, path: str | Path, cine: Cine, model: Any, **options: Any) -> CineSession:
+        """Open what `save` wrote, for the same loop.
+
+        Raises
+        ------
+        ReadError
+            If the file is damaged or belongs to another loop.
+        """
+        session = cls(cine, model, **options)
+        session._state = load_state(Path(path), cine)
+        return session
+
+
+class _Change:
+    """One change of a session's state: all of it happens, or none."""
+
+    def __init__(self, session: CineSession) -> None:
+        self._session = session
+
+    def __enter__(self) -> SessionState:
+        self._draft = self._session._state.copy()
+        return self._draft
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            self._session._history.remember(self._session._state)
+            self._session._state = self._draft
+            self._session._save()
+
+
+def _with_round(before: Prompt, points: tuple[tuple[float, float], ...], labels: tuple[int, ...]) -> Prompt:
+    """``before`` with more points, as a round of their own after those that were there."""
+    rounds: tuple[int, ...] = ()
+    if not before.empty and before.mask is None:
+        if points == before.points:
+            return before
+        rounds = (*(before.rounds or (len(before.points),)), len(points))
+    return Prompt(before.box, points, labels, rounds=rounds)

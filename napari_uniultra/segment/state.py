@@ -1,0 +1,90 @@
+"""All that a user made in a session, as plain data: what undo brings back and what is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from napari_uniultra.core.types import Prompt, Step
+from napari_uniultra.segment.results import Result
+
+Key = tuple[int, int]  # (object id, frame)
+
+
+@dataclass(frozen=True)
+class SessionState:
+    """Prompts and what came of them. The dictionaries belong to the state: copy before changing.
+
+    Attributes
+    ----------
+    names : dict of int to str
+        Object id to its name.
+    prompts : dict of Key to Prompt
+    prompted : dict of Key to Result
+        The answers to the prompts.
+    tracked : dict of Key to Result
+        What propagation found, also where a prompt has since corrected it.
+    locked : dict of Key to Result
+        Accepted results; they stand above all others.
+    """
+
+    names: dict[int, str] = field(default_factory=dict)
+    prompts: dict[Key, Prompt] = field(default_factory=dict)
+    prompted: dict[Key, Result] = field(default_factory=dict)
+    tracked: dict[Key, Result] = field(default_factory=dict)
+    locked: dict[Key, Result] = field(default_factory=dict)
+
+    def copy(self) -> SessionState:
+        """A state that can be changed without changing this one; the results themselves are shared."""
+        return replace(self, **{name: dict(getattr(self, name)) for name in self.__dataclass_fields__})
+
+    def result(self, key: Key) -> Result | None:
+        """The result that counts for an object on a frame, or None where nothing is known."""
+        return self.locked.get(key) or self.prompted.get(key) or self.tracked.get(key)
+
+    def is_conditioning(self, key: Key) -> bool:
+        """Whether other frames take this one as given: it has a prompt or was accepted."""
+        return key in self.prompted or key in self.locked
+
+    def conditioning_frames(self, object_id: int) -> set[int]:
+        """Frames of an object that have a prompt or were accepted."""
+        return {frame for own in (self.prompted, self.locked) for other, frame in list(own) if other == object_id}
+
+    def tracked_frames(self, object_id: int) -> set[int]:
+        """Frames of an object whose result comes from propagation alone."""
+        frames = {frame for other, frame in list(self.tracked) if other == object_id}
+        return frames - self.conditioning_frames(object_id)
+
+    def results(self) -> Iterator[tuple[Key, Result]]:
+        """Every (key, result) that counts."""
+        for key in {**self.tracked, **self.prompted, **self.locked}:
+            yield key, self.result(key)
+
+    def step(self, frame: int) -> Step:
+        """What is known of a frame."""
+        found = {object_id: self.result((object_id, frame)) for object_id in sorted(self.names)}
+        found = {object_id: result for object_id, result in found.items() if result is not None}
+        return Step(
+            frame=frame,
+            masks={object_id: result.mask.unpack() for object_id, result in found.items()},
+            predicted_iou={object_id: result.predicted_iou for object_id, result in found.items()},
+            object_score={object_id: result.object_score for object_id, result in found.items()},
+        )
+
+    def differing_frames(self, other: SessionState) -> frozenset[int]:
+        """Frames on which the two states hold different prompts, results or locks."""
+        changed = set()
+        for name in ("prompts", "prompted", "tracked", "locked"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            changed |= {key[1] for key in mine.keys() | theirs.keys() if mine.get(key) is not theirs.get(key)}
+        return frozenset(changed)
+
+
+def paint(step: Step, shape_hw: tuple[int, int]) -> np.ndarray:
+    """A step as one label image (H, W) uint16; where objects overlap, the one with the higher id is on top."""
+    labels = np.zeros(shape_hw, np.uint16)
+    for object_id in sorted(step.masks):
+        labels[step.masks[object_id]] = object_id
+    return labels
