@@ -128,8 +128,8 @@ def read_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> 
         When it is missing, damaged, unsafe, of an unknown kind, or not the file that was expected.
     """
     path = Path(path)
+    digest = checkpoint_sha256(path)
     try:
-        digest = sha256_of(path / INDEX_NAME if path.is_dir() else path)
         if sha256 is not None and digest != sha256:
             raise CheckpointError(
                 f"{path} is not the checkpoint it should be", f"its SHA-256 is {digest}, not {sha256}", _DAMAGED
@@ -140,10 +140,8 @@ def read_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> 
             state, about = _read_torch(path), {}
         else:
             state, about = _read_safetensors(path)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"There is no checkpoint at {error.filename}", fix="Check the path") from error
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read", error.strerror or str(error), "Check the file") from error
+        raise _unreadable(path, error) from error
     config, card = (_about_ours(path, about)) if about else _about_official(path, state)
     return Checkpoint(config, _as_float32(path, state), card, digest)
 
@@ -195,6 +193,21 @@ def adapt(base: Mapping[str, Tensor], config: ModelConfig) -> nn.Module:
     return network
 
 
+def checkpoint_sha256(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 by which a checkpoint is known: of the file, or of the index of a folder of shards.
+
+    Raises
+    ------
+    CheckpointError
+        When there is none.
+    """
+    path = Path(path)
+    try:
+        return sha256_of(path / INDEX_NAME if path.is_dir() else path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Hex SHA-256 of a file."""
     digest = hashlib.sha256()
@@ -202,6 +215,12 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _unreadable(path: Path, error: OSError) -> CheckpointError:
+    if isinstance(error, FileNotFoundError):
+        return CheckpointError(f"There is no checkpoint at {error.filename or path}", fix="Check the path")
+    return CheckpointError(f"{path} cannot be read", error.strerror or str(error), "Check the file")
 
 
 def _is_adapter(name: str) -> bool:

@@ -140,6 +140,22 @@ def find_model(name: str) -> ModelInfo:
     )
 
 
+def model_sha256(name: str | os.PathLike[str]) -> str:
+    """The SHA-256 that `load_model` would report, without loading the model.
+
+    Raises
+    ------
+    CheckpointError
+        When there is no such model.
+    """
+    _, path, sha256 = _locate(name)
+    if sha256 is None:
+        from napari_uniultra.model.checkpoint import checkpoint_sha256
+
+        sha256 = checkpoint_sha256(path)
+    return sha256
+
+
 def load_model(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto") -> Model:
     """Load a model by name or path. Nothing is downloaded, and no random generator is touched.
 
@@ -296,7 +312,7 @@ def download_model(
 def _locate(name: str | os.PathLike[str]) -> tuple[str, Path, str | None]:
     """A model's label, the path of its checkpoint, and the SHA-256 that it must have."""
     known = {info.name for info in list_models()}
-    if isinstance(name, os.PathLike) or (name not in known and Path(name).exists()):
+    if isinstance(name, os.PathLike) or (name not in known and os.path.exists(name)):
         return Path(name).stem, Path(name), None
     info = find_model(name)
     if info.path is None:

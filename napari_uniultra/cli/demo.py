@@ -1,0 +1,43 @@
+"""`uniultra demo`: the sample loop, segmented with the bundled model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from napari_uniultra.cli.job import Job, already_done, print_outputs, run_job
+
+
+def add_parser(commands: Any) -> None:
+    """Add this command to the command line."""
+    parser = commands.add_parser(
+        "demo",
+        help="segment the sample loop that comes with the package",
+        description="Tracks a structure through a real ultrasound loop on this computer. Nothing is downloaded.",
+    )
+    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--model", default="uniultra-mini", help="a model's name or path (default: %(default)s)")
+    parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
+    parser.add_argument("--force", action="store_true", help="compute again what is there already")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Segment the sample loop, unless its results are there."""
+    from napari_uniultra.io.readers import read_cine
+    from napari_uniultra.io.writers import read_prompts
+    from napari_uniultra.model.zoo import model_sha256
+    from napari_uniultra.sample_data import liver_sweep_path, liver_sweep_prompts_path
+
+    cine = read_cine(liver_sweep_path())
+    objects = read_prompts(liver_sweep_prompts_path(), cine.shape_hw)
+    job = Job(cine=cine, objects=objects, out=arguments.out, model=arguments.model, device=arguments.device)
+    if not arguments.force and already_done(job, model_sha256(arguments.model)):
+        print("The results are there already (--force computes them again):")
+        code = 0
+    else:
+        code = run_job(job)
+        print("The results:" if code == 0 else "The results so far:")
+    print_outputs(arguments.out)
+    return code

@@ -1,0 +1,168 @@
+"""One loop from its prompts to files: what `uniultra segment` and `uniultra demo` have in common."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_uniultra import __version__
+from napari_uniultra.core.atomic import atomic_path, write_error
+
+if TYPE_CHECKING:
+    from napari_uniultra.core.types import Cine, Direction
+    from napari_uniultra.io.writers import ObjectPrompts
+    from napari_uniultra.segment.session import CineSession
+
+MASKS, MEASUREMENTS, OVERLAY = "masks.tif", "measurements.csv", "overlay.mp4"
+CONTACT_SHEET, PROMPTS, RUN = "contact_sheet.png", "prompts.json", "run.json"
+OUTPUTS = (MASKS, MEASUREMENTS, OVERLAY, CONTACT_SHEET, PROMPTS)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to segment, how, and where to.
+
+    Attributes
+    ----------
+    cine : Cine
+    objects : sequence of ObjectPrompts
+    out : Path
+        Folder, made when it is missing. Files in it that are not ours stay as they are.
+    model, device : str
+        As `load_model` takes them.
+    direction, start, stop
+        As `CineSession.propagate` takes them.
+    """
+
+    cine: Cine
+    objects: Sequence[ObjectPrompts]
+    out: Path
+    model: str
+    device: str = "auto"
+    direction: Direction = "both"
+    start: int | None = None
+    stop: int | None = None
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder for the results, before any work is done for nothing.
+
+    Raises
+    ------
+    WriteError
+        When it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def run_job(job: Job) -> int:
+    """Segment and write; the exit code: 0, or 130 when Ctrl-C ended the tracking and what was finished is written."""
+    from napari_uniultra.model.zoo import load_model
+    from napari_uniultra.segment.session import CineSession
+
+    make_folder(job.out)
+    model = load_model(job.model, device=job.device)
+    session = CineSession(job.cine, model, on_notice=lambda text: print(f"uniultra: {text}", file=sys.stderr))
+    for entry in job.objects:
+        session.name_object(entry.id, entry.name)
+        for frame, prompt in sorted(entry.frames.items()):
+            session.set_prompt(entry.id, frame, prompt)
+    complete = _track(session, job)
+    _write(session, job, complete)
+    return 0 if complete else 130
+
+
+def already_done(job: Job, model_sha256: str) -> bool:
+    """Whether the folder holds the complete results of this very job."""
+    try:
+        record = json.loads((job.out / RUN).read_text(encoding="utf-8"))
+        same = record.get("complete") is True and record.get("fingerprint") == fingerprint(job, model_sha256)
+    except (OSError, ValueError, AttributeError):
+        return False
+    return same and all((job.out / name).is_file() for name in OUTPUTS)
+
+
+def fingerprint(job: Job, model_sha256: str) -> str:
+    """Hex SHA-256 of everything that the results depend on."""
+    prompts = [
+        [entry.id, entry.name, frame, prompt.box, prompt.points, prompt.labels, prompt.rounds, _mask_key(prompt.mask)]
+        for entry in job.objects
+        for frame, prompt in sorted(entry.frames.items())
+    ]
+    cine = [job.cine.key, job.cine.spacing_mm, _times(job.cine)]
+    parts = [__version__, cine, model_sha256, prompts, job.direction, job.start, job.stop]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _mask_key(mask: Any) -> str | None:
+    return None if mask is None else hashlib.sha256(mask.tobytes()).hexdigest()
+
+
+def _times(cine: Cine) -> list[float] | None:
+    return None if cine.frame_times_s is None else [float(time) for time in cine.frame_times_s]
+
+
+def _track(session: CineSession, job: Job) -> bool:
+    """Track through the loop with a progress bar; False when Ctrl-C ended it."""
+    from tqdm import tqdm
+
+    how: dict[str, Any] = {"start": job.start, "stop": job.stop}
+    total = session.frames_to_propagate(job.direction, **how)
+    steps = session.propagate(job.direction, **how)
+    try:
+        with closing(steps), tqdm(total=total, unit="frame", desc="Tracking", dynamic_ncols=True) as bar:
+            for _ in steps:
+                bar.update()
+    except KeyboardInterrupt:
+        print("uniultra: stopped; writing what is finished", file=sys.stderr)
+        return False
+    return True
+
+
+def _write(session: CineSession, job: Job, complete: bool) -> None:
+    from napari_uniultra.core.measure import measurement_rows
+    from napari_uniultra.io.writers import (
+        write_contact_sheet,
+        write_masks_tiff,
+        write_measurements_csv,
+        write_overlay_video,
+        write_prompts,
+    )
+
+    cine, out, names = job.cine, job.out, session.names
+    with suppress(FileNotFoundError):
+        (out / RUN).unlink()  # from here on the folder does not hold that run's results any more
+    masks = session.masks
+    steps = (session.step(frame) for frame in session.frames_with_results)
+    write_masks_tiff(out / MASKS, masks, cine.spacing_mm, cine.frame_times_s)
+    write_measurements_csv(out / MEASUREMENTS, measurement_rows(cine, steps, names))
+    write_prompts(out / PROMPTS, job.objects)
+    write_contact_sheet(out / CONTACT_SHEET, cine, masks)
+    write_overlay_video(out / OVERLAY, cine, masks, names)
+    model = session.model
+    record = {
+        "complete": complete,
+        "fingerprint": fingerprint(job, model.sha256),
+        "frames": len(cine),
+        "frames_with_results": len(session.frames_with_results),
+        "model": {"name": model.name, "sha256": model.sha256, "image_size": model.image_size},
+        "version": __version__,
+        "note": "Research use only: not a medical device.",
+    }
+    with atomic_path(out / RUN) as path:
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def print_outputs(out: Path) -> None:
+    """Say which files there are."""
+    for name in (*OUTPUTS, RUN):
+        print(out / name)

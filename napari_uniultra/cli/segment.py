@@ -1,0 +1,94 @@
+"""`uniultra segment`: a loop and prompts in; masks, measurements and pictures out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_uniultra.cli.job import Job, make_folder, print_outputs, run_job
+
+if TYPE_CHECKING:
+    from napari_uniultra.core.types import Cine
+    from napari_uniultra.io.writers import ObjectPrompts
+
+DEVICES = ("auto", "cuda", "mps", "cpu")
+
+
+def add_parser(commands: Any) -> None:
+    """Add this command to the command line."""
+    parser = commands.add_parser(
+        "segment",
+        help="segment and track structures through a loop",
+        description="Segments the prompted structures of an ultrasound loop in every frame, measures them, and writes "
+        "masks.tif, measurements.csv, overlay.mp4, contact_sheet.png, prompts.json and run.json.",
+    )
+    parser.add_argument("loop", type=Path, metavar="LOOP", help="DICOM, video, TIFF, NRRD, MHA, or a folder of images")
+    prompts = parser.add_mutually_exclusive_group(required=True)
+    prompts.add_argument("--prompts", type=Path, metavar="FILE", help="a prompts.json")
+    prompts.add_argument(
+        "--box",
+        type=_box,
+        action="append",
+        metavar="X0,Y0,X1,Y1",
+        help="a box in pixels, x to the right and y down from the top left corner; once for every object",
+    )
+    parser.add_argument("--frame", type=int, default=0, metavar="N", help="the frame of the boxes (default: 0)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument("--model", default="uniultra-mini", help="a model's name or path (default: %(default)s)")
+    parser.add_argument("--device", default="auto", choices=DEVICES, help="default: the fastest there is")
+    parser.add_argument("--start", type=int, metavar="N", help="first frame to visit")
+    parser.add_argument("--stop", type=int, metavar="N", help="last frame to visit")
+    parser.add_argument(
+        "--direction",
+        default="both",
+        choices=("forward", "backward", "both"),
+        help="from the prompts to the end, to the beginning, or the whole loop (default: %(default)s)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Segment one loop."""
+    from napari_uniultra.io.readers import read_cine
+    from napari_uniultra.io.writers import read_prompts
+
+    cine = read_cine(arguments.loop)
+    if arguments.prompts is not None:
+        objects = read_prompts(arguments.prompts, cine.shape_hw)
+    else:
+        objects = _objects_of_boxes(arguments.box, arguments.frame, cine)
+    make_folder(arguments.out)
+    job = Job(
+        cine=cine,
+        objects=objects,
+        out=arguments.out,
+        model=arguments.model,
+        device=arguments.device,
+        direction=arguments.direction,
+        start=arguments.start,
+        stop=arguments.stop,
+    )
+    code = run_job(job)
+    print_outputs(arguments.out)
+    return code
+
+
+def _box(text: str) -> tuple[float, ...]:
+    values = tuple(float(part) for part in text.split(","))
+    if len(values) != 4:
+        raise argparse.ArgumentTypeError("a box is four numbers: x0,y0,x1,y1")
+    return values
+
+
+def _objects_of_boxes(boxes: list[tuple[float, ...]], frame: int, cine: Cine) -> list[ObjectPrompts]:
+    """One object per box, on one frame."""
+    from napari_uniultra.core.prompts import normalise_box
+    from napari_uniultra.core.types import Prompt
+    from napari_uniultra.io.writers import ObjectPrompts
+
+    cine.frame(frame)  # says which frames there are when this one does not exist
+    return [
+        ObjectPrompts(number, f"object {number}", {frame: Prompt(box=normalise_box(box, cine.shape_hw))})
+        for number, box in enumerate(boxes, start=1)
+    ]
