@@ -1,0 +1,100 @@
+"""Prompts drawn from ground truth as a person would draw them: boxes a little off, clicks inside, corrections on errors.
+
+Masks are (B, S, S) bool on the model's square, prompts are in model pixels, x right, y down, at pixel edges. Everything
+random comes from a ``torch.Generator``.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from napari_uniultra.core.prompts import BOX_LABELS
+
+JITTER = 20 / 1024  # of the image's side: the paper moves each side of a box by 0 to 20 px at 1024
+_MAX_INWARD = 0.12  # of the box's own side, so that a small structure's box never closes
+
+
+def tight_boxes(masks: Tensor) -> Tensor:
+    """The boxes around masks, (B, 4) float32 x0, y0, x1, y1. An empty mask gives an empty box at the origin."""
+    columns, rows = masks.any(dim=1), masks.any(dim=2)
+    first = torch.stack([columns.int().argmax(1), rows.int().argmax(1)], dim=1)
+    size = masks.shape[-1]
+    last = torch.stack([size - columns.flip(1).int().argmax(1), size - rows.flip(1).int().argmax(1)], dim=1)
+    boxes = torch.cat([first, last], dim=1).float()
+    return boxes * masks.flatten(1).any(dim=1)[:, None]
+
+
+def jittered_boxes(masks: Tensor, generator: Generator, outwards: float = 1.0, jitter: float = JITTER) -> Tensor:
+    """Boxes whose sides are each moved by 0 to ``jitter`` of the image's side, within the image.
+
+    Parameters
+    ----------
+    outwards : float
+        The share of boxes whose sides all move outwards, as in the paper. The others' sides move either way.
+    """
+    boxes = tight_boxes(masks)
+    size = masks.shape[-1]
+    count = len(boxes)
+    moves = torch.rand(count, 4, generator=generator) * jitter * size
+    either = torch.rand(count, 1, generator=generator) >= outwards
+    inward = either & (torch.rand(count, 4, generator=generator) < 0.5)
+    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+    moves = torch.where(inward, -torch.minimum(moves, _MAX_INWARD * sides), moves)
+    return (boxes + moves * torch.tensor([-1.0, -1.0, 1.0, 1.0])).clamp(0, size)
+
+
+def box_points(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes (B, 4) as SAM2's pair of points, (B, 2, 2), and labels, (B, 2) int32."""
+    labels = torch.tensor(BOX_LABELS, dtype=torch.int32).expand(len(boxes), 2)
+    return boxes.reshape(-1, 2, 2), labels
+
+
+def clicks_inside(regions: Tensor, generator: Generator, count: int = 1) -> Tensor:
+    """Positions (B, count, 2) in the regions (B, S, S) bool, rather in their middle than at their edge.
+
+    Empty regions give random positions.
+    """
+    size = regions.shape[-1]
+    values = regions.float()
+    near = F.avg_pool2d(values[:, None], 9, stride=1, padding=4)[:, 0]
+    weights = (values * near**4).flatten(1)
+    weights = weights + (weights.sum(dim=1, keepdim=True) <= 0)  # nowhere to click: anywhere
+    chosen = torch.multinomial(weights, count, replacement=True, generator=generator)
+    offset = torch.rand(len(regions), count, 2, generator=generator)
+    return torch.stack([chosen % size, torch.div(chosen, size, rounding_mode="floor")], dim=-1) + offset
+
+
+def positive_clicks(masks: Tensor, generator: Generator, count: int = 1) -> tuple[Tensor, Tensor]:
+    """Clicks inside, as points (B, count, 2) and labels (B, count) int32."""
+    points = clicks_inside(masks, generator, count)
+    return points, torch.ones(points.shape[:2], dtype=torch.int32)
+
+
+def correction_clicks(masks: Tensor, predicted: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """One click a sample on what is wrong: positive on missed parts, negative on surplus, chosen by their area.
+
+    A perfect prediction is confirmed by a positive click.
+    """
+    missed, surplus = masks & ~predicted, predicted & ~masks
+    missed_area, surplus_area = missed.flatten(1).sum(1).float(), surplus.flatten(1).sum(1).float()
+    share = missed_area / (missed_area + surplus_area).clamp(min=1)
+    is_perfect = (missed_area + surplus_area) == 0
+    is_positive = (torch.rand(len(masks), generator=generator) < share) | is_perfect
+    region = torch.where(is_positive[:, None, None], missed, surplus)
+    region = torch.where(is_perfect[:, None, None], masks, region)
+    return clicks_inside(region, generator, 1), is_positive.int()[:, None]
+
+
+def degraded_masks(masks: Tensor, generator: Generator) -> Tensor:
+    """Masks as a rough painter or an earlier, worse model leaves them: grown or shrunk, shifted, wavy. (B, S, S) bool."""
+    size = masks.shape[-1]
+    count = len(masks)
+    soft = F.avg_pool2d(masks[:, None].float(), 2 * (size // 32) + 1, stride=1, padding=size // 32)
+    waves = F.interpolate(torch.randn(count, 1, 9, 9, generator=generator), (size, size), mode="bicubic", align_corners=False)
+    threshold = 0.5 + 0.25 * (2 * torch.rand(count, 1, 1, 1, generator=generator) - 1) + 0.12 * waves
+    shift = (torch.rand(count, 2, generator=generator) * 2 - 1) * size * 0.02
+    rough = (soft > threshold.clamp(0.05, 0.95))[:, 0]
+    moved = [torch.roll(mask, (int(dy), int(dx)), (0, 1)) for mask, (dy, dx) in zip(rough, shift.tolist(), strict=True)]
+    return torch.stack(moved)
