@@ -1,18 +1,24 @@
 """DICOM stills and multi-frame loops.
 
-Only the elements listed here are ever read from a file: none of them names a patient. pydicom's own messages may quote
-values of a damaged file, so they are not passed on.
+Only the elements listed here are ever looked at: none of them names a patient. pydicom's own messages may quote any
+part of a damaged file, so they are not passed on.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
+from pydicom.config import disable_value_validation
 from pydicom.pixels import apply_color_lut, as_pixel_options, get_decoder
 from pydicom.uid import (
     UID,
@@ -45,6 +51,8 @@ _UNDEFINED_LENGTH = 0xFFFFFFFF
 _BOX = "RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1"
 _TISSUE_2D, _CENTIMETRE = 1, 3  # PS3.3 C.8.5.5: RegionSpatialFormat and PhysicalUnitsX/YDirection
 
+_quiet_lock = threading.Lock()  # warning filters and pydicom's settings belong to the whole process
+
 
 def read_dicom(path: Path) -> Cine:
     """Open a DICOM still or loop; frames are decoded when they are looked at.
@@ -54,6 +62,28 @@ def read_dicom(path: Path) -> Cine:
     ReadError
         When the file is damaged, holds no picture, or is compressed in a way that cannot be decoded here.
     """
+    with _quiet_pydicom():
+        return _read(path)
+
+
+@contextmanager
+def _quiet_pydicom() -> Iterator[None]:
+    """Keep pydicom from quoting values of a damaged file, a patient's name among them, in warnings and in the log."""
+    logger = logging.getLogger("pydicom")
+    with _quiet_lock, warnings.catch_warnings(), disable_value_validation():
+        warnings.simplefilter("ignore")
+        logger.addFilter(_drop)
+        try:
+            yield
+        finally:
+            logger.removeFilter(_drop)
+
+
+def _drop(record: logging.LogRecord) -> bool:
+    return False
+
+
+def _read(path: Path) -> Cine:
     name = path.name
     with path.open("rb") as file:
         header, syntax = _read_header(file, name)
@@ -87,7 +117,7 @@ def _read_header(file: BinaryIO, name: str) -> tuple[pydicom.Dataset, UID]:
         raise
     except Exception as error:  # a damaged header can raise anything, and quote a patient's data in its message
         raise _damaged(name, f"its header cannot be parsed ({type(error).__name__})") from None
-    if not syntax.is_transfer_syntax:
+    if not (syntax.is_valid and syntax.is_transfer_syntax):
         raise _damaged(name, "it does not say how its picture is stored")
     return header, syntax
 
@@ -95,7 +125,7 @@ def _read_header(file: BinaryIO, name: str) -> tuple[pydicom.Dataset, UID]:
 def _is_deflated(file: BinaryIO) -> bool:
     start = file.read(4096)
     file.seek(0)
-    return DeflatedExplicitVRLittleEndian.encode() + b"\0" in start
+    return DeflatedExplicitVRLittleEndian.encode() in start
 
 
 def _guessed_syntax(header: pydicom.Dataset) -> UID:

@@ -59,13 +59,14 @@ class LazyFrames(ABC):
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """Index as a NumPy array: an int decodes one frame; a slice, a list or a tuple decodes the frames it needs."""
+        leading = key[0] if isinstance(key, tuple) and key else key
+        if leading is Ellipsis or leading is None:
+            return np.asarray(self)[key]
         if isinstance(key, tuple):
-            first, rest = (key[0], key[1:]) if key else (slice(None), ())
-            if first is Ellipsis or first is None:
-                return np.asarray(self)[key]
+            first, *rest = key
             frames = self[first]
             is_one_frame = not isinstance(first, slice) and np.ndim(first) == 0
-            return frames[rest] if is_one_frame else frames[(slice(None), *rest)]
+            return frames[tuple(rest)] if is_one_frame else frames[(slice(None), *rest)]
         if isinstance(key, slice):
             return self._stack(range(*key.indices(len(self))))
         if np.ndim(key):

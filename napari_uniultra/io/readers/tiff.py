@@ -15,7 +15,7 @@ from PIL import Image
 
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError
-from napari_uniultra.io.readers.lazy import MAX_FRAMES, LazyFrames, check_size
+from napari_uniultra.io.readers.lazy import LazyFrames, check_size
 
 _MM = {
     "m": 1000.0, "cm": 10.0, "mm": 1.0, "millimeter": 1.0, "um": 1e-3, "µm": 1e-3, "μm": 1e-3, "micron": 1e-3,
@@ -73,14 +73,14 @@ def _check_chain(path: Path) -> None:
         count_format, entry_bytes, link_format = ("Q", 20, "Q") if big else ("H", 12, "L")
         count_bytes, link_bytes = struct.calcsize(f"<{count_format}"), struct.calcsize(f"<{link_format}")
         offset = struct.unpack_from(f"{order}{link_format}", head, 8 if big else 4)[0]
-        seen = 0
+        seen: set[int] = set()
         while offset:
             file.seek(offset)
             entries = struct.unpack(f"{order}{count_format}", file.read(count_bytes).ljust(count_bytes, b"\xff"))[0]
             link = offset + count_bytes + entries * entry_bytes
-            seen += 1
-            if link + link_bytes > size or seen > MAX_FRAMES:
+            if link + link_bytes > size or offset in seen:
                 raise _unreadable(path, "it is cut off or damaged")
+            seen.add(offset)
             file.seek(link)
             offset = struct.unpack(f"{order}{link_format}", file.read(link_bytes))[0]
 

@@ -16,10 +16,6 @@ from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers.lazy import LazyFrames, check_size
 from napari_uniultra.io.readers.sidecar import read_sidecar
 
-# AVI stores no presentation times. FFmpeg works them out for most codecs, but numbers these two's frames in the wrong
-# order where they refer to later ones.
-_COUNTED_IN_AVI = ("h264", "hevc")
-
 
 def read_video(path: Path) -> Cine:
     """Open a video as RGB frames, decoded when they are looked at.
@@ -98,7 +94,8 @@ def _index(container: av.container.InputContainer, path: Path) -> _Index:
         raise _unreadable(path, f"it is cut off: {len(stamps)} of {stream.frames} frames are there")
     stamps = sorted(set(stamps))
     check_size(path.name, len(stamps), stream.height, stream.width)
-    counted = container.format.name == "avi" and stream.codec_context.name in _COUNTED_IN_AVI
+    # AVI stores no presentation times. Where frames refer to others, those that FFmpeg works out may be out of order.
+    counted = container.format.name == "avi" and len(keys) < len(stamps)
     keyframes = [position for position, stamp in enumerate(stamps) if stamp in keys and not counted] or [0]
     times = (np.array(stamps, dtype=float) - stamps[0]) * float(stream.time_base)
     return _Index(stamps, keyframes, times, counted)
