@@ -1,0 +1,262 @@
+"""Model and session as the inference thread holds them, and the plain data it hands back. No Qt, no napari.
+
+An `Engine` belongs to one thread: all its methods run there. torch is imported when a model is first needed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import platformdirs
+
+from napari_uniultra.core.types import Cine, Direction, Prompt
+from napari_uniultra.errors import PromptError, UniUltraError
+from napari_uniultra.plugin.layers import Key
+
+if TYPE_CHECKING:
+    from napari_uniultra.segment.session import CineSession
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the viewer needs to know of a session, as it was when a job ended.
+
+    Attributes
+    ----------
+    prompts : dict of (object id, frame) to Prompt
+    locked : frozenset of (object id, frame)
+    names : dict of int to str
+    can_undo, can_redo : bool
+    """
+
+    prompts: dict[Key, Prompt] = field(default_factory=dict)
+    locked: frozenset[Key] = frozenset()
+    names: dict[int, str] = field(default_factory=dict)
+    can_undo: bool = False
+    can_redo: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job changed.
+
+    Attributes
+    ----------
+    snapshot : Snapshot
+    labels : dict of int to ndarray
+        Frame to its new label image (H, W) uint16.
+    everything : bool
+        Whether frames that are not in ``labels`` are now empty.
+    errors : dict of (object id, frame) to UniUltraError
+        Prompts that were refused; the others took effect.
+    steps : int
+        Of a tracking job, how many frames it will take in all.
+    """
+
+    snapshot: Snapshot
+    labels: dict[int, np.ndarray] = field(default_factory=dict)
+    everything: bool = False
+    errors: dict[Key, UniUltraError] = field(default_factory=dict)
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """The model in use, in words for the panel."""
+
+    name: str
+    device: str
+    image_size: int
+
+
+def autosave_folder() -> Path:
+    """Where unfinished work is kept: the user's cache, or ``NAPARI_UNIULTRA_HOME`` where that is set."""
+    home = os.environ.get("NAPARI_UNIULTRA_HOME")
+    return Path(home or platformdirs.user_cache_dir("napari-uniultra", appauthor=False)) / "autosave"
+
+
+class Engine:
+    """One loop, one model and the session of the two.
+
+    Parameters
+    ----------
+    on_notice : callable
+        Is told in words what the user should know. Called in the inference thread.
+    """
+
+    def __init__(self, on_notice: Callable[[str], None]) -> None:
+        self._on_notice = on_notice
+        self._wanted = ("", "auto")
+        self._model: Any = None
+        self._cine: Cine | None = None
+        self._session: CineSession | None = None
+
+    # Loop and model -------------------------------------------------------------------------------------------------
+
+    def open(self, cine: Cine | None) -> bool:
+        """Take another loop, or none; returns whether there is saved work for it."""
+        self._cine, self._session = cine, None
+        return cine is not None and self._autosave().is_file()
+
+    def use_model(self, name: str, device: str) -> LoadedModel:
+        """Load a model. If that fails, the one in use so far stays, and the session with it.
+
+        Raises
+        ------
+        UniUltraError
+        """
+        if self._model is None or self._wanted != (name, device):
+            from napari_uniultra.model.zoo import load_model  # imports torch
+
+            model = load_model(name, device=device)
+            self._model, self._wanted = model, (name, device)
+            if self._session is not None:
+                self._session.model = model
+        return LoadedModel(self._model.name, str(self._model.device), int(self._model.image_size))
+
+    def release(self) -> None:
+        """Let go of loop, session and model, and of their memory."""
+        self._cine = self._session = self._model = None
+
+    def _autosave(self) -> Path:
+        return autosave_folder() / f"{self._cine.key}.npz"
+
+    def _earlier(self) -> Path:
+        """Where work that was not restored goes when a new session starts to save its own."""
+        return self._autosave().with_suffix(".earlier.npz")
+
+    def _opened(self) -> CineSession:
+        if self._cine is None:
+            raise PromptError("No loop is chosen", fix="Open an ultrasound loop and choose it under Loop")
+        if self._session is None:
+            from napari_uniultra.segment.session import CineSession
+
+            with suppress(OSError):
+                os.replace(self._autosave(), self._earlier())
+            self._session = CineSession(self._cine, self._model, autosave=self._autosave(), on_notice=self._on_notice)
+        return self._session
+
+    # What the user does ---------------------------------------------------------------------------------------------
+
+    def prepare(self, frame: int) -> None:
+        """Embed a frame ahead of its first prompt."""
+        self._opened().embed(frame)
+
+    def set_prompts(self, prompts: Mapping[Key, Prompt | None], names: Mapping[int, str]) -> Outcome:
+        """Replace prompts; None removes one. A prompt that cannot be used is reported, the others count."""
+        session, errors = self._opened(), {}
+        for key, prompt in prompts.items():
+            try:
+                session.set_prompt(*key, prompt)
+            except PromptError as error:
+                errors[key] = error
+        for object_id in {object_id for object_id, _ in prompts} & set(session.object_ids):
+            self._name(session, object_id, names.get(object_id))
+        return self._outcome({frame for _, frame in prompts}, errors=errors)
+
+    @staticmethod
+    def _name(session: CineSession, object_id: int, name: str | None) -> None:
+        if name and session.names.get(object_id) != name:
+            session.name_object(object_id, name)
+
+    def rename(self, object_id: int, name: str) -> Outcome:
+        """Name an object."""
+        self._name(self._opened(), object_id, name)
+        return self._outcome(())
+
+    def remove_object(self, object_id: int) -> Outcome:
+        """Remove an object with its prompts and masks."""
+        session = self._opened()
+        before = session.frames_with_results
+        session.remove_object(object_id)
+        return self._outcome(before)
+
+    def toggle_lock(self, frame: int) -> Outcome:
+        """Accept all objects of a frame, or take that back where they are accepted.
+
+        Raises
+        ------
+        PromptError
+            If nothing is known of the frame yet.
+        """
+        session = self._opened()
+        known = set(session.step(frame).masks)
+        if not known:
+            raise PromptError(f"There is nothing on frame {frame} to accept", fix="Segment or track it first")
+        if all((object_id, frame) in session.locked for object_id in known):
+            session.unlock(frame)
+        else:
+            session.lock(frame)
+        return self._outcome((frame,))
+
+    def undo(self) -> Outcome:
+        """Take back the last change."""
+        return self._outcome(self._opened().undo())
+
+    def redo(self) -> Outcome:
+        """Make the change again that was last taken back."""
+        return self._outcome(self._opened().redo())
+
+    def restore(self) -> Outcome:
+        """Bring back the work that was saved for this loop before the present session began.
+
+        Raises
+        ------
+        UniUltraError
+            If the file is damaged; the session stays as it was.
+        """
+        from napari_uniultra.segment.session import CineSession
+
+        saved = self._autosave() if self._session is None else self._earlier()
+        self._session = CineSession.restore(
+            saved, self._cine, self._model, autosave=self._autosave(), on_notice=self._on_notice
+        )
+        return self.everything()
+
+    def everything(self) -> Outcome:
+        """All masks there are."""
+        return self._outcome(self._opened().frames_with_results, everything=True)
+
+    def track(self, direction: Direction, frame: int) -> Iterator[Outcome]:
+        """Track all objects, starting from the nearest frame on which the user said something.
+
+        Forward that is the last such frame up to the one shown, backward the first such frame from there on; where
+        there is none, the session decides. The first outcome has no frame: it says how long it will take.
+
+        Raises
+        ------
+        PromptError
+            If no object has a prompt.
+        """
+        session = self._opened()
+        start = _nearest({f for _, f in (*session.prompts, *session.locked)}, direction, frame)
+        steps = session.frames_to_propagate(direction, start=start)
+        yield self._outcome((), steps=steps)
+        with closing(session.propagate(direction, start=start)) as propagation:
+            for step in propagation:
+                yield self._outcome((step.frame,), steps=steps)
+
+    def _outcome(self, frames: Any, **fields: Any) -> Outcome:
+        session = self._session
+        snapshot = Snapshot(
+            prompts=dict(session.prompts),
+            locked=session.locked,
+            names=dict(session.names),
+            can_undo=session.can_undo,
+            can_redo=session.can_redo,
+        )
+        return Outcome(snapshot, {frame: session.labels(frame) for frame in frames}, **fields)
+
+
+def _nearest(seeds: set[int], direction: Direction, frame: int) -> int | None:
+    if direction == "forward":
+        return max((seed for seed in seeds if seed <= frame), default=None)
+    if direction == "backward":
+        return min((seed for seed in seeds if seed >= frame), default=None)
+    return None

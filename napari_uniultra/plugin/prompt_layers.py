@@ -1,0 +1,321 @@
+"""The two layers a user draws in: boxes (Shapes) and clicks (Points), kept in step with a session's prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from napari.layers import Points, Shapes
+
+from napari_uniultra.core.palette import colour_of
+from napari_uniultra.core.types import Prompt
+from napari_uniultra.errors import PromptError
+from napari_uniultra.plugin.layers import (
+    Found,
+    Key,
+    Placement,
+    affine_of,
+    combined,
+    corners_of_box,
+    points_to_prompts,
+    positions_of_points,
+    shapes_to_prompts,
+    whole_numbers,
+)
+
+Tool = Literal["box", "add", "remove"]
+
+BOXES_NAME, POINTS_NAME = "UniUltra boxes", "UniUltra points"
+_OBJECT, _LABEL = "object", "label"  # columns of the layers' features
+_SYMBOLS = {1: "cross", 0: "x"}  # told apart without colour too
+_ADD_COLOUR, _REMOVE_COLOUR = np.array([0.0, 0.62, 0.45, 1.0]), np.array([0.84, 0.37, 0.0, 1.0])
+_POINT_SIZE, _EDGE_WIDTH = 1 / 40, 1 / 300  # of the frame's longer side: napari draws both in pixels of the image
+_FINAL_ACTIONS = ("added", "changed", "removed")
+_TRANSFORM = ("scale", "translate", "rotate", "shear", "affine")
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the two layers ask for together.
+
+    Attributes
+    ----------
+    prompts : dict of (object id, frame) to Prompt
+    problems : list of PromptError
+        What could not be used, and why.
+    """
+
+    prompts: dict[Key, Prompt] = field(default_factory=dict)
+    problems: list[PromptError] = field(default_factory=list)
+
+
+class PromptLayers:
+    """Creates the layers when a tool first needs them, tells when they change, reads them and writes them.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    image : napari.layers.Image
+        The layers lie over it, with its scale, translation and units.
+    on_change : callable
+        Called after every edit by the user.
+    """
+
+    def __init__(self, viewer: Any, image: Any, on_change: Callable[[], None]) -> None:
+        self._viewer, self._image, self._on_change = viewer, image, on_change
+        self.boxes: Shapes | None = None
+        self.points: Points | None = None
+        self.object_id = 1
+        self.label = 1
+        self.outlines_as_masks = False
+        self._quiet = False
+
+    # Layers ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def layers(self) -> list[Any]:
+        """Those of the two that exist."""
+        return [layer for layer in (self.boxes, self.points) if layer is not None]
+
+    def use(self, tool: Tool, object_id: int) -> None:
+        """Make the next drag or click one for ``object_id``: "box", or a point to "add" or "remove"."""
+        self.object_id, self.label = object_id, int(tool != "remove")
+        layer = self._ensure_boxes() if tool == "box" else self._ensure_points()
+        self._viewer.layers.selection.active = layer
+        self._set_defaults()
+        layer.mode = "add_rectangle" if tool == "box" else "add"
+
+    def choose_object(self, object_id: int) -> None:
+        """Make the next drag or click one for ``object_id``."""
+        self.object_id = object_id
+        self._set_defaults()
+
+    def rest(self) -> None:
+        """Put the tools away: dragging moves the picture again."""
+        for layer in self.layers:
+            layer.mode = "pan_zoom"
+
+    def forget(self, layer: Any) -> bool:
+        """Let go of a layer that was deleted; returns whether it was one of ours. What it showed stays asked for."""
+        if self.boxes is not None and layer == self.boxes:
+            self.boxes = None
+            return True
+        if self.points is not None and layer == self.points:
+            self.points = None
+            return True
+        return False
+
+    def follow_image(self) -> None:
+        """Take over the image's scale and position."""
+        for layer in self.layers:
+            for name in _TRANSFORM:
+                setattr(layer, name, getattr(self._image, name))
+
+    def _ensure_boxes(self) -> Shapes:
+        if self.boxes is None:
+            self.boxes = Shapes(
+                name=BOXES_NAME,
+                features={_OBJECT: np.zeros(0, int)},
+                feature_defaults={_OBJECT: self.object_id},
+                face_color=[0, 0, 0, 0],
+                edge_width=max(frames_shape(self._image)[-2:]) * _EDGE_WIDTH,
+                **transform_of(self._image),
+            )
+            self._add(self.boxes)
+        return self.boxes
+
+    def _ensure_points(self) -> Points:
+        if self.points is None:
+            self.points = Points(
+                name=POINTS_NAME,
+                features={_OBJECT: np.zeros(0, int), _LABEL: np.zeros(0, int)},
+                feature_defaults={_OBJECT: self.object_id, _LABEL: self.label},
+                size=max(frames_shape(self._image)[-2:]) * _POINT_SIZE,
+                border_color="white",
+                **transform_of(self._image),
+            )
+            self._add(self.points)
+        return self.points
+
+    def _add(self, layer: Any) -> None:
+        self._viewer.add_layer(layer)
+        layer.events.data.connect(self._on_data)
+        if "features" in layer.events:  # pasted shapes come without a data event
+            layer.events.features.connect(self._on_features)
+
+    def _set_defaults(self) -> None:
+        # Whatever is selected would take on the new object and polarity: nothing may be.
+        with self._silent():
+            for layer in self.layers:
+                layer.selected_data = set()
+            if self.boxes is not None:
+                self.boxes.feature_defaults = {_OBJECT: self.object_id}
+                self.boxes.current_edge_color = _edge_colour(self.object_id)
+            if self.points is not None:
+                self.points.feature_defaults = {_OBJECT: self.object_id, _LABEL: self.label}
+                self.points.current_symbol = _SYMBOLS[self.label]
+                self.points.current_face_color = _ADD_COLOUR if self.label else _REMOVE_COLOUR
+
+    # Events ---------------------------------------------------------------------------------------------------------
+
+    def _on_data(self, event: Any) -> None:
+        action = str(getattr(event.action, "value", event.action))
+        if self._quiet or action not in _FINAL_ACTIONS:
+            return
+        if action == "added" and str(event.source.mode).startswith("add"):
+            self._claim(event.source, event.data_indices)
+        self._on_change()
+
+    def _on_features(self, event: Any) -> None:
+        if not self._quiet:
+            self._on_change()
+
+    def _claim(self, layer: Any, indices: Iterable[int]) -> None:
+        """What was just drawn belongs to the current object, whatever was selected before."""
+        features = layer.features.copy()
+        rows = [index % len(features) for index in indices]
+        features.loc[rows, _OBJECT] = self.object_id
+        if layer == self.points:
+            features.loc[rows, _LABEL] = self.label
+        with self._silent():
+            layer.features = features
+
+    @contextmanager
+    def _silent(self) -> Iterator[None]:
+        before, self._quiet = self._quiet, True
+        try:
+            yield
+        finally:
+            self._quiet = before
+
+    # Reading --------------------------------------------------------------------------------------------------------
+
+    def read(self) -> Read:
+        """What the layers ask for. Shapes that a later one replaces, and clicks of the box tool, are taken away."""
+        shapes, points = self._read_boxes(), self._read_points()
+        self._drop(self.boxes, shapes.superseded)
+        self._restyle()
+        problems = [*shapes.problems.values(), *points.problems.values()]
+        return Read(combined(shapes.prompts, points.prompts), problems)
+
+    def _read_boxes(self) -> Found:
+        layer = self.boxes
+        if layer is None or not len(layer.data):
+            return Found()
+        return shapes_to_prompts(
+            layer.data,
+            layer.shape_type,
+            self._column(layer, _OBJECT),
+            self._placement(layer),
+            outlines_as_masks=self.outlines_as_masks,
+        )
+
+    def _read_points(self) -> Found:
+        layer = self.points
+        if layer is None or not len(layer.data):
+            return Found()
+        labels = [int(label > 0) for label in self._column(layer, _LABEL)]
+        return points_to_prompts(layer.data, labels, self._column(layer, _OBJECT), self._placement(layer))
+
+    def _column(self, layer: Any, name: str) -> list[int]:
+        default = self.object_id if name == _OBJECT else self.label
+        if name not in layer.features:
+            return [default] * len(layer.data)
+        return whole_numbers(layer.features[name], default)
+
+    def _placement(self, layer: Any) -> Placement:
+        shape = frames_shape(self._image)
+        return Placement(affine_of(layer), affine_of(self._image), shape, shown_frame(self._viewer, self._image))
+
+    # Writing --------------------------------------------------------------------------------------------------------
+
+    def show(self, prompts: Mapping[Key, Prompt], keys: Iterable[Key] | None = None) -> None:
+        """Make the layers say what ``prompts`` say, for some keys or for all; masks have no drawing of their own."""
+        shapes, points = self._read_boxes(), self._read_points()
+        here = combined(shapes.prompts, points.prompts)
+        concerned = set(keys) if keys is not None else set(here) | set(prompts)
+        differing = [key for key in sorted(concerned) if not same_request(here.get(key), prompts.get(key))]
+        self._drop(self.boxes, [index for key in differing for index in shapes.elements.get(key, ())])
+        self._drop(self.points, [index for key in differing for index in points.elements.get(key, ())])
+        with self._silent():
+            for key in differing:
+                if key in prompts:
+                    self._draw(key, prompts[key])
+        self._restyle()
+        self._set_defaults()
+
+    def _draw(self, key: Key, prompt: Prompt) -> None:
+        object_id, frame = key
+        if prompt.box is not None:
+            layer = self._ensure_boxes()
+            layer.feature_defaults = {_OBJECT: object_id}
+            layer.add(corners_of_box(prompt, frame, self._placement(layer)), shape_type="rectangle")
+        if prompt.points:
+            layer = self._ensure_points()
+            count = len(layer.data)
+            layer.add(positions_of_points(prompt, frame, self._placement(layer)))
+            features = layer.features.copy()
+            rows = list(range(count, len(layer.data)))
+            features.loc[rows, _OBJECT] = object_id
+            features.loc[rows, _LABEL] = list(prompt.labels)
+            layer.features = features
+
+    def _drop(self, layer: Any, indices: list[int]) -> None:
+        if layer is not None and indices:
+            with self._silent():
+                layer.selected_data = set()
+                layer.remove(sorted(indices))
+
+    def _restyle(self) -> None:
+        """Colours and symbols follow object and polarity, also of what was drawn, pasted or edited by other means."""
+        with self._silent():
+            if self.boxes is not None and len(self.boxes.data):
+                colours = np.array([_edge_colour(object_id) for object_id in self._column(self.boxes, _OBJECT)])
+                if not np.allclose(self.boxes.edge_color, colours):
+                    self.boxes.edge_color = colours
+            if self.points is not None and len(self.points.data):
+                labels = [int(label > 0) for label in self._column(self.points, _LABEL)]
+                colours = np.array([_ADD_COLOUR if label else _REMOVE_COLOUR for label in labels])
+                if not np.allclose(self.points.face_color, colours):
+                    self.points.face_color = colours
+                self.points.symbol = [_SYMBOLS[label] for label in labels]
+
+
+def _edge_colour(object_id: int) -> np.ndarray:
+    return np.array([*colour_of(object_id), 255]) / 255
+
+
+def same_request(first: Prompt | None, second: Prompt | None) -> bool:
+    """Whether two prompts ask for the same, up to rounding on the way through a layer."""
+    if first is None or second is None:
+        return first is second
+    if (first.mask is None) != (second.mask is None) or (first.box is None) != (second.box is None):
+        return False
+    if first.mask is not None:
+        return np.array_equal(first.mask, second.mask)
+    if first.labels != second.labels or not np.allclose(first.points, second.points, atol=1e-3):
+        return False
+    return first.box is None or np.allclose(first.box, second.box, atol=1e-3)
+
+
+def transform_of(image: Any) -> dict[str, Any]:
+    """Keyword arguments that lay a new layer over an image."""
+    keywords = {name: getattr(image, name) for name in (*_TRANSFORM, "units", "axis_labels")}
+    return {"ndim": image.ndim, **keywords}
+
+
+def frames_shape(image: Any) -> tuple[int, ...]:
+    """An image layer's (T, H, W) or (H, W), without colour."""
+    data = image.data[0] if image.multiscale else image.data
+    return tuple(int(size) for size in data.shape[: image.ndim])
+
+
+def shown_frame(viewer: Any, image: Any) -> int:
+    """The frame of an image layer that the viewer shows; 0 for a still."""
+    if image.ndim < 3:
+        return 0
+    frame = float(np.asarray(image.world_to_data(viewer.dims.point))[0])
+    return int(np.clip(np.floor(frame + 0.5), 0, frames_shape(image)[0] - 1))

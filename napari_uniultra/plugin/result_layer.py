@@ -1,0 +1,100 @@
+"""The Labels layer that shows a session's masks, and takes what the user paints in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from napari.layers import Labels
+from napari.utils.colormaps import CyclicLabelColormap
+
+from napari_uniultra.core.palette import colour_of
+from napari_uniultra.plugin.layers import METADATA_KEY
+from napari_uniultra.plugin.prompt_layers import frames_shape, shown_frame, transform_of
+
+MASKS_NAME = "UniUltra masks"
+_OPACITY = 0.5
+
+
+class ResultLayer:
+    """Writes label images frame by frame; the layer is made when there is something to show.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    image : napari.layers.Image
+        The masks lie over it, with its scale, translation and units.
+    on_paint : callable
+        Called with a dict of (object id, frame) to the mask (H, W) bool after the user painted or erased.
+    """
+
+    def __init__(self, viewer: Any, image: Any, on_paint: Callable[[dict[tuple[int, int], np.ndarray]], None]) -> None:
+        self._viewer, self._image, self._on_paint = viewer, image, on_paint
+        self.layer: Labels | None = None
+        self._written: set[int] = set()
+
+    def write(self, labels: Mapping[int, np.ndarray], everything: bool = False) -> None:
+        """Show label images (H, W) of some frames; with ``everything`` all other frames become empty."""
+        if self.layer is None:
+            if not labels:
+                return
+            self._create()
+        data = self._frames()
+        for frame in self._written - set(labels) if everything else ():
+            data[frame] = 0
+        for frame, image in labels.items():
+            data[frame] = image
+        self._written |= set(labels)
+        # In place, and redrawn only where it shows: a new array, or napari's edit history, for each frame of a long
+        # loop would take its memory many times over.
+        if everything or self._viewer.dims.ndisplay == 3 or shown_frame(self._viewer, self._image) in labels:
+            self.layer.refresh(extent=False)
+
+    def forget(self, layer: Any) -> bool:
+        """Let go of the layer if it is the one that was deleted; returns whether it was."""
+        if self.layer is None or layer != self.layer:
+            return False
+        self.layer, self._written = None, set()
+        return True
+
+    def follow_image(self) -> None:
+        """Take over the image's scale and position."""
+        if self.layer is not None:
+            for name in ("scale", "translate", "rotate", "shear", "affine"):
+                setattr(self.layer, name, getattr(self._image, name))
+
+    def choose(self, object_id: int) -> None:
+        """Make ``object_id`` the one that painting paints."""
+        if self.layer is not None:
+            self.layer.selected_label = object_id
+
+    def _create(self) -> None:
+        keywords = transform_of(self._image)
+        del keywords["ndim"]
+        known = {METADATA_KEY: self._image.metadata.get(METADATA_KEY, {})}
+        data = np.zeros(frames_shape(self._image), np.uint16)  # untouched frames of a long loop take no memory
+        self.layer = Labels(data, name=MASKS_NAME, opacity=_OPACITY, colormap=_colormap(), metadata=known, **keywords)
+        active = self._viewer.layers.selection.active
+        self._viewer.layers.insert(self._viewer.layers.index(self._image) + 1, self.layer)
+        self._viewer.layers.selection.active = active  # the tool in hand stays in hand
+        self.layer.events.paint.connect(self._on_paint_event)
+
+    def _frames(self) -> np.ndarray:
+        data = self.layer.data
+        return data[None] if data.ndim == 2 else data
+
+    def _on_paint_event(self, event: Any) -> None:
+        touched = set()
+        for indices, before, after in event.value:
+            frames = np.unique(indices[0]) if len(indices) == 3 else [0]
+            ids = {*np.unique(before).tolist(), *np.unique(after).tolist()} - {0}
+            touched |= {(int(object_id), int(frame)) for object_id in ids for frame in frames}
+        data = self._frames()
+        self._on_paint({(object_id, frame): data[frame] == object_id for object_id, frame in touched})
+
+
+def _colormap() -> CyclicLabelColormap:
+    period = next(n for n in range(1, 256) if colour_of(n + 1) == colour_of(1))
+    opaque = [(*colour_of(object_id), 255) for object_id in range(1, period + 1)]
+    return CyclicLabelColormap(colors=np.array([(0, 0, 0, 0), *opaque]) / 255)

@@ -1,0 +1,384 @@
+"""The panel "Segment loop": choose a loop, mark a structure, track it, correct it."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from typing import Any
+
+from napari.layers import Image
+from napari.utils.notifications import show_error, show_warning
+from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt
+from qtpy.QtGui import QShowEvent
+from qtpy.QtWidgets import (
+    QApplication,
+    QButtonGroup,
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QGridLayout,
+    QGroupBox,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_uniultra.errors import UniUltraError
+from napari_uniultra.model.zoo import DEFAULT_MODEL, list_models
+from napari_uniultra.plugin.controller import Progress, SegmentController
+from napari_uniultra.plugin.engine import LoadedModel
+from napari_uniultra.widgets.keys import Shortcuts
+from napari_uniultra.widgets.object_list import ObjectList
+from napari_uniultra.widgets.worker import InferenceThread
+
+_log = logging.getLogger(__name__)
+
+_OTHER_MODEL = "Open a file…"
+_RESEARCH_USE = "For research use. Not a medical device."
+
+
+class SegmentPanel(QWidget):
+    """The main panel.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self._window: QObject | None = None
+        self.thread_ = InferenceThread()
+        self.controller = SegmentController(napari_viewer, self.thread_)
+        self._build()
+        self._connect()
+        self.shortcuts = Shortcuts(napari_viewer, self._actions())
+        self._list_models()
+        self._list_images()
+
+    # Building -------------------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        content = QWidget()
+        column = QVBoxLayout(content)
+        column.setSpacing(6)
+        for part in (
+            self._build_source(),
+            self._build_objects(),
+            self._build_marks(),
+            self._build_tracking(),
+            self._build_review(),
+        ):
+            column.addWidget(part)
+        column.addStretch(1)
+        scroll = QScrollArea()  # the panel may share the window's side with others
+        scroll.setWidgetResizable(True)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+        scroll.setWidget(content)
+        self.status = QLabel("Open an ultrasound loop to begin")
+        self.status.setWordWrap(True)
+        research = QLabel(_RESEARCH_USE)
+        research.setEnabled(False)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(4, 4, 4, 4)
+        outer.addWidget(scroll, 1)
+        outer.addWidget(self.status)
+        outer.addWidget(research)
+        self.setMinimumWidth(290)
+
+    def _build_source(self) -> QWidget:
+        self.image_box = QComboBox()
+        self.image_box.setToolTip("The image layer to work on")
+        self.model_box = QComboBox()
+        self.model_box.setToolTip("The model that segments. It loads with the first mark.")
+        self.device_box = QComboBox()
+        self.device_box.setToolTip("Where the model runs. Automatic takes the fastest there is.")
+        graphics = ("Graphics (MPS)", "mps") if platform.system() == "Darwin" else ("Graphics (CUDA)", "cuda")
+        for words, device in (("Automatic", "auto"), graphics, ("Processor", "cpu")):
+            self.device_box.addItem(words, device)
+        self.restore_button = QPushButton("Restore saved work")
+        self.restore_button.setToolTip("Bring back marks and masks of this loop from the last time")
+        group = QGroupBox("Loop and model")
+        form = QFormLayout(group)
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.addRow("Loop", self.image_box)
+        form.addRow("Model", self.model_box)
+        form.addRow("Run on", self.device_box)
+        form.addRow(self.restore_button)
+        return group
+
+    def _build_objects(self) -> QWidget:
+        self.object_list = ObjectList()
+        group = QGroupBox("Objects")
+        QVBoxLayout(group).addWidget(self.object_list)
+        return group
+
+    def _build_marks(self) -> QWidget:
+        self.box_button = _button("Box", "Drag a box around the structure (Q)", checkable=True)
+        self.add_button = _button("Add", "Click what belongs to the structure (W)", checkable=True)
+        self.remove_button = _button("Remove", "Click what does not belong to it (Shift+W)", checkable=True)
+        self._tools = {"box": self.box_button, "add": self.add_button, "remove": self.remove_button}
+        self._tool_group = QButtonGroup(self)
+        self._tool_group.setExclusive(False)  # exclusive would not let the tool in hand be put away
+        for button in self._tools.values():
+            self._tool_group.addButton(button)
+        self.outline_box = QCheckBox("Drawn outlines are exact")
+        self.outline_box.setToolTip(
+            "On: an ellipse or polygon is the mask as drawn. Off: the box around it is what the model starts from."
+        )
+        group = QGroupBox("Mark on this frame")
+        layout = QVBoxLayout(group)
+        layout.addLayout(_row(*self._tools.values()))
+        layout.addWidget(self.outline_box)
+        return group
+
+    def _build_tracking(self) -> QWidget:
+        self.backward_button = _button("◀ Back", "Track backward to the start of the loop (,)")
+        self.both_button = _button("◀ Both ▶", "Track through the whole loop (J)")
+        self.forward_button = _button("Forward ▶", "Track forward to the end of the loop (.)")
+        self.progress = QProgressBar()
+        self.progress.setFormat("")
+        self.progress.setTextVisible(True)
+        self.cancel_button = _button("Cancel", "Stop after the present frame; what is done stays (K)")
+        group = QGroupBox("Track")
+        layout = QVBoxLayout(group)
+        layout.addLayout(_row(self.backward_button, self.both_button, self.forward_button))
+        row = QHBoxLayout()
+        row.addWidget(self.progress, 1)
+        row.addWidget(self.cancel_button)
+        layout.addLayout(row)
+        return group
+
+    def _build_review(self) -> QWidget:
+        self.accept_button = _button(
+            "Accept frame", "This frame is right: never change it, and let it guide tracking (G)", checkable=True
+        )
+        self.undo_button = _button("Undo", "Take back the last change (U)")
+        self.redo_button = _button("Redo", "Make it again (Shift+U)")
+        group = QGroupBox("Review")
+        grid = QGridLayout(group)
+        grid.addWidget(self.accept_button, 0, 0, 1, 2)
+        grid.addWidget(self.undo_button, 1, 0)
+        grid.addWidget(self.redo_button, 1, 1)
+        return group
+
+    # Connections ----------------------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        control, layers = self.controller, self._viewer.layers.events
+        for emitter in (layers.inserted, layers.removed, layers.reordered):
+            emitter.connect(self._list_images)
+        self._viewer.dims.events.current_step.connect(self._on_frame)
+        self.image_box.currentIndexChanged.connect(self._on_image_chosen)
+        self.model_box.activated.connect(self._on_model_chosen)
+        self.device_box.currentIndexChanged.connect(self._apply_model)
+        self.restore_button.clicked.connect(control.restore)
+        self.object_list.chosen.connect(control.choose_object)
+        self.object_list.renamed.connect(control.rename_object)
+        self.object_list.added.connect(control.add_object)
+        self.object_list.removed.connect(control.remove_object)
+        for tool, button in self._tools.items():
+            button.clicked.connect(lambda checked, tool=tool: self._on_tool(tool, checked))
+        self.outline_box.toggled.connect(control.set_outlines_as_masks)
+        self.backward_button.clicked.connect(lambda: control.track("backward"))
+        self.both_button.clicked.connect(lambda: control.track("both"))
+        self.forward_button.clicked.connect(lambda: control.track("forward"))
+        self.cancel_button.clicked.connect(control.cancel)
+        self.accept_button.clicked.connect(control.accept_frame)
+        self.undo_button.clicked.connect(control.undo)
+        self.redo_button.clicked.connect(control.redo)
+        control.changed.connect(self._refresh)
+        control.status_changed.connect(self.status.setText)
+        control.progressed.connect(self._on_progress)
+        control.noticed.connect(_warn)
+        control.failed.connect(_tell)
+        control.model_loaded.connect(self._on_model_loaded)
+        # Should the panel go in a way that no close event tells of, the thread must still end.
+        self.destroyed.connect(self.thread_.stop)
+
+    def _actions(self) -> dict[str, Any]:
+        control = self.controller
+        return {
+            "box": lambda: control.use_tool("box"),
+            "add": lambda: control.use_tool("add"),
+            "remove": lambda: control.use_tool("remove"),
+            "new_object": control.add_object,
+            "next_object": control.next_object,
+            "backward": lambda: control.track("backward"),
+            "forward": lambda: control.track("forward"),
+            "both": lambda: control.track("both"),
+            "cancel": control.cancel,
+            "accept": control.accept_frame,
+            "undo": control.undo,
+            "redo": control.redo,
+        }
+
+    # Loops ----------------------------------------------------------------------------------------------------------
+
+    def _list_images(self, event: Any = None) -> None:
+        images = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
+        blocker = QSignalBlocker(self.image_box)
+        self.image_box.clear()
+        for layer in images:
+            self.image_box.addItem(layer.name, layer)
+            layer.events.name.disconnect(self._on_renamed)
+            layer.events.name.connect(self._on_renamed)
+        current = self.controller.image
+        index = next((i for i, layer in enumerate(images) if layer == current), 0 if images else -1)
+        self.image_box.setCurrentIndex(index)
+        del blocker
+        self._on_image_chosen(index)
+
+    def _on_renamed(self, event: Any) -> None:
+        for row in range(self.image_box.count()):
+            self.image_box.setItemText(row, self.image_box.itemData(row).name)
+
+    def _on_image_chosen(self, index: int) -> None:
+        self.controller.set_image(self.image_box.itemData(index) if index >= 0 else None)
+        self._refresh()
+
+    def _on_frame(self, event: Any = None) -> None:
+        self._check(self.accept_button, self.controller.frame_is_accepted)
+
+    # Models ---------------------------------------------------------------------------------------------------------
+
+    def _list_models(self) -> None:
+        for info in list_models():
+            if info.origin != "downloadable":
+                self.model_box.addItem(info.name, info.name)
+        self.model_box.setCurrentIndex(max(self.model_box.findData(DEFAULT_MODEL), 0))
+        self.model_box.addItem(_OTHER_MODEL, None)
+        self._apply_model()
+
+    def _on_model_chosen(self, index: int) -> None:
+        if self.model_box.itemData(index) is None:
+            path, _ = QFileDialog.getOpenFileName(self, "Open a model", "", "Models (*.safetensors *.pt)")
+            if path:
+                self.add_model_file(path)
+        self._apply_model()
+
+    def add_model_file(self, path: str) -> None:
+        """Offer a checkpoint file as a model and choose it."""
+        name = path.replace("\\", "/").rsplit("/", 1)[-1]
+        self.model_box.insertItem(0, name, path)
+        self.model_box.setCurrentIndex(0)
+        self._apply_model()
+
+    def _apply_model(self) -> None:
+        name = self.model_box.currentData()
+        if name is not None:
+            self.controller.set_model(name, self.device_box.currentData())
+
+    def _on_model_loaded(self, info: LoadedModel) -> None:
+        self.model_box.setToolTip(f"{info.name}, {info.image_size} pixels, on {info.device}")
+
+    # Following the controller ---------------------------------------------------------------------------------------
+
+    def _on_tool(self, tool: str, checked: bool) -> None:
+        if checked:
+            self.controller.use_tool(tool)
+        else:
+            self.controller.put_tool_away()
+        self._refresh()
+
+    def _refresh(self) -> None:
+        control = self.controller
+        has_image, tracking = control.image is not None, control.tracking
+        self.object_list.show_objects(control.objects, control.current_object)
+        for tool, button in self._tools.items():
+            self._check(button, control.tool == tool)
+        for button in (self.backward_button, self.both_button, self.forward_button):
+            button.setEnabled(has_image and not tracking)
+        for widget in (self.object_list, self.accept_button, *self._tools.values()):
+            widget.setEnabled(has_image)
+        self.cancel_button.setEnabled(tracking)
+        self.undo_button.setEnabled(control.snapshot.can_undo)
+        self.redo_button.setEnabled(control.snapshot.can_redo)
+        self.restore_button.setVisible(control.restorable)
+        self._on_frame()
+        self.shortcuts.bind_layers(control.layers) if hasattr(self, "shortcuts") else None
+
+    @staticmethod
+    def _check(button: QPushButton, on: bool) -> None:
+        blocker = QSignalBlocker(button)
+        button.setChecked(on)
+        del blocker
+
+    def _on_progress(self, progress: Progress | None) -> None:
+        if progress is None:
+            self.progress.reset()
+            self.progress.setFormat("")
+            return
+        self.progress.setRange(0, max(progress.total, 1))
+        self.progress.setValue(progress.done)
+        self.progress.setFormat(_words(progress))
+
+    # The end --------------------------------------------------------------------------------------------------------
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Watch the window that the panel is in: a dock's own close event is not reliable."""
+        super().showEvent(event)
+        window = self
+        while window.parentWidget() is not None:
+            window = window.parentWidget()
+        if window is not self._window and window is not self:
+            self._window = window
+            window.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Stop computing when the window closes. Should the user then keep it open, the next job starts it again."""
+        if watched is self._window and event.type() == QEvent.Type.Close:
+            self.shut_down()
+        return False
+
+    def shut_down(self) -> None:
+        """Cancel, wait for the present frame, let go of the model. The session is saved as it is at every change."""
+        self.setCursor(Qt.CursorShape.WaitCursor)
+        QApplication.processEvents()
+        if not self.controller.close():
+            _log.warning("The inference thread did not end in time; it ends after its present step")
+        self.unsetCursor()
+
+
+def _button(words: str, tip: str, checkable: bool = False) -> QPushButton:
+    button = QPushButton(words)
+    button.setToolTip(tip)
+    button.setCheckable(checkable)
+    button.setFocusPolicy(Qt.FocusPolicy.TabFocus)  # after a click the keys still go to the picture
+    return button
+
+
+def _row(*widgets: QWidget) -> QHBoxLayout:
+    row = QHBoxLayout()
+    for widget in widgets:
+        row.addWidget(widget, 1)
+    return row
+
+
+def _words(progress: Progress) -> str:
+    words = f"{progress.done} of {progress.total}"
+    if progress.frames_per_s is None:
+        return words
+    left = progress.seconds_left
+    remaining = f"{left:.0f} s" if left < 90 else f"{left / 60:.0f} min"
+    return f"{words} · {progress.frames_per_s:.1f} frames/s · {remaining} left"
+
+
+def _warn(words: str) -> None:
+    show_warning(words)
+
+
+def _tell(error: Exception) -> None:
+    """An error in words; one that is not ours is a fault of the program and goes into the log with its trace."""
+    if isinstance(error, UniUltraError):
+        show_warning(str(error))
+        return
+    _log.error("Unexpected error", exc_info=error)
+    show_error(f"Something unexpected went wrong: {error or type(error).__name__}. Nothing that was done is lost.")
