@@ -15,7 +15,7 @@ from napari_uniultra.model.config import architecture
 from napari_uniultra.model.preprocess import prepare_images
 from napari_uniultra.segment.session import CineSession
 
-SIZE, HEIGHT, WIDTH, FRAMES = 128, 90, 120, 9
+SIZE, HEIGHT, WIDTH, FRAMES = 128, 90, 120, 7
 TOLERANCE = 1e-3
 
 

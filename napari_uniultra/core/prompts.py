@@ -93,9 +93,8 @@ def checked_mask(mask: np.ndarray, shape_hw: tuple[int, int]) -> np.ndarray:
     """
     array = np.asarray(mask)
     if array.shape != tuple(shape_hw):
-        raise PromptError(
-            f"The mask has shape {array.shape} but the frame is {tuple(shape_hw)}", fix="Give a mask of the frame's size"
-        )
+        what = f"The mask has shape {array.shape} but the frame is {tuple(shape_hw)}"
+        raise PromptError(what, fix="Give a mask of the frame's size")
     array = np.array(array, dtype=bool)
     if not array.any():
         raise PromptError("The mask is empty", fix="Paint the structure, or remove the prompt instead")

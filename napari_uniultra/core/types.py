@@ -16,7 +16,7 @@ from napari_uniultra.errors import PromptError, ReadError
 Box = tuple[float, float, float, float]
 Direction = Literal["forward", "backward", "both"]
 
-_KEY_FRAMES = 8  # frames that enter a loop's content key: enough to tell loops apart, few enough to open a long one fast
+_KEY_FRAMES = 8  # frames in a loop's content key: enough to tell loops apart, few enough to open a long one fast
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Cine:
 
     @cached_property
     def key(self) -> str:
-        """A name for the loop's content (hex SHA-256 over its shape and evenly spaced frames); holds no patient data."""
+        """A name for the loop's content, without patient data: the hex SHA-256 of its shape and some of its frames."""
         digest = hashlib.sha256(repr(self.frames.shape).encode())
         for index in np.unique(np.linspace(0, len(self) - 1, _KEY_FRAMES).round().astype(int)):
             digest.update(np.ascontiguousarray(self.frames[int(index)]).tobytes())

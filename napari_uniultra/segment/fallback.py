@@ -19,7 +19,8 @@ class Host(Protocol):
 
     model: Any
 
-    def free_memory(self) -> None: ...
+    def free_memory(self) -> None:
+        """Drop what is kept for speed alone."""
 
 
 def run_with_fallback(host: Host, work: Callable[[], T], notify: Callable[[str], None]) -> T:

@@ -19,24 +19,22 @@ class FrameMemory:
 
     Attributes
     ----------
-    features : Tensor
-        (1, 64, s, s) bfloat16, as SAM2's predictor stores them.
-    pointer : Tensor
-        (1, 256) float32.
+    features : Tensor, optional
+        (1, 64, s, s) bfloat16, as SAM2's predictor stores them; None until another frame first attends to them.
     logits : Tensor
         (1, 1, 4s, 4s) float32 mask logits, the starting point of a correction.
     source : object
         The result that this was made from; the memory is stale when another one has taken its place.
     """
 
-    features: Tensor
-    pointer: Tensor
+    features: Tensor | None
     logits: Tensor
     source: object
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.numel() * tensor.element_size() for tensor in (self.features, self.pointer, self.logits))
+        tensors = (self.logits,) if self.features is None else (self.logits, self.features)
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 class MemoryLimits(NamedTuple):

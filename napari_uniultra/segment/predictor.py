@@ -19,11 +19,11 @@ from napari_uniultra.core.types import Prompt
 from napari_uniultra.model.inference import FrameEmbedding, InferenceEncoder
 from napari_uniultra.model.preprocess import prepare_images, prepare_masks
 from napari_uniultra.model.prior import box_prior
-from napari_uniultra.segment.memory import FrameMemory, MemoryPlan
+from napari_uniultra.segment.memory import MemoryPlan
 
 NO_OBJECT_LOGIT = -1024.0  # SAM2's mask logit everywhere when the object is not in the frame
 _CLAMP = 32.0  # of earlier logits that start a correction, as in the official predictor
-_MASK_LOGIT = 10.0  # of a mask given by the user, as in the official predictor
+MASK_LOGIT = 10.0  # of a mask given by the user, as in the official predictor
 
 
 @dataclass(frozen=True)
@@ -179,16 +179,27 @@ class Predictor:
         return Prediction(chosen, ious[rows, best], score, pointer)
 
     @torch.inference_mode()
-    def remember(self, embedding: FrameEmbedding, prediction: Prediction, *, prompted: bool) -> Tensor:
-        """Encode masks into memory features (B, 64, s, s) bfloat16; a prompted mask counts as certain."""
+    def remember(self, embedding: FrameEmbedding, logits: Tensor, object_score: Tensor, *, prompted: bool) -> Tensor:
+        """Encode masks into memory features (B, 64, s, s) bfloat16; a prompted mask counts as certain.
+
+        Parameters
+        ----------
+        embedding : FrameEmbedding
+        logits : Tensor
+            (B, 1, 4s, 4s)
+        object_score : Tensor
+            (B, 1) logits
+        prompted : bool
+            Whether the user gave or accepted the masks.
+        """
         network = self._network
-        masks = F.interpolate(prediction.logits, (self._size, self._size), mode="bilinear", align_corners=False)
+        masks = F.interpolate(logits, (self._size, self._size), mode="bilinear", align_corners=False)
         masks = (masks > 0).float() if prompted else masks.sigmoid()
         masks = masks * network.sigmoid_scale_for_mem_enc + network.sigmoid_bias_for_mem_enc
         pixels = embedding.image.expand(masks.shape[0], -1, -1, -1)
         features = network.memory_encoder(pixels, masks, skip_mask_sigmoid=True)["vision_features"]
         if network.no_obj_embed_spatial is not None:
-            absent = (prediction.object_score <= 0).float()[:, :, None, None]
+            absent = (object_score <= 0).float()[:, :, None, None]
             features = features + absent * network.no_obj_embed_spatial[:, :, None, None]
         return features.to(torch.bfloat16)
 
@@ -197,7 +208,7 @@ class Predictor:
         self,
         embedding: FrameEmbedding,
         plan: MemoryPlan,
-        spatial: Sequence[Sequence[FrameMemory]],
+        spatial: Sequence[Sequence[Tensor]],
         pointers: Sequence[Sequence[Tensor]],
         num_frames: int,
     ) -> Tensor:
@@ -209,14 +220,15 @@ class Predictor:
         plan : MemoryPlan
             The layout that the objects share.
         spatial, pointers
-            For each object, the memories of ``plan.spatial`` and the pointers, (1, 256), of ``plan.pointers``.
+            For each object, the memory features, (1, 64, s, s), of ``plan.spatial`` and the pointers, (1, 256), of
+            ``plan.pointers``.
         num_frames : int
             Frames of the loop; it scales the temporal code of the pointers.
         """
         network, batch = self._network, len(spatial)
         memory, position = [], []
         for slot, (temporal, _) in enumerate(plan.spatial):
-            features = torch.cat([memories[slot].features for memories in spatial]).float()
+            features = torch.cat([own[slot] for own in spatial]).float()
             memory.append(_tokens(features))
             code = self._memory_position + network.maskmem_tpos_enc[network.num_maskmem - temporal - 1]
             position.append(code.expand(-1, batch, -1))

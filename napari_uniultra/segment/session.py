@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from napari_uniultra.core.prompts import checked_mask, checked_points, normalise_box
 from napari_uniultra.core.types import Cine, Direction, Prompt, Step
 from napari_uniultra.errors import PromptError
-from napari_uniultra.model.inference import FrameEmbedding
-from napari_uniultra.model.preprocess import masks_at
-from napari_uniultra.segment.cache import ByteLimitedCache
+from napari_uniultra.segment.engine import Engine
 from napari_uniultra.segment.fallback import run_with_fallback
 from napari_uniultra.segment.history import History
-from napari_uniultra.segment.memory import FrameMemory, MemoryLimits, MemoryPlan, plan_memory
-from napari_uniultra.segment.predictor import Prediction, Predictor
-from napari_uniultra.segment.results import PackedMask, Result
+from napari_uniultra.segment.memory import MemoryLimits
+from napari_uniultra.segment.results import Result
 from napari_uniultra.segment.session_file import load_state, save_state
 from napari_uniultra.segment.state import Key, SessionState, paint
 
 _MB = 1 << 20
 _MAX_OBJECT_ID = 65535  # label images are uint16
-_MAX_BATCH = 8  # objects computed together; more would only need more memory
 _AUTOSAVE_FRAMES = 20  # propagated frames between two autosaves
-_GIVEN, _FOUND = "given", "found"  # the two memories that a frame may have of an object
 
 
 class CineSession:
@@ -70,32 +62,24 @@ class CineSession:
         on_notice: Callable[[str], None] | None = None,
     ) -> None:
         self.cine = cine
-        self.limits = limits
         self.autosave = autosave
         self._on_notice = on_notice
+        self._engine = Engine(cine, model, cache_bytes, memory_bytes, limits)
         self._state = SessionState()
         self._history = History()
-        self._embeddings: ByteLimitedCache[FrameEmbedding] = ByteLimitedCache(cache_bytes)
-        self._memories: ByteLimitedCache[FrameMemory] = ByteLimitedCache(memory_bytes)
-        self.model = model
-
-    # The model ------------------------------------------------------------------------------------------------------
 
     @property
     def model(self) -> Any:
         """The loaded model. Setting another one keeps all prompts and results; it is used from then on."""
-        return self._model
+        return self._engine.model
 
     @model.setter
     def model(self, model: Any) -> None:
-        self._model = model
-        self._predictor = Predictor(model)
-        self.free_memory()
+        self._engine.model = model
 
     def free_memory(self) -> None:
-        """Drop all that can be computed again: embeddings and memories."""
-        self._embeddings.clear()
-        self._memories.clear()
+        """Drop what is kept on the model's device for speed alone."""
+        self._engine.free_memory()
 
     # Prompts --------------------------------------------------------------------------------------------------------
 
@@ -136,9 +120,7 @@ class CineSession:
         before = self._editable_prompt(object_id, frame)
         return self._set(object_id, frame, Prompt(box, before.points, before.labels))
 
-    def add_points(
-        self, object_id: int, frame: int, points: Iterable[Sequence[float]], labels: Iterable[int]
-    ) -> Step:
+    def add_points(self, object_id: int, frame: int, points: Iterable[Sequence[float]], labels: Iterable[int]) -> Step:
         """Click points (x, y), in pixels at pixel edges; label 1 belongs to the object, 0 does not.
 
         They refine what earlier clicks and the box gave. Returns the frame's new masks.
@@ -187,7 +169,7 @@ class CineSession:
     def _set(self, object_id: int, frame: int, prompt: Prompt) -> Step:
         key = (object_id, frame)
         if prompt != self._state.prompts.get(key):
-            result = self._compute(lambda: self._answer(key, prompt))
+            result = self._compute(lambda: self._engine.answer(self._state, key, prompt))
             with self._change() as state:
                 state.names.setdefault(object_id, f"Object {object_id}")
                 state.prompts[key] = prompt
@@ -204,7 +186,8 @@ class CineSession:
     @staticmethod
     def _checked_id(object_id: int) -> int:
         if not isinstance(object_id, (int, np.integer)) or not 1 <= object_id <= _MAX_OBJECT_ID:
-            raise PromptError(f"{object_id!r} is not an object id", fix=f"Use a whole number from 1 to {_MAX_OBJECT_ID}")
+            fix = f"Use a whole number from 1 to {_MAX_OBJECT_ID}"
+            raise PromptError(f"{object_id!r} is not an object id", fix=fix)
         return int(object_id)
 
     # Results --------------------------------------------------------------------------------------------------------
@@ -236,8 +219,9 @@ class CineSession:
         Where they were dropped to save memory, they come from the stored mask and are +-10.
         """
         key = (object_id, frame)
-        result = self._state.result(key)
-        return None if result is None else self._compute(lambda: self._memory_at(key)).logits[0, 0].cpu().numpy()
+        if self._state.result(key) is None:
+            return None
+        return self._compute(lambda: self._engine.logits(self._state, key)).cpu().numpy()
 
     # Accepting ------------------------------------------------------------------------------------------------------
 
@@ -320,9 +304,8 @@ class CineSession:
             ids = sorted(set(objects))
             missing = [object_id for object_id in ids if object_id not in with_prompts]
             if missing:
-                raise PromptError(
-                    f"Object {missing[0]} has nothing to track from", fix="Draw a box or click on it on some frame first"
-                )
+                fix = "Draw a box or click on it on some frame first"
+                raise PromptError(f"Object {missing[0]} has nothing to track from", fix=fix)
         if not ids:
             raise PromptError("There is nothing to track", fix="Draw a box around a structure, or click on it, first")
         return ids
@@ -356,8 +339,7 @@ class CineSession:
         try:
             for reverse, frames in passes:
                 for frame in frames:
-                    found = self._compute(lambda frame=frame, reverse=reverse: self._track(frame, ids, reverse))
-                    self._state.tracked.update(found)
+                    self._state.tracked.update(self._track(frame, ids, reverse))
                     unsaved += 1
                     if unsaved >= _AUTOSAVE_FRAMES:
                         self._save()
@@ -367,132 +349,17 @@ class CineSession:
             if unsaved:
                 self._save()
 
+    def _track(self, frame: int, ids: Sequence[int], reverse: bool) -> dict[Key, Result]:
+        return self._compute(lambda: self._engine.track(self._state, frame, ids, reverse))
+
     # Computing ------------------------------------------------------------------------------------------------------
 
     def embed(self, frame: int) -> None:
         """Compute a frame's embedding ahead of its use."""
-        self._compute(lambda: self._embedding(frame))
-
-    def _embedding(self, frame: int) -> FrameEmbedding:
-        return self._embeddings.get_or(frame, lambda: self._predictor.embed(self.cine.frame(frame)))
-
-    def _answer(self, key: Key, prompt: Prompt) -> Result:
-        """The result of a prompt; its memory is encoded when it is first needed."""
-        prediction = self._predict_prompt(key, prompt)
-        mask = None if prompt.mask is None else PackedMask.pack(prompt.mask)
-        tracked = self._state.tracked.get(key)
-        return self._result(prediction, reverse=tracked is not None and tracked.reverse, mask=mask)
-
-    def _predict_prompt(self, key: Key, prompt: Prompt) -> Prediction:
-        object_id, frame = key
-        embedding = self._embedding(frame)
-        if prompt.mask is not None:
-            return self._predictor.accept_mask(embedding, prompt.mask)
-        tracked = self._state.tracked.get(key)
-        others = self._state.conditioning_frames(object_id) - {frame}
-        if tracked is None or not others:
-            features, earlier = self._predictor.unconditioned(embedding), None
-        else:
-            plan = self._plan(object_id, frame, tracked.reverse)
-            features = self._attend(embedding, [object_id], [plan])
-            earlier = self._memory(key, tracked, given=False).logits
-        return self._predictor.predict(embedding, features, prompt, self.cine.shape_hw, earlier)
-
-    def _track(self, frame: int, ids: Sequence[int], reverse: bool) -> dict[Key, Result]:
-        """Results of the objects that have none fixed on this frame."""
-        todo = [object_id for object_id in ids if not self._state.is_conditioning((object_id, frame))]
-        if not todo:
-            return {}
-        embedding = self._embedding(frame)
-        found = {}
-        for batch, plans in self._batches(todo, frame, reverse):
-            features = self._attend(embedding, batch, plans)
-            prediction = self._predictor.track(embedding, features)
-            memories = self._predictor.remember(embedding, prediction, prompted=False)
-            for index, object_id in enumerate(batch):
-                key, own = (object_id, frame), prediction[index]
-                found[key] = result = self._result(own, reverse=reverse)
-                memory = FrameMemory(memories[index : index + 1], own.pointer, own.logits, result)
-                self._memories.put((*key, _FOUND), memory)
-        return found
-
-    def _batches(
-        self, ids: Sequence[int], frame: int, reverse: bool
-    ) -> Iterator[tuple[list[int], list[MemoryPlan]]]:
-        """Objects that remember frames in the same layout, together."""
-        groups: dict[Any, list[tuple[int, MemoryPlan]]] = defaultdict(list)
-        for object_id in ids:
-            plan = self._plan(object_id, frame, reverse)
-            groups[plan.layout].append((object_id, plan))
-        for group in groups.values():
-            for first in range(0, len(group), _MAX_BATCH):
-                batch = group[first : first + _MAX_BATCH]
-                yield [object_id for object_id, _ in batch], [plan for _, plan in batch]
-
-    def _plan(self, object_id: int, frame: int, reverse: bool) -> MemoryPlan:
-        conditioning = self._state.conditioning_frames(object_id) - {frame}
-        return plan_memory(
-            frame,
-            conditioning,
-            self._state.tracked_frames(object_id) - {frame},
-            reverse=reverse,
-            signed=self._predictor.signed_pointers,
-            num_frames=len(self.cine),
-            limits=self.limits,
-        )
-
-    def _attend(self, embedding: FrameEmbedding, ids: Sequence[int], plans: Sequence[MemoryPlan]) -> Tensor:
-        spatial = [[self._memory_at((i, frame)) for _, frame in plan.spatial] for i, plan in zip(ids, plans, strict=True)]
-        pointers = [[self._pointer_at((i, frame)) for _, frame in plan.pointers] for i, plan in zip(ids, plans, strict=True)]
-        return self._predictor.attend(embedding, plans[0], spatial, pointers, len(self.cine))
-
-    def _pointer_at(self, key: Key) -> Tensor:
-        return torch.from_numpy(self._state.result(key).pointer)[None].to(self.model.device)
-
-    def _memory_at(self, key: Key) -> FrameMemory:
-        return self._memory(key, self._state.result(key), given=self._state.is_conditioning(key))
-
-    def _memory(self, key: Key, result: Result, *, given: bool) -> FrameMemory:
-        """The memory of a result, encoded again if it was dropped or made from another result.
-
-        A given result, from a prompt or accepted, is remembered as certain; one that was found by tracking is not.
-        """
-        slot = (*key, _GIVEN if given else _FOUND)
-        kept = self._memories.get(slot)
-        if kept is not None and kept.source is result:
-            return kept
-        embedding = self._embedding(key[1])
-        answers_prompt = given and key not in self._state.locked
-        prediction = self._predict_prompt(key, self._state.prompts[key]) if answers_prompt else self._stored(result)
-        features = self._predictor.remember(embedding, prediction, prompted=given)
-        return self._memories.put(slot, FrameMemory(features, prediction.pointer, prediction.logits, result))
-
-    def _stored(self, result: Result) -> Prediction:
-        """A result as the prediction it came from, as far as it was kept."""
-        device, side = self.model.device, self.model.config.image_size // 4
-        mask = torch.from_numpy(result.mask.unpack())[None, None].to(device).float() * 20 - 10
-        logits = torch.nn.functional.interpolate(mask, (side, side), mode="bilinear", align_corners=False, antialias=True)
-        return Prediction(
-            logits,
-            torch.tensor([result.predicted_iou], device=device),
-            torch.tensor([[result.object_score]], device=device),
-            torch.from_numpy(result.pointer)[None].to(device),
-        )
-
-    def _result(self, prediction: Prediction, *, reverse: bool, mask: PackedMask | None = None) -> Result:
-        if mask is None:
-            inside = masks_at(prediction.logits, self.cine.shape_hw)[0] > 0
-            mask = PackedMask.pack(inside.cpu().numpy())
-        return Result(
-            mask=mask,
-            predicted_iou=float(prediction.predicted_iou[0]),
-            object_score=float(prediction.object_score[0, 0]),
-            pointer=prediction.pointer[0].float().cpu().numpy(),
-            reverse=reverse,
-        )
+        self._compute(lambda: self._engine.embed(frame))
 
     def _compute(self, work: Callable[[], Any]) -> Any:
-        return run_with_fallback(self, work, self._notify)
+        return run_with_fallback(self._engine, work, self._notify)
 
     def _notify(self, words: str) -> None:
         if self._on_notice is not None:
@@ -511,7 +378,7 @@ class CineSession:
         return self._history.can_redo
 
     def undo(self) -> frozenset[int]:
-        """Take back the last change: a prompt, a name, an acceptance, or a whole propagation. Returns changed frames."""
+        """Take back the last change (a prompt, a name, an acceptance, a whole propagation); returns changed frames."""
         return self._go_to(self._history.undo(self._state))
 
     def redo(self) -> frozenset[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def load_state(path: Path, cine: Cine) -> SessionState:
         raise
     except OSError as error:
         raise ReadError(f"The session file {path.name} cannot be read", error.strerror or str(error)) from error
-    except (ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, IndexError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise ReadError(f"The session file {path.name} is damaged", str(error)) from error
 
 

@@ -1,0 +1,186 @@
+"""Computes results for a session's state: the loop, the model, and the caches between them.
+
+It holds nothing that cannot be computed again. What the user made comes in as a `SessionState` and is only read.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from napari_uniultra.core.types import Cine, Prompt
+from napari_uniultra.model.inference import FrameEmbedding
+from napari_uniultra.model.preprocess import masks_at
+from napari_uniultra.segment.cache import ByteLimitedCache
+from napari_uniultra.segment.memory import FrameMemory, MemoryLimits, MemoryPlan, plan_memory
+from napari_uniultra.segment.predictor import MASK_LOGIT, Prediction, Predictor
+from napari_uniultra.segment.results import PackedMask, Result
+from napari_uniultra.segment.state import Key, SessionState
+
+_MAX_BATCH = 8  # objects computed together; more would only need more memory
+_GIVEN, _FOUND = "given", "found"  # the two memories that a frame may have of an object
+
+
+class Engine:
+    """Answers prompts and tracks objects, frame by frame.
+
+    Parameters
+    ----------
+    cine : Cine
+    model : Model
+    cache_bytes, memory_bytes : int
+        Limits of the kept embeddings and memories.
+    limits : MemoryLimits
+    """
+
+    def __init__(self, cine: Cine, model: Any, cache_bytes: int, memory_bytes: int, limits: MemoryLimits) -> None:
+        self.cine = cine
+        self.limits = limits
+        self.embeddings: ByteLimitedCache[FrameEmbedding] = ByteLimitedCache(cache_bytes)
+        self.memories: ByteLimitedCache[FrameMemory] = ByteLimitedCache(memory_bytes)
+        self.model = model
+
+    @property
+    def model(self) -> Any:
+        """The loaded model. Setting another one drops what the earlier one computed."""
+        return self._model
+
+    @model.setter
+    def model(self, model: Any) -> None:
+        self._model = model
+        self.predictor = Predictor(model)
+        self.embeddings.clear()
+        self.memories.clear()
+
+    def free_memory(self) -> None:
+        """Drop what is kept for speed alone. Memories stay: encoded again they would differ a little."""
+        self.embeddings.clear()
+
+    def embed(self, frame: int) -> FrameEmbedding:
+        """A frame's embedding, from the cache if it is there."""
+        return self.embeddings.get_or(frame, lambda: self.predictor.embed(self.cine.frame(frame)))
+
+    def answer(self, state: SessionState, key: Key, prompt: Prompt) -> Result:
+        """The result of a prompt for an object on a frame."""
+        prediction = self._predict(state, key, prompt)
+        tracked = state.tracked.get(key)
+        mask = None if prompt.mask is None else PackedMask.pack(prompt.mask)
+        result = self._result(prediction, reverse=tracked is not None and tracked.reverse, mask=mask)
+        # Its memory is encoded when another frame first attends to it, not while the user waits.
+        self.memories.put((*key, _GIVEN), FrameMemory(None, prediction.logits, result))
+        return result
+
+    def track(self, state: SessionState, frame: int, ids: Sequence[int], reverse: bool) -> dict[Key, Result]:
+        """Results on a frame of those objects that neither have a prompt there nor were accepted there."""
+        todo = [object_id for object_id in ids if not state.is_conditioning((object_id, frame))]
+        if not todo:
+            return {}
+        embedding = self.embed(frame)
+        found = {}
+        for batch, plans in self._batches(state, todo, frame, reverse):
+            features = self._attend(state, embedding, batch, plans)
+            prediction = self.predictor.track(embedding, features)
+            memories = self.predictor.remember(embedding, prediction.logits, prediction.object_score, prompted=False)
+            for index, object_id in enumerate(batch):
+                key, own = (object_id, frame), prediction[index]
+                found[key] = result = self._result(own, reverse=reverse)
+                self.memories.put((*key, _FOUND), FrameMemory(memories[index : index + 1], own.logits, result))
+        return found
+
+    def logits(self, state: SessionState, key: Key) -> Tensor:
+        """Mask logits (4s, 4s) of a result that counts; +-10 where the original ones were dropped."""
+        given = state.is_conditioning(key)
+        return self._kept(key, state.result(key), given=given).logits[0, 0]
+
+    def _predict(self, state: SessionState, key: Key, prompt: Prompt) -> Prediction:
+        object_id, frame = key
+        embedding = self.embed(frame)
+        if prompt.mask is not None:
+            return self.predictor.accept_mask(embedding, prompt.mask)
+        tracked = state.tracked.get(key)
+        if tracked is None or not state.conditioning_frames(object_id) - {frame}:
+            features, earlier = self.predictor.unconditioned(embedding), None
+        else:
+            features = self._attend(state, embedding, [object_id], [self._plan(state, key, tracked.reverse)])
+            earlier = self._kept(key, tracked, given=False).logits
+        return self.predictor.predict(embedding, features, prompt, self.cine.shape_hw, earlier)
+
+    def _batches(
+        self, state: SessionState, ids: Sequence[int], frame: int, reverse: bool
+    ) -> Iterator[tuple[list[int], list[MemoryPlan]]]:
+        """Objects that remember frames in the same layout, together."""
+        groups: dict[Any, list[tuple[int, MemoryPlan]]] = defaultdict(list)
+        for object_id in ids:
+            plan = self._plan(state, (object_id, frame), reverse)
+            groups[plan.layout].append((object_id, plan))
+        for group in groups.values():
+            for first in range(0, len(group), _MAX_BATCH):
+                batch = group[first : first + _MAX_BATCH]
+                yield [object_id for object_id, _ in batch], [plan for _, plan in batch]
+
+    def _plan(self, state: SessionState, key: Key, reverse: bool) -> MemoryPlan:
+        object_id, frame = key
+        return plan_memory(
+            frame,
+            state.conditioning_frames(object_id) - {frame},
+            state.tracked_frames(object_id) - {frame},
+            reverse=reverse,
+            signed=self.predictor.signed_pointers,
+            num_frames=len(self.cine),
+            limits=self.limits,
+        )
+
+    def _attend(
+        self, state: SessionState, embedding: FrameEmbedding, ids: Sequence[int], plans: Sequence[MemoryPlan]
+    ) -> Tensor:
+        spatial, pointers = [], []
+        for object_id, plan in zip(ids, plans, strict=True):
+            spatial.append([self._features(state, (object_id, frame)) for _, frame in plan.spatial])
+            pointers.append([self._pointer(state.result((object_id, frame))) for _, frame in plan.pointers])
+        return self.predictor.attend(embedding, plans[0], spatial, pointers, len(self.cine))
+
+    def _features(self, state: SessionState, key: Key) -> Tensor:
+        """Memory features, encoded anew if they were dropped or made from another result.
+
+        What was given, by a prompt or by accepting it, is remembered as certain; what tracking found is not.
+        """
+        result, given = state.result(key), state.is_conditioning(key)
+        memory = self._kept(key, result, given=given)
+        if memory.features is None:
+            score = torch.tensor([[result.object_score]], device=self.model.device)
+            features = self.predictor.remember(self.embed(key[1]), memory.logits, score, prompted=given)
+            memory = self.memories.put(
+                (*key, _GIVEN if given else _FOUND), FrameMemory(features, memory.logits, result)
+            )
+        return memory.features
+
+    def _kept(self, key: Key, result: Result, *, given: bool) -> FrameMemory:
+        """The memory kept of a result, or one without features that is made from the stored mask."""
+        kept = self.memories.get((*key, _GIVEN if given else _FOUND))
+        if kept is not None and kept.source is result:
+            return kept
+        side = self.model.config.image_size // 4
+        mask = torch.from_numpy(result.mask.unpack())[None, None].to(self.model.device)
+        logits = mask.float() * (2 * MASK_LOGIT) - MASK_LOGIT
+        logits = F.interpolate(logits, (side, side), mode="bilinear", align_corners=False, antialias=True)
+        return FrameMemory(None, logits, result)
+
+    def _pointer(self, result: Result) -> Tensor:
+        return torch.from_numpy(result.pointer)[None].to(self.model.device)
+
+    def _result(self, prediction: Prediction, *, reverse: bool, mask: PackedMask | None = None) -> Result:
+        if mask is None:
+            inside = masks_at(prediction.logits, self.cine.shape_hw)[0] > 0
+            mask = PackedMask.pack(inside.cpu().numpy())
+        return Result(
+            mask=mask,
+            predicted_iou=float(prediction.predicted_iou[0]),
+            object_score=float(prediction.object_score[0, 0]),
+            pointer=prediction.pointer[0].float().cpu().numpy(),
+            reverse=reverse,
+        )

@@ -1,0 +1,441 @@
+"""What a user may rely on in a session: nothing lost, nothing rewritten, everything undone, saved and restored."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from napari_uniultra.core.types import Cine, Prompt
+from napari_uniultra.errors import PromptError, ReadError, ResourceError
+from napari_uniultra.model.build import build_network
+from napari_uniultra.model.config import architecture
+from napari_uniultra.segment.session import CineSession
+
+HEIGHT, WIDTH, FRAMES = 72, 96, 12
+BOX = (20, 18, 62, 60)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(1)
+    config = architecture("uniultra-mini", image_size=64)
+    network = build_network(config)
+    with torch.no_grad():
+        network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
+    return Model(network, config, torch.device("cpu"))
+
+
+# The session needs no more of a model than this; what load_model returns has these attributes too.
+class Model(SimpleNamespace):
+    def __init__(self, network, config, device) -> None:
+        super().__init__(network=network, config=config, device=device)
+
+
+def discs(frames: int = FRAMES, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[:height, :width]
+    loop = rng.gamma(2.0, 25.0, (frames, height, width))
+    for t, frame in enumerate(loop):
+        frame[(y - height / 2 - t) ** 2 + (x - width / 2) ** 2 < height * 3] *= 0.2
+    return loop.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def session(model) -> CineSession:
+    return CineSession(Cine(discs()), model)
+
+
+# Prompts --------------------------------------------------------------------------------------------------------------
+
+
+def test_prompts_alone_fill_their_frame(session) -> None:
+    step = session.add_box(1, 3, BOX)
+    assert step.masks[1].any()
+    assert np.array_equal(session.masks[3] == 1, step.masks[1])
+    assert not session.masks[[t for t in range(FRAMES) if t != 3]].any()
+
+
+def test_the_direction_of_dragging_does_not_matter(session) -> None:
+    x0, y0, x1, y1 = BOX
+    reference = session.add_box(1, 0, BOX).masks[1]
+    for object_id, box in enumerate([(x1, y1, x0, y0), (x0, y1, x1, y0), (x1, y0, x0, y1)], start=2):
+        assert np.array_equal(session.add_box(object_id, 0, box).masks[object_id], reference)
+
+
+def test_a_mask_shows_exactly_as_painted(session) -> None:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[10:13, 50:90:3] = True
+    assert np.array_equal(session.add_mask(4, 2, mask).masks[4], mask)
+
+
+def test_prompts_do_not_depend_on_when_they_were_asked(session) -> None:
+    session.add_box(1, 0, BOX)
+    session.add_points(1, 0, [(50, 50)], [0])
+    refined = session.step(0).masks[1]
+    session.add_points(1, 0, [(30, 30)], [1])
+    session.set_prompt(1, 0, Prompt(box=BOX, points=((50.0, 50.0),), labels=(0,), rounds=(0, 1)))
+    assert np.array_equal(session.step(0).masks[1], refined)
+
+
+def test_removing_a_prompt_brings_back_what_was_tracked(session) -> None:
+    session.add_box(1, 0, BOX)
+    list(session.propagate())
+    before = session.step(5).masks[1]
+    session.add_mask(1, 5, np.eye(HEIGHT, WIDTH, dtype=bool))
+    session.set_prompt(1, 5, None)
+    assert np.array_equal(session.step(5).masks[1], before)
+    assert (1, 5) not in session.prompts
+
+
+def test_removing_an_object_removes_all_of_it_and_nothing_else(session) -> None:
+    session.add_box(1, 0, BOX)
+    session.add_box(2, 0, (5, 5, 30, 30))
+    list(session.propagate())
+    kept = {t: session.step(t).masks[2] for t in range(FRAMES)}
+    session.remove_object(1)
+    assert session.object_ids == (2,)
+    assert all(set(session.step(t).masks) == {2} and np.array_equal(session.step(t).masks[2], kept[t]) for t in kept)
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (lambda s: s.add_box(1, 0, (200, 200, 300, 300)), "covers no pixel"),
+        (lambda s: s.add_box(1, 0, (10, 10, 10, 40)), "covers no pixel"),
+        (lambda s: s.add_box(1, 0, (10, 10, float("nan"), 40)), "not a box"),
+        (lambda s: s.add_points(1, 0, [(-3, 10)], [1]), "outside the frame"),
+        (lambda s: s.add_points(1, 0, [(3, 10)], [2]), "0 or 1"),
+        (lambda s: s.add_points(1, 0, [(3, 10)], []), "labels"),
+        (lambda s: s.add_mask(1, 0, np.zeros((HEIGHT, WIDTH), bool)), "empty"),
+        (lambda s: s.add_mask(1, 0, np.ones((3, 3), bool)), "shape"),
+        (lambda s: s.add_box(1, FRAMES, BOX), "does not exist"),
+        (lambda s: s.add_box(0, 0, BOX), "object id"),
+        (lambda s: s.propagate(), "nothing to track"),
+        (lambda s: s.propagate(objects=[7]), "nothing to track from"),
+    ],
+)
+def test_bad_prompts_are_refused_in_words_and_change_nothing(session, ask, words) -> None:
+    with pytest.raises(PromptError, match=words):
+        ask(session)
+    assert not session.prompts
+    assert not session.object_ids
+    assert not session.can_undo
+
+
+# Propagation ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("direction", "start", "stop", "expected"),
+    [
+        ("forward", None, None, range(4, FRAMES)),
+        ("backward", None, None, range(4, -1, -1)),
+        ("both", None, None, [*range(4, FRAMES), *range(3, -1, -1)]),
+        ("forward", 6, 8, [6, 7, 8]),
+        ("backward", 8, 6, [8, 7, 6]),
+        ("both", 2, 6, [4, 5, 6, 3, 2]),
+    ],
+)
+def test_ranges(session, direction, start, stop, expected) -> None:
+    session.add_box(1, 4, BOX)
+    assert session.frames_to_propagate(direction, start=start, stop=stop) == len(expected)
+    assert [step.frame for step in session.propagate(direction, start=start, stop=stop)] == list(expected)
+
+
+def test_stopping_keeps_what_is_done_and_going_on_equals_never_having_stopped(model) -> None:
+    whole, halves = (CineSession(Cine(discs()), model) for _ in range(2))
+    for session in (whole, halves):
+        session.add_box(1, 0, BOX)
+    list(whole.propagate())
+    tracking = halves.propagate()
+    for _ in range(5):
+        next(tracking)
+    tracking.close()
+    assert halves.frames_with_results == (0, 1, 2, 3, 4)
+    list(halves.propagate(start=5))
+    assert np.array_equal(halves.masks, whole.masks)
+
+
+def test_objects_do_not_disturb_each_other(model) -> None:
+    alone, together = (CineSession(Cine(discs()), model) for _ in range(2))
+    alone.add_box(1, 0, BOX)
+    list(alone.propagate())
+    together.add_box(1, 0, BOX)
+    together.add_box(2, 0, (5, 5, 30, 30))
+    together.add_points(3, 2, [(70, 20)], [1])
+    list(together.propagate())
+    for t in range(FRAMES):
+        differing = alone.step(t).masks[1] ^ together.step(t).masks[1]
+        assert differing.mean() < 1e-3  # batched products round differently
+
+
+def test_an_object_added_late_keeps_the_others(session) -> None:
+    session.add_box(1, 0, BOX)
+    list(session.propagate())
+    before = [session.step(t).masks[1] for t in range(FRAMES)]
+    session.add_box(2, 6, (5, 5, 30, 30))
+    list(session.propagate("both", objects=[2]))
+    assert all(np.array_equal(session.step(t).masks[1], before[t]) for t in range(FRAMES))
+    assert all(2 in session.step(t).masks for t in range(FRAMES))
+
+
+def test_locked_frames_are_never_rewritten_and_guide_the_rest(session) -> None:
+    session.add_box(1, 0, BOX)
+    list(session.propagate())
+    free = session.masks
+    painted = np.zeros((HEIGHT, WIDTH), bool)
+    painted[5:20, 5:20] = True
+    session.add_mask(1, 4, painted)
+    session.lock([4, 5])
+    kept = session.masks[[4, 5]]
+    session.set_prompt(1, 0, Prompt(box=(40, 30, 90, 70)))
+    list(session.propagate())
+    assert np.array_equal(session.masks[[4, 5]], kept)
+    with pytest.raises(PromptError, match="accepted"):
+        session.add_box(1, 4, BOX)
+    assert not np.array_equal(session.masks[8], free[8])
+    session.unlock([4, 5])
+    assert np.array_equal(session.masks[[4, 5]], kept), "unlocking alone changes no mask"
+
+
+def test_a_correction_leaves_earlier_accepted_frames_alone(session) -> None:
+    session.add_box(1, 0, BOX)
+    list(session.propagate())
+    session.lock(range(6))
+    kept = session.masks[:6]
+    session.add_points(1, 8, [(70, 20)], [1])
+    list(session.propagate("both"))
+    assert np.array_equal(session.masks[:6], kept)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (65, 97), (40, 900), (900, 40), (1500, 1500)])
+def test_sizes(model, shape) -> None:
+    height, width = shape
+    session = CineSession(Cine(discs(2, height, width)), model)
+    session.add_box(1, 0, (width * 0.3, height * 0.3, width * 0.7, height * 0.7))
+    assert [step.masks[1].shape for step in session.propagate()] == [shape, shape]
+
+
+def test_a_single_frame_can_be_tracked(model) -> None:
+    session = CineSession(Cine(discs(1)), model)
+    session.add_box(1, 0, BOX)
+    assert [step.frame for step in session.propagate("both")] == [0]
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        np.zeros((3, HEIGHT, WIDTH), np.uint8),
+        np.full((3, HEIGHT, WIDTH), 7.5, np.float32),
+        np.where(np.arange(WIDTH) % 5 == 0, np.nan, np.arange(WIDTH)) * np.ones((3, HEIGHT, 1)),
+        discs(3).astype(np.uint16) * 257,
+        np.repeat(discs(3)[..., None], 3, axis=3),
+    ],
+    ids=["constant", "constant float", "nan", "16-bit", "rgb"],
+)
+def test_kinds_of_frames(model, frames) -> None:
+    session = CineSession(Cine(frames), model)
+    session.add_box(1, 0, BOX)
+    steps = list(session.propagate())
+    assert all(np.isfinite(step.predicted_iou[1]) for step in steps)
+
+
+def test_grey_16_bit_and_rgb_give_the_masks_of_grey_8_bit(model) -> None:
+    grey = discs(2)
+    grey[0, 0, :2] = 0, 255  # the full range, so that scaling 16 bits back is exact
+    results = []
+    for frames in (grey, grey.astype(np.uint16) * 257, np.repeat(grey[..., None], 3, axis=3)):
+        session = CineSession(Cine(frames), model)
+        session.add_box(1, 0, BOX)
+        results.append(session.step(0).masks[1])
+    assert np.array_equal(results[0], results[1])
+    assert np.array_equal(results[0], results[2])
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+
+def test_memory_stays_bounded_and_dropped_memories_come_back(model) -> None:
+    loop = Cine(discs(24))
+    frugal = CineSession(loop, model, cache_bytes=1, memory_bytes=1)
+    generous = CineSession(loop, model)
+    for session in (frugal, generous):
+        session.add_box(1, 0, BOX)
+        session.add_box(2, 0, (5, 5, 30, 30))
+        list(session.propagate())
+    assert len(frugal._engine.embeddings) == 1
+    assert len(frugal._engine.memories) == 1
+    # Memories encoded again from stored masks are near to, not equal to, those encoded from logits.
+    agreement = (frugal.masks == generous.masks).mean()
+    assert agreement > 0.9
+    limited = CineSession(loop, model, memory_bytes=20 * next(iter(generous._engine.memories._values.values())).nbytes)
+    limited.add_box(1, 0, BOX)
+    list(limited.propagate())
+    assert limited._engine.memories.nbytes <= limited._engine.memories.max_bytes
+    alone = CineSession(loop, model)
+    alone.add_box(1, 0, BOX)
+    list(alone.propagate())
+    assert np.array_equal(limited.masks, alone.masks), "a bank that holds what a frame attends to changes nothing"
+
+
+# Undo, redo, saving ---------------------------------------------------------------------------------------------------
+
+
+def test_undo_and_redo_walk_through_every_action(session) -> None:
+    actions = [
+        lambda: session.add_box(1, 0, BOX),
+        lambda: session.add_points(1, 0, [(50, 50)], [0]),
+        lambda: list(session.propagate()),
+        lambda: session.lock([2, 3]),
+        lambda: session.name_object(1, "lumen"),
+        lambda: session.add_box(2, 5, (5, 5, 30, 30)),
+        lambda: session.unlock([2]),
+        lambda: session.remove_object(1),
+    ]
+
+    def picture():
+        return session.masks, session.prompts, session.locked, session.names
+
+    def same(a, b) -> bool:
+        return np.array_equal(a[0], b[0]) and a[1:] == b[1:]
+
+    pictures = [picture()]
+    for act in actions:
+        act()
+        pictures.append(picture())
+    for expected in reversed(pictures[:-1]):
+        session.undo()
+        assert same(picture(), expected)
+    assert not session.can_undo
+    assert session.undo() == frozenset()
+    for expected in pictures[1:]:
+        session.redo()
+        assert same(picture(), expected)
+    assert not session.can_redo
+
+
+def test_undo_tells_which_frames_changed(session) -> None:
+    session.add_box(1, 3, BOX)
+    session.add_box(2, 7, BOX)
+    assert session.undo() == {7}
+    assert session.redo() == {7}
+
+
+def test_saving_and_restoring_brings_back_everything(session, model, tmp_path) -> None:
+    session.add_box(1, 0, BOX)
+    session.add_points(1, 0, [(50, 50)], [0])
+    session.add_mask(2, 4, np.eye(HEIGHT, WIDTH, dtype=bool))
+    list(session.propagate("both"))
+    session.lock([2])
+    session.name_object(2, "needle")
+    path = tmp_path / "session.npz"
+    session.save(path)
+    again = CineSession.restore(path, session.cine, model)
+    assert np.array_equal(again.masks, session.masks)
+    assert (again.prompts, again.locked, again.names) == (session.prompts, session.locked, session.names)
+    assert again.step(6).predicted_iou == session.step(6).predicted_iou
+    # And the work goes on: tracking from the restored state gives what it gives in the session that was saved.
+    list(again.propagate(start=0))
+    list(session.propagate(start=0))
+    assert (again.masks == session.masks).mean() > 0.999
+
+
+def test_autosave_holds_the_last_action(model, tmp_path) -> None:
+    path = tmp_path / "autosave.npz"
+    session = CineSession(Cine(discs()), model, autosave=path)
+    for act in (lambda: session.add_box(1, 0, BOX), lambda: list(session.propagate()), session.undo):
+        act()
+        restored = CineSession.restore(path, session.cine, model)
+        assert np.array_equal(restored.masks, session.masks)
+        assert restored.prompts == session.prompts
+
+
+def test_autosave_holds_no_name_of_the_file(model, tmp_path) -> None:
+    path = tmp_path / "autosave.npz"
+    session = CineSession(Cine(discs(), source="/data/DOE^JANE.dcm", details={"n": "DOE^JANE"}), model, autosave=path)
+    session.add_box(1, 0, BOX)
+    with np.load(path) as file:
+        content = b"".join(file[name].tobytes() for name in file.files)
+    assert b"DOE" not in content
+    assert b"DOE" not in path.read_bytes()
+
+
+def test_another_loops_file_is_refused(session, model, tmp_path) -> None:
+    path = tmp_path / "session.npz"
+    session.add_box(1, 0, BOX)
+    session.save(path)
+    with pytest.raises(ReadError, match="another loop"):
+        CineSession.restore(path, Cine(discs()[::-1].copy()), model)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.3, 0.9])
+def test_a_damaged_file_is_refused(session, model, tmp_path, keep) -> None:
+    path = tmp_path / "session.npz"
+    session.add_box(1, 0, BOX)
+    session.save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(keep * len(data)) if keep < 1 else keep])
+    with pytest.raises(ReadError):
+        CineSession.restore(path, session.cine, model)
+
+
+# Out of memory --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", ["embed", "predict", "track", "remember", "attend"])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_running_out_of_memory_once_is_survived(model, monkeypatch, stage, error) -> None:
+    calm, short = (CineSession(Cine(discs(5)), model) for _ in range(2))
+    calm.add_box(1, 0, BOX)
+    list(calm.propagate())
+    real, failures = getattr(short._engine.predictor, stage), [error]
+
+    def fails_once(*args, **kwargs):
+        if failures:
+            raise failures.pop()
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(short._engine.predictor, stage, fails_once)
+    short.add_box(1, 0, BOX)
+    list(short.propagate())
+    assert not failures
+    assert np.array_equal(short.masks, calm.masks)
+
+
+def test_when_the_memory_never_suffices_the_session_stands(session, monkeypatch) -> None:
+    session.add_box(1, 0, BOX)
+    before = session.masks
+
+    def fails(*_args, **_kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(session._engine.predictor, "attend", fails)
+    tracking = session.propagate()
+    next(tracking)
+    with pytest.raises(ResourceError, match="not enough memory"):
+        next(tracking)
+    assert np.array_equal(session.masks, before)
+
+
+def test_results_can_be_read_from_another_thread_while_tracking(session) -> None:
+    session.add_box(1, 0, BOX)
+    stop, failures = threading.Event(), []
+
+    def read() -> None:
+        try:
+            while not stop.is_set():
+                session.labels(3)
+                session.frames_with_results  # noqa: B018
+        except Exception as error:  # the thread must report whatever it was
+            failures.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    list(session.propagate("both"))
+    stop.set()
+    reader.join()
+    assert not failures
