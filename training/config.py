@@ -49,6 +49,8 @@ class TrainConfig:
         Shortest and longest clip.
     steps, warmup, learning_rate, weight_decay, clip_gradient, ema_decay
         Of AdamW with cosine decay; ``ema_decay`` of the averaged weights, which are the ones to use.
+    dropout : float
+        In the memory attention. A short run from scratch does better, and on a CPU much faster, without.
     prior_steps : float
         The share of the run during which the box prior fades from every box to ``prior_floor`` of them.
     prior_floor : float
@@ -81,6 +83,7 @@ class TrainConfig:
     weight_decay: float = 0.02
     clip_gradient: float = 1.0
     ema_decay: float = 0.998
+    dropout: float = 0.0
     prior_steps: float = 0.6
     prior_floor: float = 0.5
     seed: int = 1

@@ -22,6 +22,7 @@ from napari_uniultra.training.data.samples import Batch
 from napari_uniultra.training.losses import mask_iou, segmentation_loss
 
 _OUTWARDS = 0.7  # the share of boxes that are drawn outside the structure on all sides
+_MULTIMASK = 0.3  # the share of other prompts that train the three masks too: sam2 falls back on them if one is unstable
 _CORRECTED = 0.4  # the share of still steps that go on with a correction click
 _CLIP_CORRECTED = 0.15  # the share of later frames in clips that are corrected
 _POINTER_RANGE = 16  # sam2 scales the pointers' temporal code by min(frames, 16) - 1: train on what long loops use
@@ -106,6 +107,7 @@ def _stills(network: nn.Module, batch: Batch, generator: Generator, prior: float
     def decode(prompts: Prompts) -> tuple[Tensor, ...]:
         # As sam2's own rule: up to one point asks for three masks, of which the best by predicted IoU is taken.
         is_ambiguous = prompts.points is None or prompts.points.shape[1] <= 1
+        is_ambiguous = is_ambiguous or bool(torch.rand((), generator=generator) < _MULTIMASK)
         return network._forward_sam_heads(
             backbone_features=coarse,
             point_inputs=prompts.inputs,

@@ -52,6 +52,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.network = build_network(self.model_config).train()
         _expect_objects(self.network)
+        _set_dropout(self.network, config.dropout)
         if config.start_from:
             self.network.load_state_dict(load_training_checkpoint(config.start_from)["average"])
         self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
@@ -197,6 +198,14 @@ def _one_thread(_worker: int) -> None:
 
 def _expect_objects(network: nn.Module) -> None:
     nn.init.constant_(network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias, _INITIAL_SCORE)
+
+
+def _set_dropout(network: nn.Module, share: float) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = share
+        elif hasattr(module, "dropout_p"):  # sam2's attention
+            module.dropout_p = share
 
 
 def _parameter_groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:

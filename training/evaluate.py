@@ -1,0 +1,233 @@
+"""How well a model segments and tracks, beside what an ellipse drawn into the same box would score.
+
+``python -m napari_uniultra.training.evaluate MODEL DATA [OUTPUT.json]``, on the ``val`` part of DATA's split. MODEL is a
+name, a checkpoint, or the folder of a training run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.random import Generator
+
+from napari_uniultra.core.types import Cine, Prompt
+from napari_uniultra.errors import UniUltraError
+from napari_uniultra.model.build import build_network
+from napari_uniultra.model.checkpoint import load_into
+from napari_uniultra.model.config import ModelConfig
+from napari_uniultra.model.preprocess import masks_at
+from napari_uniultra.model.zoo import Model, load_model
+from napari_uniultra.segment.predictor import Predictor
+from napari_uniultra.segment.session import CineSession
+from napari_uniultra.training.data.real import Annotated, load_loop, load_still, read_split, structures
+from napari_uniultra.training.trainer import CHECKPOINT, load_training_checkpoint
+
+JITTER = 20 / 1024  # box sides move outwards by up to 20 px at 1024
+PROMPTS = ("box", "box, tokens only", "1 click")
+
+
+@dataclass(frozen=True)
+class Score:
+    """One structure on one frame.
+
+    Attributes
+    ----------
+    group, case, prompt : str
+    dice : float
+    iou, predicted_iou : float
+    ellipse : float
+        Dice of the ellipse inscribed in the box.
+    """
+
+    group: str
+    case: str
+    prompt: str
+    dice: float
+    iou: float
+    predicted_iou: float
+    ellipse: float
+
+
+def open_model(path: str, image_size: int | None = None) -> Model:
+    """A model by name or path; of a training run's folder, its averaged weights, at any input size."""
+    folder = Path(path)
+    if not (folder / CHECKPOINT).exists():
+        return load_model(path, "cpu")
+    state = load_training_checkpoint(folder / CHECKPOINT)
+    config = ModelConfig.from_dict(state["model_config"]).with_(**({"image_size": image_size} if image_size else {}))
+    network = build_network(config)
+    load_into(network, state["average"])
+    return Model(network, config, torch.device("cpu"), folder.name, "", {})
+
+
+def dice(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """Of boolean masks; two empty ones agree, 1."""
+    total = int(predicted.sum()) + int(truth.sum())
+    return 1.0 if total == 0 else 2 * int((predicted & truth).sum()) / total
+
+
+def iou(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """Of boolean masks; two empty ones agree, 1."""
+    union = int((predicted | truth).sum())
+    return 1.0 if union == 0 else int((predicted & truth).sum()) / union
+
+
+def jittered_box(mask: np.ndarray, rng: Generator, jitter: float = JITTER) -> tuple[float, float, float, float]:
+    """The box around a mask, (x0, y0, x1, y1) in pixels, each side moved outwards by 0 to ``jitter`` of the frame."""
+    height, width = mask.shape
+    rows, columns = np.nonzero(mask)
+    moves = rng.uniform(0, jitter, 4) * (width, height, width, height)
+    return (
+        float(max(columns.min() - moves[0], 0)),
+        float(max(rows.min() - moves[1], 0)),
+        float(min(columns.max() + 1 + moves[2], width)),
+        float(min(rows.max() + 1 + moves[3], height)),
+    )
+
+
+def inscribed_ellipse(box: Sequence[float], shape_hw: tuple[int, int]) -> np.ndarray:
+    """The ellipse inscribed in a box, (H, W) bool."""
+    x0, y0, x1, y1 = box
+    y, x = np.mgrid[0 : shape_hw[0], 0 : shape_hw[1]] + 0.5
+    u, v = (x - (x0 + x1) / 2) / max((x1 - x0) / 2, 1e-6), (y - (y0 + y1) / 2) / max((y1 - y0) / 2, 1e-6)
+    return u**2 + v**2 <= 1
+
+
+def click_inside(mask: np.ndarray, rng: Generator) -> tuple[float, float]:
+    """A position (x, y) in the inner half of a mask, as a person clicks."""
+    from scipy import ndimage
+
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    rows, columns = np.nonzero(depth >= depth.max() / 2)
+    chosen = rng.integers(len(rows))
+    return float(columns[chosen] + 0.5), float(rows[chosen] + 0.5)
+
+
+def score_stills(model: Model, cases: Iterable[tuple[str, Annotated]], prompts: Sequence[str] = PROMPTS, seed: int = 0) -> Iterator[Score]:
+    """Every structure of every frame, with each kind of prompt; the boxes and clicks depend on ``seed`` alone."""
+    plain = replace(model, config=model.config.with_(box_prior=False))
+    predictor, without_prior = Predictor(model), Predictor(plain)
+    for number, (group, case) in enumerate(cases):
+        embedding = predictor.embed(case.image)
+        features = predictor.unconditioned(embedding)
+        shape = case.image.shape[:2]
+        for part, truth in enumerate(case.masks):
+            rng = np.random.default_rng([seed, number, part])
+            box, click = jittered_box(truth, rng), click_inside(truth, rng)
+            ellipse = dice(inscribed_ellipse(box, shape), truth)
+            for kind in prompts:
+                prompt = Prompt(points=(click,), labels=(1,)) if kind == "1 click" else Prompt(box=box)
+                asked = without_prior if kind == "box, tokens only" else predictor
+                answer = asked.predict(embedding, features, prompt, shape)
+                mask = masks_at(answer.logits, shape)[0].numpy() > 0
+                yield Score(
+                    group, case.name, kind, dice(mask, truth), iou(mask, truth), float(answer.predicted_iou[0]), ellipse
+                )
+
+
+def score_tracking(model: Model, frames: np.ndarray, truths: dict[int, np.ndarray], group: str, case: str, seed: int = 0) -> Iterator[Score]:
+    """Track one structure from a box on the first frame that has a truth; the frames after it are scored.
+
+    Parameters
+    ----------
+    frames : (T, H, W) or (T, H, W, 3) uint8
+    truths : dict of int to (H, W) bool
+    """
+    first = min(truths)
+    box = jittered_box(truths[first], np.random.default_rng([seed, 0]))
+    session = CineSession(Cine(frames), model)
+    session.add_box(1, first, box)
+    for step in session.propagate("forward"):
+        if step.frame in truths and step.frame != first:
+            mask, truth = step.masks[1], truths[step.frame]
+            yield Score(
+                group, f"{case}/{step.frame}", "tracked", dice(mask, truth), iou(mask, truth), step.predicted_iou[1], float("nan")
+            )
+
+
+def validation_stills(folder: str | Path) -> Iterator[tuple[str, Annotated]]:
+    """The split's stills, and every frame of its loops that are stored as frames, for use as stills."""
+    for case in read_split(folder, "val"):
+        if case.startswith("still/"):
+            yield case.split("/")[1], load_still(folder, case)
+        elif (Path(folder) / case / "frames").is_dir():
+            yield from (("carotid", frame) for frame in load_loop(folder, case))
+
+
+def validation_loops(folder: str | Path, every: int = 1) -> Iterator[tuple[str, str, np.ndarray, dict[int, np.ndarray]]]:
+    """Group, name, frames and truths of each loop; of videos every ``every``-th frame, and those with a truth."""
+    from PIL import Image
+
+    for case in read_split(folder, "val"):
+        path = Path(folder) / case
+        if (path / "frames").is_dir():
+            loop = load_loop(folder, case)
+            yield "carotid", case, np.stack([f.image for f in loop]), {t: f.masks[0] for t, f in enumerate(loop) if len(f.masks)}
+        elif (path / "masks").is_dir() and case.startswith("cine/"):
+            truths = {int(file.stem): structures(np.asarray(Image.open(file).convert("L")), False)[0] for file in (path / "masks").glob("*.png")}
+            video = _read_video(path / "video.mp4")
+            kept = [t for t in range(min(truths), max(truths) + 1) if t in truths or t % every == 0]
+            yield "muscle", case, np.stack([video[t] for t in kept]), {kept.index(t): mask for t, mask in truths.items()}
+
+
+def _read_video(path: Path) -> np.ndarray:
+    import av
+
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="gray") for frame in container.decode(video=0)])
+
+
+def table(scores: Sequence[Score]) -> list[dict[str, object]]:
+    """Means by group and prompt."""
+    rows = []
+    for key in dict.fromkeys((score.group, score.prompt) for score in scores):
+        own = [score for score in scores if (score.group, score.prompt) == key]
+        rows.append(
+            {
+                "group": key[0],
+                "prompt": key[1],
+                "structures": len(own),
+                "dice": round(float(np.mean([s.dice for s in own])), 4),
+                "ellipse": round(float(np.mean([s.ellipse for s in own])), 4),
+                "iou_error": round(float(np.mean([abs(s.iou - s.predicted_iou) for s in own])), 4),
+            }
+        )
+    return rows
+
+
+def main(arguments: list[str]) -> int:
+    """0, or 2 for a usage error or a model or folder that cannot be used."""
+    if len(arguments) not in (2, 3, 4):
+        sys.stderr.write("usage: python -m napari_uniultra.training.evaluate MODEL DATA [OUTPUT.json [INPUT_SIZE]]\n")
+        return 2
+    try:
+        model = open_model(arguments[0], int(arguments[3]) if len(arguments) > 3 else None)
+        scores = list(score_stills(model, validation_stills(arguments[1])))
+        _show(scores)
+        for group, case, frames, truths in validation_loops(arguments[1], every=4):
+            tracked = list(score_tracking(model, frames, truths, group, case))
+            _show(tracked)
+            scores += tracked
+    except UniUltraError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    if len(arguments) > 2:
+        Path(arguments[2]).write_text(json.dumps({"table": table(scores), "scores": [asdict(s) for s in scores]}, indent=1))
+    return 0
+
+
+def _show(scores: Sequence[Score]) -> None:
+    for row in table(scores):
+        sys.stdout.write(json.dumps(row) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    sys.exit(main(sys.argv[1:]))
