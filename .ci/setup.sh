@@ -46,6 +46,15 @@ find_python() {
         "Install Python 3.11 (Debian: apt-get install python3 python3-venv) or name one: make setup PYTHON=/path/to/python3"
 }
 
+# pip names itself in INSTALLER once all files of a package are there: a folder without it was left half way.
+is_usable() {
+    "$venv/bin/python" -m pip --version >/dev/null 2>&1 || return 1
+    local info
+    for info in "$venv"/lib/python*/site-packages/*.dist-info; do
+        [ -f "$info/INSTALLER" ] || return 1
+    done
+}
+
 make_venv() {
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         fail "$python has no venv module." \
@@ -54,6 +63,10 @@ make_venv() {
     "$python" -m venv --clear "$venv"
 }
 
+# One at a time; pip inherits the lock, so that what an interrupted run left behind ends first.
+exec 9<pyproject.toml
+! command -v flock >/dev/null || flock 9
+
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(key)" ] && "$venv/bin/python" -c '' 2>/dev/null; then
     exit 0
 fi
@@ -61,11 +74,12 @@ fi
 python=$(find_python)
 .ci/system-libs.sh "$python"
 
-# The stamp goes first and comes back last: whatever happens in between, the next run starts here again.
+# The stamp goes first and comes back last: whatever happens in between, the next run goes on from here.
 rm -f "$stamp"
-if [ -n "${PYTHON:-}" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+if [ -n "${PYTHON:-}" ] || ! is_usable; then
     make_venv
 fi
+
 # Twice quiet: only errors, since progress lines of a hundred packages would hide them.
 pip=("$venv/bin/python" -m pip install -qq)
 
