@@ -124,9 +124,10 @@ def find_model(name: str) -> ModelInfo:
     CheckpointError
         When there is none.
     """
-    models = {info.name: info for info in reversed(list_models())}  # a bundled model goes before an added one
-    if name in models:
-        return models[name]
+    models = list_models()
+    found = next((info for info in models if info.name == name), None)
+    if found is not None:
+        return found
     if name == "uniultra-l":
         raise CheckpointError(
             "There are no weights for 'uniultra-l' on this machine",
@@ -135,7 +136,7 @@ def find_model(name: str) -> ModelInfo:
         )
     raise CheckpointError(
         f"There is no model or file called {name!r}",
-        f"the models are {', '.join(models)}",
+        f"the models are {', '.join(info.name for info in models)}",
         "Check the name or the path",
     )
 
