@@ -362,7 +362,7 @@ class Counted(LazyFrames):
 @pytest.mark.parametrize(
     "key",
     [3, -1, slice(2, 9, 3), slice(None), [1, 4], (2, slice(5), 7), (slice(1, 3), 4), (slice(None, None, -1), ..., 2),
-     ..., np.int64(2), np.array([0, 5]), (np.array([1, 2]), slice(3))],
+     ..., (), np.int64(2), np.array([0, 5]), (np.array([1, 2]), slice(3))],
 )  # fmt: skip
 def test_lazy_frames_index_as_an_array(key: object) -> None:
     pixels = loop(10)

@@ -59,7 +59,7 @@ class LazyFrames(ABC):
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """Index as a NumPy array: an int decodes one frame; a slice, a list or a tuple decodes the frames it needs."""
-        leading = key[0] if isinstance(key, tuple) and key else key
+        leading = (key or (...,))[0] if isinstance(key, tuple) else key
         if leading is Ellipsis or leading is None:
             return np.asarray(self)[key]
         if isinstance(key, tuple):

@@ -82,18 +82,14 @@ def write_overlay_video(
     """
     _check(cine, masks)
     ticks = _ticks(cine, fps)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        try:
-            _encode(file, cine, masks, names or {}, ticks)
-        except av.FFmpegError as error:
-            # FFmpeg's own errors are not OSErrors, even when the disk is full.
-            raise OSError(error.errno, error.strerror) from error
+    with atomic_path(path) as temporary:
+        _encode(temporary, cine, masks, names or {}, ticks)
 
 
-def _encode(file: Any, cine: Cine, masks: Any, names: Mapping[int, str], ticks: np.ndarray) -> None:
+def _encode(path: Path, cine: Cine, masks: Any, names: Mapping[int, str], ticks: np.ndarray) -> None:
     height, width = (side + side % 2 for side in cine.shape_hw)  # H.264 in its common form takes even sizes only
     rate = Fraction(_CLOCK * max(1, len(ticks) - 1), int(max(1, ticks[-1]))).limit_denominator(1000)
-    with av.open(file, "w", format="mp4") as container:
+    with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = Fraction(1, _CLOCK)
