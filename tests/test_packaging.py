@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from npe2 import PluginManifest
 
+from napari_uniultra.io.readers import SUFFIXES
+
 ROOT = Path(__file__).resolve().parents[1]
 # Folder of the repository -> where it is installed.
 FOLDERS = {
@@ -150,7 +152,9 @@ def test_each_way_of_installing(way: str, source: Path, wheel: Path, venv: Path)
     what = {"wheel": (wheel,), "folder": (source,), "editable": ("--editable", source)}[way]
     install(venv, *what)
     home = source if way == "editable" else venv
-    printed = run(venv / "bin" / "python", "-c", check_code(source, home), cwd=venv)
+    check = venv / "check.py"
+    check.write_text(check_code(source, home), encoding="utf-8")
+    printed = run(venv / "bin" / "python", check, cwd=venv)
     assert printed.strip().splitlines()[-1] == wheel.name.split("-")[1]
     assert "segment" in run(venv / "bin" / "uniultra", "--help", cwd=venv)
 
@@ -159,3 +163,11 @@ def test_manifest_is_valid() -> None:
     manifest = PluginManifest.from_file(ROOT / "napari.yaml")
     assert manifest.name == "napari-uniultra"
     manifest.validate_imports()
+
+
+def test_manifest_offers_every_loop_that_can_be_read() -> None:
+    """Single pictures (PNG, JPEG) stay with napari's own reader: a folder of them is a loop."""
+    stills = {".png", ".jpg", ".jpeg", ".bmp"}
+    (reader,) = PluginManifest.from_file(ROOT / "napari.yaml").contributions.readers
+    assert set(reader.filename_patterns) == {f"*{suffix}" for suffix in SUFFIXES if suffix not in stills}
+    assert reader.accepts_directories

@@ -48,7 +48,7 @@ LAZY_EXCEPTIONS = {("cli", "benchmarks")}
 HEAVY = {
     "torch": {"model", "segment", "training", "benchmarks"},
     "napari": {"plugin", "widgets"},
-    "qtpy": {"widgets"},
+    "qtpy": {"plugin", "widgets"},
 }
 VIEWER = {"napari", "qtpy", "superqt", "magicgui", "npe2", "PyQt6", "PySide6"}
 
@@ -152,6 +152,8 @@ def test_heavy_imports_stay_where_they_belong(module: Module) -> None:
         if item.top in {"torchvision", "training"}:
             wrong.append(where)
         if item.top in VIEWER and module.part not in {"plugin", "widgets"}:
+            wrong.append(where)
+        if item.target.startswith("qtpy.QtWidgets") and module.part != "widgets":
             wrong.append(where)
         if item.top in HEAVY and not item.lazy and module.part not in HEAVY[item.top]:
             wrong.append(where)
