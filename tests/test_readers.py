@@ -99,6 +99,20 @@ def test_video_times_are_its_own(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_cine(tmp_path / "uneven.mp4").frame_times_s, shown / 100, atol=1e-6)
 
 
+def test_a_video_is_turned_as_it_asks_for(tmp_path: Path) -> None:
+    path = tmp_path / "turned.mp4"
+    make_video(path, *VIDEOS["b-frames.mp4"])
+    upright = decode_in_order(path)[7]
+    content = bytearray(path.read_bytes())
+    matrix = content.index(b"tkhd") + 44  # after version, times, track, duration, layer and volume
+    quarter_turn = (0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)  # as phones write it: shown turned to the right
+    content[matrix : matrix + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in quarter_turn)
+    path.write_bytes(content)
+    cine = read_cine(path)
+    assert cine.shape_hw == (64, 48)
+    np.testing.assert_array_equal(cine.frame(7), np.rot90(upright, -1))
+
+
 def save_all(folder: Path) -> dict[str, np.ndarray]:
     """One small loop in every format but DICOM, by file name."""
     pixels = loop()
@@ -173,6 +187,7 @@ def test_can_read(tmp_path: Path) -> None:
     assert not can_read(tmp_path)
     Image.fromarray(loop()[0]).save(tmp_path / "a.png")
     assert can_read(tmp_path)
+    assert not can_read("a\0b")
     assert ".dcm" in SUFFIXES
 
 

@@ -36,13 +36,11 @@ _STARTS = (
 def can_read(path: str | os.PathLike[str]) -> bool:
     """Whether `read_cine` would try this file or folder; its content may still turn out to be unreadable."""
     path = Path(path)
-    if path.is_dir():
-        return bool(_module("images").image_files(path))
-    if _family_by_suffix(path):
-        return True
     try:
-        return _family_by_content(path) is not None
-    except OSError:
+        if path.is_dir():
+            return bool(_module("images").image_files(path))
+        return _family_by_suffix(path) is not None or _family_by_content(path) is not None
+    except (OSError, ValueError, ReadError):  # ValueError: a path with a null character
         return False
 
 
