@@ -250,8 +250,9 @@ def _as_stored(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Ten
 def _save_file(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
     try:
         save_file(tensors, path, metadata)
-    except SafetensorError as error:  # how the library reports a full disk
-        raise write_error(path, error) from error
+    except SafetensorError as error:  # a full disk comes as text that ends in "(os error 28)"
+        number = re.search(r"os error (\d+)", str(error))
+        raise (OSError(int(number[1]), "") if number else write_error(path, error)) from error
 
 
 def _save_shards(tensors: dict[str, Tensor], folder: Path, max_bytes: int) -> list[dict[str, Any]]:
