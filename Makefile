@@ -32,7 +32,7 @@ lint: setup
 	@$(BIN)/ruff check .
 
 napari: setup
-	@$(BIN)/napari sample_data/liver_sweep.dcm --plugin napari-uniultra --with napari-uniultra "Segment loop"
+	@$(BIN)/napari sample_data/heart_a4c.dcm --plugin napari-uniultra --with napari-uniultra "Segment loop"
 
 bench: setup
 	@$(BIN)/uniultra bench

@@ -28,10 +28,10 @@ def run(arguments: argparse.Namespace) -> int:
     from napari_uniultra.io.readers import read_cine
     from napari_uniultra.io.writers import read_prompts
     from napari_uniultra.model.zoo import model_sha256
-    from napari_uniultra.sample_data import liver_sweep_path, liver_sweep_prompts_path
+    from napari_uniultra.sample_data import heart_path, heart_prompts_path
 
-    cine = read_cine(liver_sweep_path())
-    objects = read_prompts(liver_sweep_prompts_path(), cine.shape_hw)
+    cine = read_cine(heart_path())
+    objects = read_prompts(heart_prompts_path(), cine.shape_hw)
     job = Job(cine=cine, objects=objects, out=arguments.out, model=arguments.model, device=arguments.device)
     if not arguments.force and already_done(job, model_sha256(arguments.model)):
         print("The results are there already (--force computes them again):")
