@@ -1,0 +1,398 @@
+"""The zoo: models by name and by path, adding and removing them, and downloads from a server on this machine."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import random
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_uniultra import load_model
+from napari_uniultra.errors import CheckpointError, ResourceError
+from napari_uniultra.model import zoo
+from napari_uniultra.model.build import build_network
+from napari_uniultra.model.checkpoint import save_checkpoint, sha256_of
+from napari_uniultra.model.config import ARCHITECTURES, architecture
+from napari_uniultra.model.device import available_devices, choose_device, describe_device
+from napari_uniultra.model.download import DOWNLOADS, Download, fetch
+from napari_uniultra.model.zoo import (
+    add_model,
+    download_model,
+    find_model,
+    list_models,
+    model_sha256,
+    models_folder,
+    pack_model,
+    remove_model,
+)
+
+CONFIG = architecture("uniultra-mini", image_size=64)
+CARD = {"licence": "Apache-2.0", "description": "A model for tests"}
+
+
+@pytest.fixture(scope="module")
+def network() -> torch.nn.Module:
+    return build_network(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(network: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint") / "My Model.safetensors"
+    save_checkpoint(path, network, CONFIG, CARD)
+    return path
+
+
+def names(origin: str) -> list[str]:
+    return [info.name for info in list_models() if info.origin == origin]
+
+
+# --- loading
+
+
+def test_a_path_loads(checkpoint: Path, network: torch.nn.Module) -> None:
+    model = load_model(checkpoint, device="cpu")
+    assert (model.config, model.image_size, model.card) == (CONFIG, 64, CARD)
+    assert (model.device, model.name) == (torch.device("cpu"), "My Model")
+    assert model.sha256 == sha256_of(checkpoint) == model_sha256(checkpoint)
+    assert not model.network.training
+    state = model.network.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in network.state_dict().items())
+
+
+def test_a_text_and_a_folder_of_shards_load(network: torch.nn.Module, checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    save_checkpoint(folder, network, CONFIG, CARD, max_shard_bytes=20 << 20)
+    assert load_model(str(checkpoint)).config == load_model(str(folder)).config == CONFIG
+
+
+def test_loading_touches_no_random_generator(checkpoint: Path) -> None:
+    torch.manual_seed(3), np.random.seed(3), random.seed(3)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    load_model(checkpoint)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])
+    assert random.getstate() == before[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("uniultra-l", "authors have published none.*weights add"),
+        ("sam2.1-tiny", "156 MB.*Apache-2.0.*uniultra weights download sam2.1-tiny"),
+        ("no-such-model", "no model or file called 'no-such-model'.*sam2-tiny"),
+        ("folder/none.pt", "no model or file"),
+        ("x" * 5000, "no model or file"),
+    ],
+)
+def test_a_model_that_is_not_here_says_how_to_get_it(name: str, words: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        load_model(name)
+    assert re.search(words, str(caught.value))
+
+
+def test_weights_of_another_network_are_refused(network: torch.nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.safetensors"
+    save_checkpoint(path, network, CONFIG.with_(embed_dim=24), CARD)
+    with pytest.raises(CheckpointError, match=r"wrong\.safetensors does not fit .*of another shape"):
+        load_model(path)
+
+
+def test_a_configuration_that_cannot_be_built_is_refused(network: torch.nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "odd.safetensors"
+    save_checkpoint(path, network, CONFIG.with_(stages=(1.5, 2, 7, 2)), CARD)
+    with pytest.raises(CheckpointError, match="cannot be built"):
+        load_model(path)
+
+
+# --- devices
+
+
+def test_devices() -> None:
+    assert available_devices()[-1] == "cpu"
+    assert choose_device("auto") == torch.device(available_devices()[0])
+    assert choose_device("cpu") == torch.device("cpu")
+    assert "CPU" in describe_device(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", [name for name in ("cuda", "mps") if name not in available_devices()])
+def test_a_device_that_is_not_there(name: str, checkpoint: Path) -> None:
+    with pytest.raises(ResourceError, match=f"no device '{name}'.*cpu"):
+        load_model(checkpoint, device=name)
+
+
+@pytest.mark.parametrize("name", ["", "gpu", "cuda:99", "cuda:x", "cpu:1"])
+def test_a_device_that_does_not_exist(name: str) -> None:
+    with pytest.raises(ResourceError, match="no device"):
+        choose_device(name)
+
+
+# --- adding and removing
+
+
+def test_adding_and_removing(checkpoint: Path) -> None:
+    info = add_model(checkpoint)
+    assert (info.name, info.origin, info.architecture, info.image_size) == ("my-model", "added", "uniultra-mini", 64)
+    assert (info.licence, info.description) == (CARD["licence"], CARD["description"])
+    assert info.size_bytes == checkpoint.stat().st_size
+    assert models_folder() in info.path.parents
+    assert names("added") == ["my-model"]
+    model = load_model("my-model")
+    assert (model.name, model.sha256) == ("my-model", info.sha256) == ("my-model", model_sha256("my-model"))
+    remove_model("my-model")
+    assert names("added") == []
+    assert list(models_folder().iterdir()) == []
+    assert checkpoint.exists()
+
+
+def test_adding_a_folder_takes_only_the_model(network: torch.nn.Module, tmp_path: Path) -> None:
+    folder = tmp_path / "probe-a"
+    save_checkpoint(folder, network, CONFIG, CARD, max_shard_bytes=20 << 20)
+    (folder / "patient notes.txt").write_text("private")
+    info = add_model(folder)
+    assert info.name == "probe-a"
+    assert {path.name for path in info.path.iterdir()} == {
+        "info.json",
+        "model.json",
+        *(f"model-{n:05d}-of-00003.safetensors" for n in (1, 2, 3)),
+    }
+    assert load_model("probe-a").sha256 == info.sha256
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", "A", ".hidden", "a b", "x" * 65, "sam2-tiny"])
+def test_names_that_cannot_be_used(name: str, checkpoint: Path) -> None:
+    with pytest.raises(CheckpointError):
+        add_model(checkpoint, name)
+    assert names("added") == []
+
+
+def test_a_name_is_used_once(checkpoint: Path) -> None:
+    add_model(checkpoint, "mine")
+    with pytest.raises(CheckpointError, match="already a model called 'mine'"):
+        add_model(checkpoint, "mine")
+    with pytest.raises(CheckpointError, match="No model called 'other'"):
+        remove_model("other")
+
+
+def test_a_damaged_file_is_not_added(checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(checkpoint.read_bytes()[:-100])
+    with pytest.raises(CheckpointError):
+        add_model(path)
+    assert not models_folder().exists() or not list(models_folder().iterdir())
+
+
+def test_an_added_model_that_was_changed_is_refused(checkpoint: Path) -> None:
+    path = add_model(checkpoint, "mine").path
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        load_model("mine")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"path": 1}'])
+def test_a_damaged_entry_hides_no_other(content: str, checkpoint: Path) -> None:
+    add_model(checkpoint, "good")
+    add_model(checkpoint, "bad")
+    (models_folder() / "bad" / "info.json").write_text(content)
+    assert names("added") == ["bad", "good"]
+    assert "damaged" in find_model("bad").description
+    remove_model("bad")
+    assert names("added") == ["good"]
+
+
+def test_a_bundled_model_goes_first_and_stays(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package's folder of models, in a place of the test's own."""
+    monkeypatch.setattr(zoo, "bundled_folder", lambda: tmp_path / "bundled")
+    pack_model(checkpoint, tmp_path / "bundled" / "uniultra-mini")
+    assert find_model("uniultra-mini").origin == "bundled"
+    assert load_model().name == "uniultra-mini"
+    with pytest.raises(CheckpointError, match="already"):
+        add_model(checkpoint, "uniultra-mini")
+    with pytest.raises(CheckpointError, match="was added"):
+        remove_model("uniultra-mini")
+
+
+def test_what_is_bundled_is_whole() -> None:
+    for info in list_models():
+        if info.origin == "bundled":
+            assert load_model(info.name, device="cpu").sha256 == info.sha256
+
+
+# --- downloads
+
+
+def test_the_eight_official_models_can_be_downloaded() -> None:
+    official = [name for name, config in ARCHITECTURES.items() if config.adapter is None]
+    assert sorted(DOWNLOADS) == sorted(official) == sorted(names("downloadable"))
+    for download in DOWNLOADS.values():
+        assert download.url.startswith("https://dl.fbaipublicfiles.com/segment_anything_2/")
+        assert re.fullmatch("[0-9a-f]{64}", download.sha256)
+        assert download.licence == "Apache-2.0"
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves one file, as well or as badly as the test asks for."""
+
+    content = b""
+    mode = "good"
+    requests: list[str]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/model.pt"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range", "")
+        self.server.requests.append(asked)
+        content, mode = self.server.content, self.server.mode
+        if mode == "missing":
+            self.send_error(404)
+            return
+        begin = int(asked.removeprefix("bytes=").rstrip("-")) if asked and mode != "no ranges" else 0
+        self.send_response(206 if begin else 200)
+        self.send_header("Content-Length", str(len(content) - begin))
+        self.end_headers()
+        if mode == "silent":
+            self.server.released.wait(10)
+        elif mode == "cut":
+            self.wfile.write(content[begin : len(content) // 2])
+        else:
+            self.wfile.write(content[begin:])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.requests, server.released = [], threading.Event()
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield server
+        server.released.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def official_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A file in the layout of SAM2.1 tiny; every weight is one repeated number, so that it is small."""
+    state = build_network(architecture("sam2.1-tiny")).state_dict()
+    path = tmp_path_factory.mktemp("official") / "sam2.1_hiera_tiny.pt"
+    torch.save({"model": {name: torch.full((), 0.01).expand(value.shape) for name, value in state.items()}}, path)
+    return path.read_bytes()
+
+
+def source(server: Server, content: bytes) -> Download:
+    import hashlib
+
+    server.content = content
+    return Download(server.url, len(content), hashlib.sha256(content).hexdigest())
+
+
+def downloaded_files() -> list[str]:
+    folder = models_folder().parent / "downloads"
+    return [path.name for path in folder.iterdir()] if folder.exists() else []
+
+
+def test_a_download_becomes_a_model(server: Server, official_file: bytes) -> None:
+    seen = []
+    info = download_model("sam2.1-tiny", progress=lambda *args: seen.append(args), source=source(server, official_file))
+    assert (info.name, info.origin, info.architecture) == ("sam2.1-tiny", "added", "sam2.1-tiny")
+    assert seen[-1] == (len(official_file), len(official_file))
+    assert load_model("sam2.1-tiny").config == architecture("sam2.1-tiny")
+    assert "sam2.1-tiny" not in names("downloadable")
+    assert downloaded_files() == []
+    with pytest.raises(CheckpointError, match="already"):
+        download_model("sam2.1-tiny", source=source(server, official_file))
+
+
+@pytest.mark.parametrize("resumable", [True, False])
+def test_a_cut_download_goes_on(resumable: bool, server: Server, official_file: bytes) -> None:
+    download = source(server, official_file)
+    server.mode = "cut"
+    with pytest.raises(ResourceError, match=r"(cut short|cannot be downloaded).*go on"):
+        download_model("sam2.1-tiny", source=download)
+    assert names("added") == []
+    assert downloaded_files() == ["sam2.1-tiny.pt.part"]
+    server.mode = "good" if resumable else "no ranges"
+    assert download_model("sam2.1-tiny", source=download).origin == "added"
+    assert server.requests == ["", f"bytes={len(official_file) // 2}-"]
+
+
+def test_a_cancelled_download_goes_on(server: Server, official_file: bytes) -> None:
+    download = source(server, official_file)
+
+    def cancel(have: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        download_model("sam2.1-tiny", progress=cancel, source=download)
+    assert names("added") == []
+    assert download_model("sam2.1-tiny", source=download).origin == "added"
+
+
+@pytest.mark.parametrize("change", ["other bytes", "too long"])
+def test_another_file_is_not_taken(change: str, server: Server, official_file: bytes) -> None:
+    download = source(server, official_file)
+    server.content = official_file[:-1] + b"x" if change == "other bytes" else official_file + b"x"
+    with pytest.raises(CheckpointError, match="not the expected file"):
+        download_model("sam2.1-tiny", source=download)
+    assert names("added") == downloaded_files() == []
+
+
+def test_a_file_that_is_another_model_is_not_taken(server: Server) -> None:
+    with pytest.raises(CheckpointError, match="not a PyTorch checkpoint"):
+        download_model("sam2.1-tiny", source=source(server, b"something else"))
+    assert names("added") == downloaded_files() == []
+
+
+def test_a_server_without_the_file(server: Server, official_file: bytes) -> None:
+    server.mode = "missing"
+    with pytest.raises(ResourceError, match="the server answered 404"):
+        download_model("sam2.1-tiny", source=source(server, official_file))
+
+
+def test_a_server_that_falls_silent(server: Server, official_file: bytes, tmp_path: Path) -> None:
+    server.mode = "silent"
+    with pytest.raises(ResourceError, match="did not answer in time"):
+        fetch(source(server, official_file), tmp_path / "model.pt", timeout_s=0.3)
+
+
+def test_no_network(tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/model.pt"
+        with pytest.raises(ResourceError, match=r"cannot be downloaded.*Connection refused.*Check the network"):
+            fetch(Download(url, 10, "0" * 64), tmp_path / "model.pt")
+
+
+def test_a_disk_without_room(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="too full"):
+        fetch(Download("http://127.0.0.1:9/model.pt", 1 << 60, "0" * 64), tmp_path / "model.pt")
+
+
+def test_only_official_models_can_be_downloaded() -> None:
+    with pytest.raises(CheckpointError, match=r"cannot be downloaded.*sam2\.1-large"):
+        download_model("uniultra-l")
+
+
+def test_facts_are_json(checkpoint: Path) -> None:
+    add_model(checkpoint)
+    assert json.loads(json.dumps([zoo.as_dict(info) for info in list_models()]))
