@@ -29,6 +29,9 @@ class TrainConfig:
         A name of ``napari_uniultra.model.config.ARCHITECTURES``.
     image_size : int
         Side of the network's input in pixels.
+    image_sizes : tuple of int
+        The sizes to train at, drawn evenly; empty for ``image_size`` alone. Small ones are cheap: a step at
+        another size holds as many frames as cost about the same.
     start_from : str, optional
         A training checkpoint whose averaged weights this stage begins with.
     data : str, optional
@@ -44,7 +47,7 @@ class TrainConfig:
     clip_share : float
         The share of steps on clips through the memory; the others are on stills.
     batch : int
-        Frames a step: a clip step holds as many clips as fit.
+        Frames a step at ``image_size``: a clip step holds as many clips as fit.
     clip_frames : tuple of int
         Shortest and longest clip.
     steps, warmup, learning_rate, weight_decay, clip_gradient, ema_decay
@@ -66,6 +69,7 @@ class TrainConfig:
     output: str
     architecture: str = "uniultra-mini"
     image_size: int = 256
+    image_sizes: tuple[int, ...] = ()
     start_from: str | None = None
     data: str | None = None
     simulated_pool: str | None = None
@@ -98,9 +102,17 @@ class TrainConfig:
         if self.data is None and self.simulated_share < 1:
             raise ConfigError("No training data is named", fix="Set data to a folder, or simulated_share to 1")
         if not 2 <= self.clip_frames[0] <= self.clip_frames[1]:
-            raise ConfigError(f"clip_frames is {self.clip_frames}", "a clip has two frames at least", "Give shortest, longest")
+            raise ConfigError(
+                f"clip_frames is {self.clip_frames}", "a clip has two frames at least", "Give shortest, longest"
+            )
+        if any(size < 64 or size % 32 for size in (self.image_size, *self.image_sizes)):
+            raise ConfigError("image_size and image_sizes must be multiples of 32, at least 64")
         if self.batch < 1 or self.steps < 1:
             raise ConfigError("batch and steps must be at least 1")
+
+    def frames_at(self, size: int) -> int:
+        """Frames a step at another input size."""
+        return max(round(self.batch * (self.image_size / size) ** 2), 1)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
@@ -110,7 +122,8 @@ class TrainConfig:
             if key not in known:
                 near = difflib.get_close_matches(str(key), known, n=1)
                 raise ConfigError(
-                    f"There is no setting called {key!r}", fix=f"Did you mean {near[0]!r}?" if near else f"Use {', '.join(known)}"
+                    f"There is no setting called {key!r}",
+                    fix=f"Did you mean {near[0]!r}?" if near else f"Use {', '.join(known)}",
                 )
         if "output" not in values:
             raise ConfigError("The setting 'output' is missing", fix="Name a folder for the checkpoints")
@@ -124,7 +137,9 @@ class TrainConfig:
         except (OSError, yaml.YAMLError) as error:
             raise ConfigError(f"The training configuration {path} cannot be read", str(error)) from error
         if not isinstance(values, Mapping):
-            raise ConfigError(f"The training configuration {path} holds no settings", fix="Write one 'name: value' a line")
+            raise ConfigError(
+                f"The training configuration {path} holds no settings", fix="Write one 'name: value' a line"
+            )
         return cls.from_dict(values)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """How well a model segments and tracks, beside what an ellipse drawn into the same box would score.
 
-``python -m napari_uniultra.training.evaluate MODEL DATA [OUTPUT.json]``, on the ``val`` part of DATA's split. MODEL is a
-name, a checkpoint, or the folder of a training run.
+``python -m napari_uniultra.training.evaluate MODEL DATA [OUTPUT.json [INPUT_SIZE]]``, on the ``val`` part of DATA's
+split. MODEL is a name, a checkpoint, or the folder of a training run.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ def click_inside(mask: np.ndarray, rng: Generator) -> tuple[float, float]:
     return float(columns[chosen] + 0.5), float(rows[chosen] + 0.5)
 
 
-def score_stills(model: Model, cases: Iterable[tuple[str, Annotated]], prompts: Sequence[str] = PROMPTS, seed: int = 0) -> Iterator[Score]:
+def score_stills(
+    model: Model, cases: Iterable[tuple[str, Annotated]], prompts: Sequence[str] = PROMPTS, seed: int = 0
+) -> Iterator[Score]:
     """Every structure of every frame, with each kind of prompt; the boxes and clicks depend on ``seed`` alone."""
     plain = replace(model, config=model.config.with_(box_prior=False))
     predictor, without_prior = Predictor(model), Predictor(plain)
@@ -131,7 +133,9 @@ def score_stills(model: Model, cases: Iterable[tuple[str, Annotated]], prompts: 
                 )
 
 
-def score_tracking(model: Model, frames: np.ndarray, truths: dict[int, np.ndarray], group: str, case: str, seed: int = 0) -> Iterator[Score]:
+def score_tracking(
+    model: Model, frames: np.ndarray, truths: dict[int, np.ndarray], group: str, case: str, seed: int = 0
+) -> Iterator[Score]:
     """Track one structure from a box on the first frame that has a truth; the frames after it are scored.
 
     Parameters
@@ -147,7 +151,13 @@ def score_tracking(model: Model, frames: np.ndarray, truths: dict[int, np.ndarra
         if step.frame in truths and step.frame != first:
             mask, truth = step.masks[1], truths[step.frame]
             yield Score(
-                group, f"{case}/{step.frame}", "tracked", dice(mask, truth), iou(mask, truth), step.predicted_iou[1], float("nan")
+                group,
+                f"{case}/{step.frame}",
+                "tracked",
+                dice(mask, truth),
+                iou(mask, truth),
+                step.predicted_iou[1],
+                float("nan"),
             )
 
 
@@ -160,7 +170,9 @@ def validation_stills(folder: str | Path) -> Iterator[tuple[str, Annotated]]:
             yield from (("carotid", frame) for frame in load_loop(folder, case))
 
 
-def validation_loops(folder: str | Path, every: int = 1) -> Iterator[tuple[str, str, np.ndarray, dict[int, np.ndarray]]]:
+def validation_loops(
+    folder: str | Path, every: int = 1
+) -> Iterator[tuple[str, str, np.ndarray, dict[int, np.ndarray]]]:
     """Group, name, frames and truths of each loop; of videos every ``every``-th frame, and those with a truth."""
     from PIL import Image
 
@@ -168,12 +180,25 @@ def validation_loops(folder: str | Path, every: int = 1) -> Iterator[tuple[str, 
         path = Path(folder) / case
         if (path / "frames").is_dir():
             loop = load_loop(folder, case)
-            yield "carotid", case, np.stack([f.image for f in loop]), {t: f.masks[0] for t, f in enumerate(loop) if len(f.masks)}
+            yield (
+                "carotid",
+                case,
+                np.stack([f.image for f in loop]),
+                {t: f.masks[0] for t, f in enumerate(loop) if len(f.masks)},
+            )
         elif (path / "masks").is_dir() and case.startswith("cine/"):
-            truths = {int(file.stem): structures(np.asarray(Image.open(file).convert("L")), False)[0] for file in (path / "masks").glob("*.png")}
+            truths = {
+                int(file.stem): structures(np.asarray(Image.open(file).convert("L")), False)[0]
+                for file in (path / "masks").glob("*.png")
+            }
             video = _read_video(path / "video.mp4")
             kept = [t for t in range(min(truths), max(truths) + 1) if t in truths or t % every == 0]
-            yield "muscle", case, np.stack([video[t] for t in kept]), {kept.index(t): mask for t, mask in truths.items()}
+            yield (
+                "muscle",
+                case,
+                np.stack([video[t] for t in kept]),
+                {kept.index(t): mask for t, mask in truths.items()},
+            )
 
 
 def _read_video(path: Path) -> np.ndarray:
@@ -218,7 +243,9 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     if len(arguments) > 2:
-        Path(arguments[2]).write_text(json.dumps({"table": table(scores), "scores": [asdict(s) for s in scores]}, indent=1))
+        Path(arguments[2]).write_text(
+            json.dumps({"table": table(scores), "scores": [asdict(s) for s in scores]}, indent=1)
+        )
     return 0
 
 

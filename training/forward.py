@@ -22,7 +22,9 @@ from napari_uniultra.training.data.samples import Batch
 from napari_uniultra.training.losses import mask_iou, segmentation_loss
 
 _OUTWARDS = 0.7  # the share of boxes that are drawn outside the structure on all sides
-_MULTIMASK = 0.3  # the share of other prompts that train the three masks too: sam2 falls back on them if one is unstable
+_MULTIMASK = (
+    0.3  # the share of other prompts that train the three masks too: sam2 falls back on them if one is unstable
+)
 _CORRECTED = 0.4  # the share of still steps that go on with a correction click
 _CLIP_CORRECTED = 0.15  # the share of later frames in clips that are corrected
 _POINTER_RANGE = 16  # sam2 scales the pointers' temporal code by min(frames, 16) - 1: train on what long loops use
@@ -79,7 +81,9 @@ class _Losses:
     def __init__(self, masks: Tensor) -> None:
         side = masks.shape[-1] // 2
         self.masks = masks
-        self.targets = F.interpolate(masks.flatten(0, 1)[:, None].float(), (side, side), mode="area").view(*masks.shape[:2], side, side)
+        self.targets = F.interpolate(masks.flatten(0, 1)[:, None].float(), (side, side), mode="area").view(
+            *masks.shape[:2], side, side
+        )
         self.losses: list[Tensor] = []
         self.outcome = Outcome(torch.zeros(()))
 
@@ -172,9 +176,7 @@ def _clips(network: nn.Module, batch: Batch, generator: Generator, prior: float)
                 losses.add("tracked, corrected", frame, outputs)
         _, _, _, low, high, pointer, score = outputs
         kept = {"pred_masks": low, "obj_ptr": pointer}
-        network._encode_memory_in_output(
-            current, sizes, prompts.inputs if prompts else None, True, high, score, kept
-        )
+        network._encode_memory_in_output(current, sizes, prompts.inputs if prompts else None, True, high, score, kept)
         memory["cond_frame_outputs" if frame == 0 or is_corrected else "non_cond_frame_outputs"][frame] = kept
     return losses.finish()
 
@@ -229,7 +231,9 @@ _OTHER_PROMPTS = (
 )
 
 
-def _draw(choices: tuple[tuple[float, Callable[[Tensor, Generator], Prompts]], ...], masks: Tensor, generator: Generator) -> Prompts:
+def _draw(
+    choices: tuple[tuple[float, Callable[[Tensor, Generator], Prompts]], ...], masks: Tensor, generator: Generator
+) -> Prompts:
     weights = torch.tensor([weight for weight, _ in choices])
     return choices[int(torch.multinomial(weights, 1, generator=generator))][1](masks, generator)
 

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_LOGIT_LIMIT = 30.0  # sam2 writes -1024 where it believes the object absent; an unbounded loss of it would drown the rest
+_LOGIT_LIMIT = (
+    30.0  # sam2 writes -1024 where it believes the object absent; an unbounded loss of it would drown the rest
+)
 
 
 def soft_dice_loss(logits: Tensor, targets: Tensor, smooth: float = 1.0) -> Tensor:
@@ -41,8 +43,8 @@ def segmentation_loss(
 ) -> Tensor:
     """The loss of one prediction, a mean over the batch.
 
-    Only the best of several masks is trained, as in SAM2; the predicted IoU of all of them is. Where there is no object,
-    only the object score is trained.
+    Only the best of several masks is trained, as in SAM2; the predicted IoU of all of them is. Where there is no
+    object, only the object score is trained.
 
     Parameters
     ----------
@@ -51,7 +53,9 @@ def segmentation_loss(
     object_score : (B, 1) logits
     targets : (B, H, W) float32 of 0 to 1; the logits are resized to it
     """
-    logits = F.interpolate(logits.clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT), targets.shape[-2:], mode="bilinear", align_corners=False)
+    logits = F.interpolate(
+        logits.clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT), targets.shape[-2:], mode="bilinear", align_corners=False
+    )
     truth = targets[:, None].expand_as(logits)
     is_present = (targets.flatten(1).amax(dim=1) >= 0.5).float()
     per_mask = dice_weight * soft_dice_loss(logits, truth) + bce_weight * bce_loss(logits, truth)

@@ -55,8 +55,11 @@ class Trainer:
         _set_dropout(self.network, config.dropout)
         if config.start_from:
             self.network.load_state_dict(load_training_checkpoint(config.start_from)["average"])
+        self._sized = {size: self._tied(size) for size in config.image_sizes}
         self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-        self.optimiser = torch.optim.AdamW(_parameter_groups(self.network, config.weight_decay), lr=config.learning_rate)
+        self.optimiser = torch.optim.AdamW(
+            _parameter_groups(self.network, config.weight_decay), lr=config.learning_rate
+        )
         self.step = 0
         if (self.folder / CHECKPOINT).exists():
             self._resume()
@@ -78,7 +81,12 @@ class Trainer:
         for batch in loader:
             recent.append(self._train_step(batch))
             if self.step % self.config.log_every == 0 or self.step == end:
-                line = {**_summary(recent), "step": self.step, "rate": self.learning_rate(), "seconds": time.monotonic() - started}
+                line = {
+                    **_summary(recent),
+                    "step": self.step,
+                    "rate": self.learning_rate(),
+                    "seconds": time.monotonic() - started,
+                }
                 self._log(line)
                 if on_step:
                     on_step(line)
@@ -124,7 +132,8 @@ class Trainer:
         torch.manual_seed(seed)
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate()
-        outcome = forward(self.network, batch, torch.Generator().manual_seed(seed), self.prior_share())
+        network = self._sized.get(batch.images.shape[-1], self.network)
+        outcome = forward(network, batch, torch.Generator().manual_seed(seed), self.prior_share())
         self.optimiser.zero_grad(set_to_none=True)
         outcome.loss.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_gradient)
@@ -134,6 +143,13 @@ class Trainer:
         self._update_average()
         outcome.loss = outcome.loss.detach()
         return outcome
+
+    def _tied(self, size: int) -> nn.Module:
+        """A network for another input size that shares the parameters."""
+        network = build_network(self.model_config.with_(image_size=size)).train()
+        network.load_state_dict(self.network.state_dict(keep_vars=True), assign=True)
+        _set_dropout(network, self.config.dropout)
+        return network
 
     @torch.no_grad()
     def _update_average(self) -> None:

@@ -89,7 +89,9 @@ class GreyChange:
             blur=float(max(rng.uniform(-1.0, 1.2), 0) * strength),
             grain=float(max(rng.uniform(-0.2, 0.3), 0) * strength),
             noise=float(max(rng.uniform(-0.04, 0.05), 0) * strength),
-            shadow=(rng.uniform(0, 1), rng.uniform(0.02, 0.12), rng.uniform(0.3, 1)) if rng.random() < 0.2 * strength else None,
+            shadow=(rng.uniform(0, 1), rng.uniform(0.02, 0.12), rng.uniform(0.3, 1))
+            if rng.random() < 0.2 * strength
+            else None,
             mark=tuple(rng.uniform(0, 1, 5)) if rng.random() < 0.15 * strength else None,
         )
 

@@ -41,7 +41,7 @@ class SimulatedPool:
             return simulate_clip(seed, frames, size)
         path = self.folder / f"{frames}x{size}_{seed}.npz"
         try:
-            with np.load(path) as stored:
+            with open(path, "rb") as file, np.load(file) as stored:
                 images, count = stored["images"], int(stored["count"])
                 bits = np.unpackbits(stored["bits"], count=frames * count * size * size)
                 return images, bits.reshape(frames, count, size, size).astype(bool)

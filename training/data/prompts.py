@@ -1,4 +1,4 @@
-"""Prompts drawn from ground truth as a person would draw them: boxes a little off, clicks inside, corrections on errors.
+"""Prompts drawn from ground truth as a person would: boxes a little off, clicks inside, corrections on errors.
 
 Masks are (B, S, S) bool on the model's square, prompts are in model pixels, x right, y down, at pixel edges. Everything
 random comes from a ``torch.Generator``.
@@ -88,11 +88,13 @@ def correction_clicks(masks: Tensor, predicted: Tensor, generator: Generator) ->
 
 
 def degraded_masks(masks: Tensor, generator: Generator) -> Tensor:
-    """Masks as a rough painter or an earlier, worse model leaves them: grown or shrunk, shifted, wavy. (B, S, S) bool."""
+    """Masks (B, S, S) bool as a rough painter or an earlier model leaves them: grown or shrunk, shifted, wavy."""
     size = masks.shape[-1]
     count = len(masks)
     soft = F.avg_pool2d(masks[:, None].float(), 2 * (size // 32) + 1, stride=1, padding=size // 32)
-    waves = F.interpolate(torch.randn(count, 1, 9, 9, generator=generator), (size, size), mode="bicubic", align_corners=False)
+    waves = F.interpolate(
+        torch.randn(count, 1, 9, 9, generator=generator), (size, size), mode="bicubic", align_corners=False
+    )
     threshold = 0.5 + 0.25 * (2 * torch.rand(count, 1, 1, 1, generator=generator) - 1) + 0.12 * waves
     shift = (torch.rand(count, 2, generator=generator) * 2 - 1) * size * 0.02
     rough = (soft > threshold.clamp(0.05, 0.95))[:, 0]

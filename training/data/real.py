@@ -1,8 +1,9 @@
 """Reading a folder of annotated ultrasound: stills, loops and the split that says which of them may be trained on.
 
-Layout: ``splits.json`` lists cases under ``train`` and ``val``; a still is ``still/<set>/images/<name>`` with its mask under
-``masks/``; a loop is ``cine/<name>`` with ``frames/`` (or ``video.mp4``) and ``masks/``, one file a frame. In a palette mask
-every label is a class, whose connected parts are structures of their own; in a grey one everything above 127 is one structure.
+Layout: ``splits.json`` lists cases under ``train`` and ``val``; a still is ``still/<set>/images/<name>`` with its mask
+under ``masks/``; a loop is ``cine/<name>`` with ``frames/`` (or ``video.mp4``) and ``masks/``, one file a frame. In a
+palette mask every label is a class, whose connected parts are structures of their own; in a grey one everything above
+127 is one structure.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def read_split(folder: str | Path, part: str) -> list[str]:
         raise ReadError(f"The split {path} cannot be read", str(error), "Name a folder with a splits.json") from error
     both = set(splits.get("train", ())) & set(splits.get("val", ()))
     if both:
-        raise ReadError(f"{path} lists {sorted(both)[0]} for training and for validation", fix="Keep each case in one part")
+        raise ReadError(
+            f"{path} lists {sorted(both)[0]} for training and for validation", fix="Keep each case in one part"
+        )
     return chosen
 
 

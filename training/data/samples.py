@@ -55,11 +55,14 @@ class Samples(Dataset):
         if not 0 <= step < len(self):
             raise IndexError(step)
         rng = np.random.default_rng([self.config.seed, step])
+        sizes = self.config.image_sizes or (self.config.image_size,)
+        size = sizes[rng.integers(len(sizes))]
+        batch = self.config.frames_at(size)
         if rng.random() < self.config.clip_share:
             frames = int(rng.integers(self.config.clip_frames[0], self.config.clip_frames[1] + 1))
-            samples = [self._clip(rng, step, frames) for _ in range(max(self.config.batch // frames, 1))]
+            samples = [self._clip(rng, step, frames, size) for _ in range(max(batch // frames, 1))]
         else:
-            samples = [self._still(rng, step) for _ in range(self.config.batch)]
+            samples = [self._still(rng, step, size) for _ in range(batch)]
         return Batch(*(torch.from_numpy(np.stack(arrays)) for arrays in zip(*samples, strict=True)))
 
     def _reach(self, step: int, count: int) -> int:
@@ -74,27 +77,27 @@ class Samples(Dataset):
     def _is_simulated(self, rng: Generator) -> bool:
         return rng.random() < self.config.simulated_share
 
-    def _still(self, rng: Generator, step: int) -> tuple[np.ndarray, np.ndarray]:
+    def _still(self, rng: Generator, step: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         if self._is_simulated(rng):
             image, masks = self.pool.still(int(rng.integers(self._reach(step, self.config.simulated_stills))))
         else:
             case = self._real(rng)
             image, masks = case.image, case.masks
         mask = masks[rng.integers(len(masks))]
-        return self._look(rng, image[None], mask[None])
+        return self._look(rng, image[None], mask[None], size)
 
-    def _clip(self, rng: Generator, step: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    def _clip(self, rng: Generator, step: int, frames: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         if self._is_simulated(rng):
             images, masks = self._simulated_clip(rng, step, frames)
         elif self.loops and rng.random() < 0.5:
             images, masks = _window(rng, self.loops[rng.integers(len(self.loops))], frames)
         else:
             images, masks = _moved(rng, self._real(rng), frames)
-        images, masks = self._look(rng, images, masks)
+        images, masks = self._look(rng, images, masks, size)
         if rng.random() < _ABSENT:
             frame = rng.integers(1, frames)
             images, masks = images.copy(), masks.copy()
-            images[frame], _ = (array[0] for array in self._still(rng, step))
+            images[frame], _ = (array[0] for array in self._still(rng, step, size))
             masks[frame] = False
         return images, masks
 
@@ -107,17 +110,17 @@ class Samples(Dataset):
             images, mask = images[::-1], mask[::-1]
         return images, mask
 
-    def _look(self, rng: Generator, images: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _look(self, rng: Generator, images: np.ndarray, masks: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
         """The same random view and the same machine settings for all frames of a clip."""
         for _ in range(4):
             matrix = random_affine(rng, masks[0])
-            _, seen = view(images[0], masks[:1], matrix, self.config.image_size)
+            _, seen = view(images[0], masks[:1], matrix, size)
             if seen.sum() >= 40:
                 break
         else:
             matrix = np.eye(2, 3, dtype=np.float32)
         change = GreyChange.draw(rng)
-        frames = [view(image, mask[None], matrix, self.config.image_size) for image, mask in zip(images, masks, strict=True)]
+        frames = [view(image, mask[None], matrix, size) for image, mask in zip(images, masks, strict=True)]
         grey = [to_uint8(change.apply(rng, image)) for image, _ in frames]
         return np.stack(grey), np.stack([mask[0] for _, mask in frames])
 

@@ -96,7 +96,10 @@ def simulate_clip(seed: int, frames: int, size: int = 320) -> tuple[np.ndarray, 
         if frame == 0:
             echo, truth, scatterers = scene.echo, scene.masks, tissue
         else:
-            moved = warp(np.concatenate([scene.echo[None], scene.masks, tissue.real[None], tissue.imag[None]]), displacements[frame])
+            moved = warp(
+                np.concatenate([scene.echo[None], scene.masks, tissue.real[None], tissue.imag[None]]),
+                displacements[frame],
+            )
             echo, truth = moved[0], moved[1:-2] > 0.5
             share = min(1.0, decorrelation * frame**0.5)
             scatterers = np.sqrt(1 - share**2) * (moved[-2] + 1j * moved[-1]) + share * _scatterers(rng, size)
@@ -225,7 +228,9 @@ def _outline(
     return np.hypot(u, v) / (radius * np.maximum(border, 0.3))
 
 
-def _fill(rng: Generator, echo: np.ndarray, level: np.ndarray, inside: np.ndarray, sharpness: tuple[float, float]) -> np.ndarray:
+def _fill(
+    rng: Generator, echo: np.ndarray, level: np.ndarray, inside: np.ndarray, sharpness: tuple[float, float]
+) -> np.ndarray:
     soft = 1 / (1 + np.exp(np.clip((level - 1) * rng.uniform(*sharpness), -30, 30)))
     return echo * (1 - soft) + inside * soft
 
@@ -245,7 +250,13 @@ def _blob(rng: Generator, x: np.ndarray, y: np.ndarray, echo: np.ndarray) -> tup
     """A mass, cyst or organ of any contrast and roughness."""
     size = len(x)
     level = _outline(
-        rng, x, y, rng.uniform(0.04, 0.33), rng.uniform(0.35, 1.0), rng.choice([0.03, 0.08, 0.14, 0.22]), rng.uniform(0, np.pi)
+        rng,
+        x,
+        y,
+        rng.uniform(0.04, 0.33),
+        rng.uniform(0.35, 1.0),
+        rng.choice([0.03, 0.08, 0.14, 0.22]),
+        rng.uniform(0, np.pi),
     )
     if rng.random() < 0.3:  # spiculated or lobulated
         level = level * (1 + rng.uniform(0.03, 0.12) * _noise(rng, size, rng.integers(8, 30)))
@@ -267,13 +278,15 @@ def _vessel(rng: Generator, x: np.ndarray, y: np.ndarray, echo: np.ndarray) -> t
     echo = _fill(rng, echo, level, lumen, (12, 80))
     rows, columns = np.nonzero(mask)
     if len(rows):
-        facing = np.abs(y - rows.mean() / len(x)) / (np.hypot(x - columns.mean() / len(x), y - rows.mean() / len(x)) + 1e-3)
+        facing = np.abs(y - rows.mean() / len(x)) / (
+            np.hypot(x - columns.mean() / len(x), y - rows.mean() / len(x)) + 1e-3
+        )
         echo = _rim(echo, level, rng.uniform(1.03, 1.15), rng.uniform(0.04, 0.14), rng.uniform(0.3, 2.2) * facing)
     return _behind(rng, echo, mask, rng.uniform(0, 2)), mask
 
 
 def _head(rng: Generator, x: np.ndarray, y: np.ndarray, echo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A fetal head: an ellipse with a bright, partly missing skull, dark and structured inside, in dark fluid or tissue."""
+    """A fetal head: an ellipse with a bright, partly missing skull, dark inside, in fluid or tissue."""
     size = len(x)
     tilt = rng.uniform(0, np.pi)
     level = _outline(rng, x, y, rng.uniform(0.12, 0.45), rng.uniform(0.65, 0.95), 0.006, tilt)
@@ -281,7 +294,9 @@ def _head(rng: Generator, x: np.ndarray, y: np.ndarray, echo: np.ndarray) -> tup
     if rng.random() < 0.5:  # amniotic fluid around it
         pool = level + 0.25 * _noise(rng, size, 3)
         echo = np.where(pool < rng.uniform(1.1, 1.8), echo - rng.uniform(1, 3), echo)
-    brain = np.full_like(echo, echo.mean() - rng.uniform(0.3, 2.5)) + _noise(rng, size, rng.integers(8, 30)) * rng.uniform(0.2, 0.9)
+    brain = np.full_like(echo, echo.mean() - rng.uniform(0.3, 2.5)) + _noise(
+        rng, size, rng.integers(8, 30)
+    ) * rng.uniform(0.2, 0.9)
     brain = np.maximum(brain, brain.mean() + rng.uniform(0, 1.5) * (_noise(rng, size, rng.integers(10, 40)) > 1.2))
     echo = _fill(rng, echo, level, brain, (15, 60))
     if rng.random() < 0.6 and mask.any():  # the midline
@@ -298,7 +313,9 @@ def _head(rng: Generator, x: np.ndarray, y: np.ndarray, echo: np.ndarray) -> tup
 def _nerve(rng: Generator, x: np.ndarray, y: np.ndarray, echo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A nerve across: flat, bright-rimmed, with a honeycomb of dark fascicles in a bright matrix."""
     size = len(x)
-    level = _outline(rng, x, y, rng.uniform(0.04, 0.2), rng.uniform(0.25, 0.9), rng.uniform(0.03, 0.14), rng.normal(0, 0.5))
+    level = _outline(
+        rng, x, y, rng.uniform(0.04, 0.2), rng.uniform(0.25, 0.9), rng.uniform(0.03, 0.14), rng.normal(0, 0.5)
+    )
     mask = level < 1
     fascicles = np.clip(_noise(rng, size, rng.uniform(20, 60)), -1, 1)
     inside = echo * rng.uniform(0.2, 0.8) + rng.uniform(-0.6, 1.2) + fascicles * rng.uniform(0.3, 1.5)

@@ -1,0 +1,73 @@
+"""From a training run to a model in the package: averaged weights as fp16 shards, with their card.
+
+``python -m napari_uniultra.training.export RUN CARD.yaml FOLDER [INPUT_SIZE]``
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from napari_uniultra.errors import UniUltraError
+from napari_uniultra.model.checkpoint import save_checkpoint
+from napari_uniultra.model.config import ModelConfig
+from napari_uniultra.model.preprocess import MEAN, STD
+from napari_uniultra.model.zoo import pack_model
+from napari_uniultra.training.trainer import CHECKPOINT, load_training_checkpoint
+
+MAX_SHARD_BYTES = 14_500_000
+
+
+def export_model(run: str | Path, card: Mapping[str, Any], folder: str | Path, image_size: int | None = None) -> None:
+    """Write a run's averaged weights into a model folder, replacing the weights there; other files in it stay.
+
+    Parameters
+    ----------
+    run : path
+        A training run's folder.
+    card : mapping
+        Description, data, licence, intended use.
+    folder : path
+    image_size : int, optional
+        The input size to ship with, if not the size of training.
+
+    Raises
+    ------
+    CheckpointError, WriteError
+    """
+    state = load_training_checkpoint(Path(run) / CHECKPOINT)
+    config = ModelConfig.from_dict(state["model_config"]).with_(**({"image_size": image_size} if image_size else {}))
+    card = {**card, "normalisation": {"mean": list(MEAN), "std": list(STD)}}
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        shards, packed = Path(scratch) / "shards", Path(scratch) / folder.name
+        save_checkpoint(shards, state["average"], config, card, dtype="fp16", max_shard_bytes=MAX_SHARD_BYTES)
+        pack_model(shards, packed)
+        for file in packed.iterdir():
+            os.replace(file, folder / file.name)
+
+
+def main(arguments: list[str]) -> int:
+    """0, or 2 for a usage error or something that cannot be read or written."""
+    if len(arguments) not in (3, 4):
+        sys.stderr.write("usage: python -m napari_uniultra.training.export RUN CARD.yaml FOLDER [INPUT_SIZE]\n")
+        return 2
+    run, card, folder = arguments[:3]
+    try:
+        facts = yaml.safe_load(Path(card).read_text(encoding="utf-8"))
+        export_model(run, facts, folder, int(arguments[3]) if len(arguments) == 4 else None)
+    except (UniUltraError, OSError, yaml.YAMLError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
