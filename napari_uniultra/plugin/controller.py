@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtGui import QGuiApplication
 
@@ -36,6 +35,8 @@ class StreamHandle(Protocol):
 
 class Jobs(Protocol):
     """The inference thread, as `widgets.worker.InferenceThread` is: jobs in order, callbacks in the GUI thread."""
+
+    busy: bool
 
     def submit(self, work: Callable, done: Callable, failed: Callable, key: str | None = None) -> None: ...
 
@@ -137,6 +138,11 @@ class SegmentController(QObject):
         return self._stream is not None
 
     @property
+    def busy(self) -> bool:
+        """Whether anything that was asked for has not been answered yet."""
+        return self.tracking or self._timer.isActive() or self._jobs.busy
+
+    @property
     def restorable(self) -> bool:
         """Whether there is saved work for this loop that was not restored yet."""
         return self._restorable
@@ -196,7 +202,7 @@ class SegmentController(QObject):
             work = Workspace(
                 layer,
                 PromptLayers(self._viewer, layer, self._timer.start),
-                ResultLayer(self._viewer, layer, self._painted),
+                ResultLayer(self._viewer, layer, self._timer.start),
             )
             self._workspaces.append(work)
         work.prompts.outlines_as_masks = self._outlines_as_masks
@@ -236,7 +242,9 @@ class SegmentController(QObject):
         if (name, device) == self._model:
             return
         self._model = (name, device)
-        if self._model_is_loaded:
+        if self._pending:
+            self._send({})  # what could not be segmented for want of a model
+        elif self._model_is_loaded:
             self._load_model()
 
     def _load_model(self) -> None:
@@ -251,19 +259,15 @@ class SegmentController(QObject):
             self._say_no_image()
             return
         self._tool = tool
-        self._restore_drawings()
+        self._sync()
+        if len(self._work.prompts.layers) < 2 and self._work.snapshot.prompts:
+            self._draw(self._work.snapshot.prompts)  # a layer that was deleted: its prompts are still in force
         self._work.prompts.use(tool, self._work.current)
-        self._work.last_read = self._work.prompts.read().prompts
         frame = self.frame
         if not self._model_is_loaded:
             self.status_changed.emit(f"Loading {self._model[0]}")
         self._submit(lambda: self._engine.prepare(frame), lambda _: None, with_model=True, key="prepare")
         self.changed.emit()
-
-    def _restore_drawings(self) -> None:
-        """A layer of prompts that was deleted comes back with what it showed: the prompts are still in force."""
-        if len(self._work.prompts.layers) < 2 and not self._pending:
-            self._work.prompts.show(self._work.snapshot.prompts)
 
     def put_tool_away(self) -> None:
         """Let dragging move the picture again."""
@@ -351,25 +355,15 @@ class SegmentController(QObject):
         }
         work.last_read = read.prompts
         self._send(changed)
-
-    def _painted(self, masks: dict[Key, np.ndarray]) -> None:
-        work = self._work
-        if work is None:
-            return
-        prompts = {key: Prompt(mask=mask) if mask.any() else None for key, mask in masks.items()}
-        for object_id, _ in prompts:
-            work.objects.setdefault(object_id, f"Object {object_id}")
-        # A painted mask takes the place of what was drawn for that object on that frame.
-        work.prompts.show({}, keys=prompts)
-        work.last_read = {key: prompt for key, prompt in work.last_read.items() if key not in prompts}
-        self._send(prompts)
-        self.changed.emit()
+        painted = work.result.take_painted()
+        if painted:
+            self._submit(lambda: self._engine.set_painted(painted), self._show_painted, with_model=True)
 
     def _send(self, prompts: dict[Key, Prompt | None]) -> None:
-        if not prompts:
-            return
         with self._pending_lock:
             self._pending.update(prompts)
+            if not self._pending:
+                return
         names = self.objects
         self.status_changed.emit("Segmenting" if self._model_is_loaded else f"Loading {self._model[0]}")
         self._submit(
@@ -391,6 +385,13 @@ class SegmentController(QObject):
             for error in outcome.errors.values():
                 self.failed.emit(error)
             self._draw(outcome.snapshot.prompts, keys=outcome.errors)
+
+    def _show_painted(self, outcome: Outcome) -> None:
+        """A painted mask takes the place of what was drawn for that object on that frame."""
+        self._work.objects = {**outcome.snapshot.names, **self._work.objects}
+        self._show_prompts(outcome)
+        prompts = outcome.snapshot.prompts
+        self._draw(prompts, keys=[key for key in prompts if key[1] in outcome.labels])
 
     def _draw(self, prompts: dict[Key, Prompt], keys: Any = None) -> None:
         """Make the drawings say what the session holds, without sending that back to it."""
@@ -584,15 +585,33 @@ class SegmentController(QObject):
                     "The masks were removed, so tracking stopped. Nothing is lost: they come back with the next result."
                 )
         elif work.prompts.forget(gone):
+            # Deleting the drawings is no wish to lose the masks: the prompts stay in force until they are edited.
+            work.last_read = work.prompts.read().prompts
             self._tool = None
         self.changed.emit()
 
+    def disconnect_viewer(self) -> None:
+        """Hear no more from the viewer and its layers."""
+        self._viewer.layers.events.removed.disconnect(self._on_layer_removed)
+        for work in self._workspaces:
+            work.prompts.disconnect()
+            work.result.disconnect()
+        if self._work is not None:
+            self._connect_image(self._work.image, connect=False)
+            self._work = None
+
     def close(self) -> bool:
-        """Stop the inference thread and let go of session and model; returns whether it ended in time."""
+        """Stop the inference thread and let go of session and model; returns whether it ended in time.
+
+        The session is saved, as it is at every change: `set_image` goes on with it.
+        """
+        self._leave()
         self._timer.stop()
         stopped = self._jobs.stop()
         if stopped:
             self._engine.release()
-        self._stream = None
+        self._pending.clear()
         self._model_is_loaded = False
+        if self._stream is not None:
+            self._end_stream("Stopped")
         return stopped

@@ -6,7 +6,7 @@ An `Engine` belongs to one thread: all its methods run there. torch is imported 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,13 +96,15 @@ class Engine:
         self._model: Any = None
         self._cine: Cine | None = None
         self._session: CineSession | None = None
+        self._saved_work: Path | None = None  # of an earlier session on this loop, not restored so far
 
     # Loop and model -------------------------------------------------------------------------------------------------
 
     def open(self, cine: Cine | None) -> bool:
         """Take another loop, or none; returns whether there is saved work for it."""
         self._cine, self._session = cine, None
-        return cine is not None and self._autosave().is_file()
+        self._saved_work = self._autosave() if cine is not None and self._autosave().is_file() else None
+        return self._saved_work is not None
 
     def use_model(self, name: str, device: str) -> LoadedModel:
         """Load a model. If that fails, the one in use so far stays, and the session with it.
@@ -122,14 +124,10 @@ class Engine:
 
     def release(self) -> None:
         """Let go of loop, session and model, and of their memory."""
-        self._cine = self._session = self._model = None
+        self._cine = self._session = self._model = self._saved_work = None
 
     def _autosave(self) -> Path:
         return autosave_folder() / f"{self._cine.key}.npz"
-
-    def _earlier(self) -> Path:
-        """Where work that was not restored goes when a new session starts to save its own."""
-        return self._autosave().with_suffix(".earlier.npz")
 
     def _opened(self) -> CineSession:
         if self._cine is None:
@@ -137,10 +135,16 @@ class Engine:
         if self._session is None:
             from napari_uniultra.segment.session import CineSession
 
-            with suppress(OSError):
-                os.replace(self._autosave(), self._earlier())
             self._session = CineSession(self._cine, self._model, autosave=self._autosave(), on_notice=self._on_notice)
         return self._session
+
+    def _keep_saved_work(self) -> None:
+        """Before a new session saves itself: work of an earlier one that was not restored moves out of its way."""
+        if self._saved_work == self._autosave():
+            earlier = self._autosave().with_suffix(".earlier.npz")
+            with suppress(OSError):
+                os.replace(self._saved_work, earlier)
+                self._saved_work = earlier
 
     # What the user does ---------------------------------------------------------------------------------------------
 
@@ -148,9 +152,15 @@ class Engine:
         """Embed a frame ahead of its first prompt."""
         self._opened().embed(frame)
 
-    def set_prompts(self, prompts: Mapping[Key, Prompt | None], names: Mapping[int, str]) -> Outcome:
-        """Replace prompts; None removes one. A prompt that cannot be used is reported, the others count."""
+    def set_prompts(
+        self, prompts: Mapping[Key, Prompt | None], names: Mapping[int, str], also: Iterable[int] = ()
+    ) -> Outcome:
+        """Replace prompts; None removes one. A prompt that cannot be used is reported, the others count.
+
+        The outcome has their frames, and those in ``also``.
+        """
         session, errors = self._opened(), {}
+        self._keep_saved_work()
         for key, prompt in prompts.items():
             try:
                 session.set_prompt(*key, prompt)
@@ -158,7 +168,23 @@ class Engine:
                 errors[key] = error
         for object_id in {object_id for object_id, _ in prompts} & set(session.object_ids):
             self._name(session, object_id, names.get(object_id))
-        return self._outcome({frame for _, frame in prompts}, errors=errors)
+        return self._outcome({*also, *(frame for _, frame in prompts)}, errors=errors)
+
+    def set_painted(self, painted: Mapping[int, np.ndarray]) -> Outcome:
+        """Take what the user painted into label images (H, W), frame by frame, as mask prompts of what changed.
+
+        An object that was wiped off a frame entirely loses its prompt there.
+        """
+        session = self._opened()
+        prompts: dict[Key, Prompt | None] = {}
+        for frame, labels in painted.items():
+            before = session.labels(frame)
+            changed = labels != before
+            for object_id in np.union1d(labels[changed], before[changed]):
+                if object_id:
+                    mask = labels == object_id
+                    prompts[int(object_id), frame] = Prompt(mask=mask) if mask.any() else None
+        return self.set_prompts(prompts, {}, also=painted)
 
     @staticmethod
     def _name(session: CineSession, object_id: int, name: str | None) -> None:
@@ -213,10 +239,12 @@ class Engine:
         """
         from napari_uniultra.segment.session import CineSession
 
-        saved = self._autosave() if self._session is None else self._earlier()
+        if self._cine is None or self._saved_work is None:
+            raise PromptError("There is no saved work for this loop")
         self._session = CineSession.restore(
-            saved, self._cine, self._model, autosave=self._autosave(), on_notice=self._on_notice
+            self._saved_work, self._cine, self._model, autosave=self._autosave(), on_notice=self._on_notice
         )
+        self._saved_work = None
         return self.everything()
 
     def everything(self) -> Outcome:

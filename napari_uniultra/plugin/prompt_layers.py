@@ -108,6 +108,12 @@ class PromptLayers:
             return True
         return False
 
+    def disconnect(self) -> None:
+        """Leave the layers to the user."""
+        for layer in self.layers:
+            layer.events.data.disconnect(self._on_data)
+            layer.events.features.disconnect(self._on_features)
+
     def follow_image(self) -> None:
         """Take over the image's scale and position."""
         for layer in self.layers:
@@ -143,8 +149,7 @@ class PromptLayers:
     def _add(self, layer: Any) -> None:
         self._viewer.add_layer(layer)
         layer.events.data.connect(self._on_data)
-        if "features" in layer.events:  # pasted shapes come without a data event
-            layer.events.features.connect(self._on_features)
+        layer.events.features.connect(self._on_features)  # pasted shapes come without a data event
 
     def _set_defaults(self) -> None:
         # Whatever is selected would take on the new object and polarity: nothing may be.

@@ -26,13 +26,14 @@ class ResultLayer:
     image : napari.layers.Image
         The masks lie over it, with its scale, translation and units.
     on_paint : callable
-        Called with a dict of (object id, frame) to the mask (H, W) bool after the user painted or erased.
+        Called when the user paints or erases; `take_painted` gives the frames once it is done.
     """
 
-    def __init__(self, viewer: Any, image: Any, on_paint: Callable[[dict[tuple[int, int], np.ndarray]], None]) -> None:
+    def __init__(self, viewer: Any, image: Any, on_paint: Callable[[], None]) -> None:
         self._viewer, self._image, self._on_paint = viewer, image, on_paint
         self.layer: Labels | None = None
         self._written: set[int] = set()
+        self._painted: set[int] = set()
 
     def write(self, labels: Mapping[int, np.ndarray], everything: bool = False) -> None:
         """Show label images (H, W) of some frames; with ``everything`` all other frames become empty."""
@@ -44,19 +45,30 @@ class ResultLayer:
         for frame in self._written - set(labels) if everything else ():
             data[frame] = 0
         for frame, image in labels.items():
-            data[frame] = image
+            if frame not in self._painted:  # the user's own hand comes first, and is on its way to the session
+                data[frame] = image
         self._written |= set(labels)
         # In place, and redrawn only where it shows: a new array, or napari's edit history, for each frame of a long
         # loop would take its memory many times over.
         if everything or self._viewer.dims.ndisplay == 3 or shown_frame(self._viewer, self._image) in labels:
             self.layer.refresh(extent=False)
 
+    def take_painted(self) -> dict[int, np.ndarray]:
+        """The label images (H, W) of the frames that were painted since the last call."""
+        painted, self._painted = self._painted, set()
+        return {frame: np.array(self._frames()[frame]) for frame in sorted(painted)}
+
     def forget(self, layer: Any) -> bool:
         """Let go of the layer if it is the one that was deleted; returns whether it was."""
         if self.layer is None or layer != self.layer:
             return False
-        self.layer, self._written = None, set()
+        self.layer, self._written, self._painted = None, set(), set()
         return True
+
+    def disconnect(self) -> None:
+        """Leave the layer to the user."""
+        if self.layer is not None:
+            self.layer.events.paint.disconnect(self._on_paint_event)
 
     def follow_image(self) -> None:
         """Take over the image's scale and position."""
@@ -85,13 +97,12 @@ class ResultLayer:
         return data[None] if data.ndim == 2 else data
 
     def _on_paint_event(self, event: Any) -> None:
-        touched = set()
-        for indices, before, after in event.value:
-            frames = np.unique(indices[0]) if len(indices) == 3 else [0]
-            ids = {*np.unique(before).tolist(), *np.unique(after).tolist()} - {0}
-            touched |= {(int(object_id), int(frame)) for object_id in ids for frame in frames}
-        data = self._frames()
-        self._on_paint({(object_id, frame): data[frame] == object_id for object_id, frame in touched})
+        # What the event holds differs between releases of napari, and it comes before the data changes: only the
+        # frames are noted here.
+        shown = shown_frame(self._viewer, self._image)
+        reach = int(self.layer.brush_size) if self.layer.n_edit_dimensions > 2 else 0
+        self._painted |= set(range(max(0, shown - reach), min(len(self._frames()), shown + reach + 1)))
+        self._on_paint()
 
 
 def _colormap() -> CyclicLabelColormap:

@@ -8,10 +8,9 @@ from typing import Any
 
 from napari.layers import Image
 from napari.utils.notifications import show_error, show_warning
-from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt
+from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt, QTimer
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
-    QApplication,
     QButtonGroup,
     QCheckBox,
     QComboBox,
@@ -54,11 +53,12 @@ class SegmentPanel(QWidget):
         super().__init__()
         self._viewer = napari_viewer
         self._window: QObject | None = None
+        self._chosen: Any = None
         self.thread_ = InferenceThread()
         self.controller = SegmentController(napari_viewer, self.thread_)
+        self.shortcuts = Shortcuts(napari_viewer, self._actions())
         self._build()
         self._connect()
-        self.shortcuts = Shortcuts(napari_viewer, self._actions())
         self._list_models()
         self._list_images()
 
@@ -131,7 +131,7 @@ class SegmentPanel(QWidget):
             self._tool_group.addButton(button)
         self.outline_box = QCheckBox("Drawn outlines are exact")
         self.outline_box.setToolTip(
-            "On: an ellipse or polygon is the mask as drawn. Off: the box around it is what the model starts from."
+            "On: an ellipse or polygon is the mask as drawn. Off: the model starts from its box."
         )
         group = QGroupBox("Mark on this frame")
         layout = QVBoxLayout(group)
@@ -200,8 +200,11 @@ class SegmentPanel(QWidget):
         control.noticed.connect(_warn)
         control.failed.connect(_tell)
         control.model_loaded.connect(self._on_model_loaded)
-        # Should the panel go in a way that no close event tells of, the thread must still end.
-        self.destroyed.connect(self.thread_.stop)
+        self._still_open = QTimer(self)
+        self._still_open.setSingleShot(True)
+        self._still_open.timeout.connect(self._go_on)
+        # A dock that is closed destroys the panel, and tells so in no other way.
+        self.destroyed.connect(lambda: self._let_go())
 
     def _actions(self) -> dict[str, Any]:
         control = self.controller
@@ -228,20 +231,20 @@ class SegmentPanel(QWidget):
         self.image_box.clear()
         for layer in images:
             self.image_box.addItem(layer.name, layer)
-            layer.events.name.disconnect(self._on_renamed)
-            layer.events.name.connect(self._on_renamed)
-        current = self.controller.image
-        index = next((i for i, layer in enumerate(images) if layer == current), 0 if images else -1)
+            layer.events.name.connect(self._on_renamed)  # connecting twice counts once
+        index = next((i for i, layer in enumerate(images) if layer == self._chosen), 0 if images else -1)
         self.image_box.setCurrentIndex(index)
         del blocker
-        self._on_image_chosen(index)
+        if not images or images[index] != self._chosen:
+            self._on_image_chosen(index)
 
     def _on_renamed(self, event: Any) -> None:
         for row in range(self.image_box.count()):
             self.image_box.setItemText(row, self.image_box.itemData(row).name)
 
     def _on_image_chosen(self, index: int) -> None:
-        self.controller.set_image(self.image_box.itemData(index) if index >= 0 else None)
+        self._chosen = self.image_box.itemData(index) if index >= 0 else None
+        self.controller.set_image(self._chosen)
         self._refresh()
 
     def _on_frame(self, event: Any = None) -> None:
@@ -303,7 +306,7 @@ class SegmentPanel(QWidget):
         self.redo_button.setEnabled(control.snapshot.can_redo)
         self.restore_button.setVisible(control.restorable)
         self._on_frame()
-        self.shortcuts.bind_layers(control.layers) if hasattr(self, "shortcuts") else None
+        self.shortcuts.bind_layers(control.layers)
 
     @staticmethod
     def _check(button: QPushButton, on: bool) -> None:
@@ -339,12 +342,27 @@ class SegmentPanel(QWidget):
         return False
 
     def shut_down(self) -> None:
-        """Cancel, wait for the present frame, let go of the model. The session is saved as it is at every change."""
-        self.setCursor(Qt.CursorShape.WaitCursor)
-        QApplication.processEvents()
+        """Cancel, wait for the present frame, let go of the model. The session is saved, as it is at every change."""
         if not self.controller.close():
             _log.warning("The inference thread did not end in time; it ends after its present step")
-        self.unsetCursor()
+        self._still_open.start()
+
+    def _go_on(self) -> None:
+        """The user was asked whether to close the window, and kept it."""
+        if self.isVisible():
+            self.controller.set_image(self._chosen)
+
+    def _let_go(self) -> None:
+        """Undo every connection to the viewer, which outlives the panel. The Qt side of the panel is gone by now."""
+        self.thread_.stop()
+        self.shortcuts.release()
+        self.controller.disconnect_viewer()
+        layers = self._viewer.layers.events
+        for emitter in (layers.inserted, layers.removed, layers.reordered):
+            emitter.disconnect(self._list_images)
+        self._viewer.dims.events.current_step.disconnect(self._on_frame)
+        for layer in self._viewer.layers:
+            layer.events.name.disconnect(self._on_renamed)
 
 
 def _button(words: str, tip: str, checkable: bool = False) -> QPushButton:

@@ -72,12 +72,20 @@ class InferenceThread(QObject):
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._working = False
+        self._on_their_way = 0  # results that were not handed over yet
         self._results.connect(self._hand_over)
 
     @property
     def running(self) -> bool:
         """Whether the thread lives."""
         return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is work, or a result that was not handed over yet."""
+        with self._wake:
+            return bool(self._jobs or self._streams or self._working or self._on_their_way)
 
     def submit(self, work: Callable[[], Any], done: Callback, failed: Callback, key: str | None = None) -> None:
         """Run ``work`` and give what it returns to ``done``, or the exception it raises to ``failed``.
@@ -115,6 +123,7 @@ class InferenceThread(QObject):
             thread = self._thread
         if thread is not None:
             thread.join(timeout_s)
+        self._on_their_way = 0
         return thread is None or not thread.is_alive()
 
     def _start(self) -> None:
@@ -135,10 +144,13 @@ class InferenceThread(QObject):
                 if job is None and stream is None:
                     self._thread = None  # under the lock: a job that comes now starts a new thread
                     return
+                self._working = True
             if job is not None:
                 self._do(job)
             else:
                 self._step(stream)
+            with self._wake:
+                self._working = False
 
     def _do(self, job: _Job) -> None:
         try:
@@ -169,6 +181,8 @@ class InferenceThread(QObject):
     def _deliver(self, callback: Callback, argument: Any) -> None:
         if self._stopping:
             return
+        with self._wake:
+            self._on_their_way += 1
         try:
             self._results.emit(callback, argument)
         except RuntimeError:  # the Qt side of this object is gone, as when the application quits
@@ -176,5 +190,10 @@ class InferenceThread(QObject):
 
     @Slot(object, object)
     def _hand_over(self, callback: Callback, argument: Any) -> None:
-        if not self._stopping:
+        if self._stopping:
+            return
+        try:
             callback(argument)
+        finally:
+            with self._wake:
+                self._on_their_way = max(0, self._on_their_way - 1)

@@ -1,0 +1,678 @@
+"""The real panel in a real napari window: what is drawn, what comes back, and what happens when things go away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from napari.layers import Labels
+from napari.utils.notifications import notification_manager
+from qtpy.QtCore import QTimer
+
+from napari_uniultra.core.types import Cine
+from napari_uniultra.model.build import build_network
+from napari_uniultra.model.checkpoint import save_checkpoint
+from napari_uniultra.model.config import architecture
+from napari_uniultra.model.zoo import load_model
+from napari_uniultra.plugin.layers import METADATA_KEY
+from napari_uniultra.segment.session import CineSession
+from napari_uniultra.widgets.segment_panel import SegmentPanel
+
+pytestmark = pytest.mark.gui
+
+FRAMES, HEIGHT, WIDTH = 8, 72, 96
+CORNERS = np.array([[18, 20], [18, 62], [60, 62], [60, 20]])  # (row, column)
+BOX = (20.5, 18.5, 62.5, 60.5)  # the same, x and y at pixel edges
+WAIT_MS = 60_000
+
+
+def loop(frames: int = FRAMES, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """Speckle with a dark disc that moves."""
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[:height, :width]
+    stack = rng.gamma(2.0, 25.0, (frames, height, width))
+    for t, frame in enumerate(stack):
+        frame[(y - height / 2 - t) ** 2 + (x - width / 2) ** 2 < height * width / 12] *= 0.2
+    return stack.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model of random weights that segments something, however odd."""
+    torch.manual_seed(3)
+    config = architecture("uniultra-mini", image_size=128)
+    network = build_network(config)
+    with torch.no_grad():
+        network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_checkpoint(path, network, config, {"description": "random weights"})
+    return path
+
+
+@pytest.fixture(scope="session")
+def reference_model(checkpoint: Path) -> Any:
+    return load_model(checkpoint, device="cpu")
+
+
+class Window(SimpleNamespace):
+    """A viewer with the panel docked, and what the user is told."""
+
+    viewer: Any
+    panel: SegmentPanel
+    told: list[str]
+
+    def open(self, data: np.ndarray, **keywords: Any) -> Any:
+        return self.viewer.add_image(data, **{"name": "loop", **keywords})
+
+    def draw_box(self, frame: int | None = 0, corners: np.ndarray = CORNERS) -> Any:
+        if self.panel.controller.tool != "box":
+            self.panel.box_button.click()
+        boxes = self.viewer.layers["UniUltra boxes"]
+        shape = corners if frame is None else np.insert(np.asarray(corners, float), 0, frame, axis=1)
+        boxes.add(shape, shape_type="rectangle")
+        return boxes
+
+    def click(self, tool: str, *positions: tuple[float, ...]) -> Any:
+        button = {"add": self.panel.add_button, "remove": self.panel.remove_button}[tool]
+        if self.panel.controller.tool != tool:
+            button.click()
+        points = self.viewer.layers["UniUltra points"]
+        for position in positions:
+            points.add(position)
+        return points
+
+    def masks(self) -> np.ndarray:
+        return np.asarray(self.viewer.layers["UniUltra masks"].data)
+
+
+@pytest.fixture
+def window(make_napari_viewer: Callable[..., Any], checkpoint: Path, qtbot: Any) -> Any:
+    viewer = make_napari_viewer()
+    _, panel = viewer.window.add_plugin_dock_widget("napari-uniultra", "Segment loop")
+    panel.add_model_file(str(checkpoint))
+    told: list[str] = []
+
+    def listen(notification: Any) -> None:
+        told.append(notification.message)
+
+    notification_manager.notification_ready.connect(listen)
+    yield Window(viewer=viewer, panel=panel, told=told, qtbot=qtbot)
+    notification_manager.notification_ready.disconnect(listen)
+    panel.thread_.stop()
+
+
+def until(window: Window, condition: Callable[[], bool]) -> None:
+    window.qtbot.waitUntil(condition, timeout=WAIT_MS)
+
+
+def settle(window: Window) -> None:
+    """Wait until everything that was asked for has been answered."""
+    control = window.panel.controller
+    window.qtbot.wait(80)
+    until(window, lambda: not control.busy)
+
+
+# Prompts --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_box_shows_its_mask_at_once(window: Window, reference_model: Any) -> None:
+    data = loop()
+    window.open(data, scale=(1, 0.2, 0.3), translate=(0, 5, -7))
+    window.draw_box(frame=2)
+    settle(window)
+    expected = CineSession(Cine(data), reference_model).add_box(1, 2, BOX).masks[1]
+    masks = window.masks()
+    assert expected.any()
+    assert np.array_equal(masks[2] == 1, expected)
+    assert not np.delete(masks, 2, axis=0).any()
+    layer = window.viewer.layers["UniUltra masks"]
+    image = window.viewer.layers["loop"]
+    assert isinstance(layer, Labels)
+    assert np.array_equal(layer.scale, image.scale)
+    assert np.array_equal(layer.translate, image.translate)
+    assert layer.units == image.units
+    assert window.told == []
+
+
+def test_clicks_add_and_remove(window: Window, reference_model: Any) -> None:
+    data = loop()
+    window.open(data)
+    window.click("add", (1, 30, 40), (1, 40, 50))
+    settle(window)
+    window.click("remove", (1, 5, 5))
+    settle(window)
+    reference = CineSession(Cine(data), reference_model)
+    reference.add_points(1, 1, [(40.5, 30.5), (50.5, 40.5)], [1, 1])
+    expected = reference.add_points(1, 1, [(5.5, 5.5)], [0]).masks[1]
+    assert np.array_equal(window.masks()[1] == 1, expected)
+    points = window.viewer.layers["UniUltra points"]
+    assert [str(symbol) for symbol in points.symbol] == ["cross", "cross", "x"]
+    assert points.features["label"].tolist() == [1, 1, 0]
+    # Taking the last click away takes its effect away.
+    points.selected_data = {2}
+    points.remove_selected()
+    settle(window)
+    reference = CineSession(Cine(data), reference_model)
+    expected = reference.add_points(1, 1, [(40.5, 30.5), (50.5, 40.5)], [1, 1]).masks[1]
+    assert np.array_equal(window.masks()[1] == 1, expected)
+
+
+def test_moving_replacing_and_deleting_a_box(window: Window, reference_model: Any) -> None:
+    data = loop()
+    window.open(data)
+    boxes = window.draw_box()
+    settle(window)
+    reference = CineSession(Cine(data), reference_model)
+    moved = np.insert(CORNERS + 4.0, 0, 0, axis=1)
+    boxes.data = [moved]
+    settle(window)
+    expected = reference.add_box(1, 0, np.array(BOX) + 4).masks[1]
+    assert np.array_equal(window.masks()[0] == 1, expected)
+    # A second box for the same object and frame takes the place of the first.
+    window.draw_box(corners=CORNERS - 3.0)
+    settle(window)
+    assert len(boxes.data) == 1
+    assert np.array_equal(window.masks()[0] == 1, reference.add_box(1, 0, np.array(BOX) - 3).masks[1])
+    boxes.data = []
+    settle(window)
+    assert not window.masks().any()
+    assert window.told == []
+
+
+def test_two_objects_with_names(window: Window, reference_model: Any) -> None:
+    data = loop()
+    window.open(data)
+    window.draw_box()
+    window.panel.object_list.add_button.click()
+    window.panel.object_list.list.currentItem().setText("lumen")
+    boxes = window.draw_box(corners=CORNERS // 2)
+    settle(window)
+    control = window.panel.controller
+    assert control.objects == {1: "Object 1", 2: "lumen"}
+    assert dict(control.snapshot.names) == {1: "Object 1", 2: "lumen"}
+    assert boxes.features["object"].tolist() == [1, 2]
+    reference = CineSession(Cine(data), reference_model)
+    reference.add_box(1, 0, BOX)
+    reference.add_box(2, 0, (10.5, 9.5, 31.5, 30.5))
+    assert np.array_equal(window.masks()[0], reference.labels(0))
+    # Removing the first leaves the second.
+    window.panel.object_list.list.setCurrentRow(0)
+    window.panel.object_list.remove_button.click()
+    settle(window)
+    assert control.objects == {2: "lumen"}
+    assert boxes.features["object"].tolist() == [2]
+    assert np.array_equal(window.masks()[0] == 2, reference.step(0).masks[2])
+    assert not (window.masks() == 1).any()
+
+
+def test_painting_in_the_masks_is_a_prompt(window: Window) -> None:
+    window.open(loop())
+    boxes = window.draw_box()
+    settle(window)
+    layer = window.viewer.layers["UniUltra masks"]
+    window.viewer.dims.set_point(0, 0)
+    layer.mode = "paint"
+    layer.selected_label, layer.brush_size = 1, 9
+    before = window.masks()[0] == 1
+    layer.paint((0, 5, 5), 1)
+    painted = np.array(layer.data[0]) == 1
+    assert painted.sum() > before.sum()
+    settle(window)
+    assert np.array_equal(window.masks()[0] == 1, painted)
+    assert np.array_equal(window.panel.controller.snapshot.prompts[1, 0].mask, painted)
+    assert len(boxes.data) == 0
+
+
+def test_an_outline_counts_as_drawn_when_asked_to(window: Window) -> None:
+    window.open(loop())
+    window.panel.outline_box.click()
+    window.panel.box_button.click()
+    boxes = window.viewer.layers["UniUltra boxes"]
+    boxes.add(np.array([[0, 10.2, 10.2], [0, 10.2, 40.2], [0, 50.2, 10.2]]), shape_type="polygon")
+    settle(window)
+    rows, columns = np.indices((HEIGHT, WIDTH))
+    inside = (rows > 10.2) & (columns > 10.2) & ((rows - 10.2) / 40 + (columns - 10.2) / 30 < 1)
+    assert np.array_equal(window.masks()[0] == 1, inside)
+
+
+# Tracking -------------------------------------------------------------------------------------------------------------
+
+
+def test_tracking_both_ways_with_progress(window: Window, reference_model: Any) -> None:
+    data = loop()
+    window.open(data)
+    window.draw_box(frame=3)
+    shown: list[str] = []
+    window.panel.controller.progressed.connect(lambda _: shown.append(window.panel.progress.text()))
+    window.panel.both_button.click()
+    assert not window.panel.forward_button.isEnabled()
+    settle(window)
+    reference = CineSession(Cine(data), reference_model)
+    reference.add_box(1, 3, BOX)
+    for _ in reference.propagate("both"):
+        pass
+    assert np.array_equal(window.masks(), reference.masks)
+    assert any("frames/s" in words and "left" in words for words in shown)
+    assert window.panel.forward_button.isEnabled()
+    assert not window.panel.cancel_button.isEnabled()
+
+
+def test_the_slider_moves_while_it_tracks(window: Window) -> None:
+    window.open(loop(frames=12))
+    window.draw_box()
+    settle(window)
+    ticks, steps = [], []
+    timer = QTimer()
+    timer.setInterval(5)
+
+    def drag() -> None:
+        frame = len(ticks) % 12
+        window.viewer.dims.set_point(0, frame)
+        ticks.append(int(window.viewer.dims.current_step[0]) == frame)
+
+    timer.timeout.connect(drag)
+    window.panel.controller.progressed.connect(lambda progress: steps.append(progress))
+    window.panel.forward_button.click()
+    timer.start()
+    until(window, lambda: not window.panel.controller.tracking)
+    timer.stop()
+    assert len(ticks) > 12  # more turns of the event loop than frames tracked: it was never waiting for one
+    assert all(ticks)
+    assert window.masks().any(axis=(1, 2)).all()
+
+
+def test_cancel_keeps_what_is_done_and_tracking_goes_on_from_there(window: Window, reference_model: Any) -> None:
+    data = loop(frames=30)
+    window.open(data)
+    window.draw_box()
+    settle(window)
+    window.panel.forward_button.click()
+    until(window, lambda: window.panel.progress.value() >= 3)
+    window.panel.cancel_button.click()
+    done_at_cancel = window.panel.progress.value()
+    until(window, lambda: not window.panel.controller.tracking)
+    filled = window.masks().any(axis=(1, 2))
+    count = int(filled.sum())
+    assert done_at_cancel <= count <= done_at_cancel + 2  # the frame it was at, and one on its way to the screen
+    assert count < 30
+    assert filled[:count].all()
+    window.panel.forward_button.click()
+    settle(window)
+    reference = CineSession(Cine(data), reference_model)
+    reference.add_box(1, 0, BOX)
+    for _ in reference.propagate("forward"):
+        pass
+    assert np.array_equal(window.masks(), reference.masks)
+
+
+def test_a_prompt_is_answered_in_the_middle_of_tracking(window: Window) -> None:
+    window.open(loop(frames=30))
+    window.draw_box()
+    settle(window)
+    window.panel.forward_button.click()
+    until(window, lambda: window.panel.progress.value() >= 2)
+    window.draw_box(frame=29, corners=CORNERS + 2)
+    until(window, lambda: (1, 29) in window.panel.controller.snapshot.prompts)
+    assert window.panel.controller.tracking
+    assert window.masks()[29].any()
+    window.panel.cancel_button.click()
+    settle(window)
+
+
+def test_tracking_without_a_prompt_says_so(window: Window) -> None:
+    window.open(loop())
+    window.panel.forward_button.click()
+    settle(window)
+    assert len(window.told) == 1
+    assert "nothing to track" in window.told[0]
+    assert window.panel.forward_button.isEnabled()
+
+
+# Review ---------------------------------------------------------------------------------------------------------------
+
+
+def test_undo_and_redo_move_masks_and_drawings(window: Window) -> None:
+    window.open(loop())
+    boxes = window.draw_box()
+    settle(window)
+    first = window.masks().copy()
+    window.click("add", (0, 10, 10))
+    settle(window)
+    second = window.masks().copy()
+    points = window.viewer.layers["UniUltra points"]
+    window.panel.undo_button.click()
+    settle(window)
+    assert np.array_equal(window.masks(), first)
+    assert (len(boxes.data), len(points.data)) == (1, 0)
+    window.panel.undo_button.click()
+    settle(window)
+    assert not window.masks().any()
+    assert len(boxes.data) == 0
+    assert not window.panel.undo_button.isEnabled()
+    for _ in range(2):
+        window.panel.redo_button.click()
+        settle(window)
+    assert np.array_equal(window.masks(), second)
+    assert np.allclose(boxes.data[0][:, 1:], CORNERS)
+    assert np.allclose(points.data, [[0, 10, 10]])
+    assert points.features["label"].tolist() == [1]
+
+
+def test_an_accepted_frame_is_not_overwritten(window: Window) -> None:
+    window.open(loop())
+    boxes = window.draw_box()
+    window.panel.forward_button.click()
+    settle(window)
+    window.viewer.dims.set_point(0, 5)
+    window.panel.accept_button.click()
+    settle(window)
+    assert window.panel.accept_button.isChecked()
+    accepted = window.masks()[5].copy()
+    assert accepted.any()
+    # A box on it is refused in words, and does not stay.
+    window.draw_box(frame=5, corners=CORNERS - 8)
+    settle(window)
+    assert "accepted" in window.told[0]
+    assert len(boxes.data) == 1
+    boxes.data = [np.insert(CORNERS - 8.0, 0, 0, axis=1)]
+    window.panel.forward_button.click()
+    settle(window)
+    assert np.array_equal(window.masks()[5], accepted)
+    window.viewer.dims.set_point(0, 4)
+    assert not window.panel.accept_button.isChecked()
+    window.viewer.dims.set_point(0, 5)
+    window.panel.accept_button.click()
+    settle(window)
+    assert not window.panel.accept_button.isChecked()
+
+
+def test_saved_work_comes_back(window: Window, isolated_home: Path) -> None:
+    data = loop()
+    window.open(data)
+    window.draw_box()
+    window.panel.object_list.list.currentItem().setText("lumen")
+    window.panel.forward_button.click()
+    settle(window)
+    before = window.masks().copy()
+    assert len(list((isolated_home / "autosave").glob("*.npz"))) == 1
+    window.viewer.layers.clear()
+    settle(window)
+    window.open(data)
+    settle(window)
+    assert window.panel.restore_button.isVisibleTo(window.panel)
+    window.panel.restore_button.click()
+    settle(window)
+    assert np.array_equal(window.masks(), before)
+    assert window.panel.controller.objects == {1: "lumen"}
+    assert np.allclose(window.viewer.layers["UniUltra boxes"].data[0][:, 1:], CORNERS)
+    assert not window.panel.restore_button.isVisibleTo(window.panel)
+    assert window.told == []
+
+
+def test_saved_work_that_was_not_restored_is_still_there_after_the_next_prompt(window: Window) -> None:
+    data = loop()
+    window.open(data)
+    window.draw_box()
+    settle(window)
+    before = window.masks().copy()
+    window.viewer.layers.clear()
+    settle(window)
+    window.open(data)
+    window.draw_box(frame=4)
+    settle(window)
+    assert window.masks()[4].any()
+    window.panel.restore_button.click()
+    settle(window)
+    assert np.array_equal(window.masks(), before)
+
+
+# Things that go away --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["loop", "UniUltra masks", "UniUltra boxes"])
+def test_deleting_a_layer_while_tracking(window: Window, name: str) -> None:
+    data = loop(frames=30)
+    window.open(data)
+    window.draw_box()
+    settle(window)
+    prompted = window.masks()[0].copy()
+    window.panel.forward_button.click()
+    until(window, lambda: window.panel.progress.value() >= 2)
+    window.viewer.layers.remove(name)
+    if name == "UniUltra boxes":  # drawings are not needed to track
+        assert window.panel.controller.tracking
+        until(window, lambda: window.panel.progress.value() >= 4)
+        window.panel.cancel_button.click()
+        settle(window)
+        assert np.array_equal(window.masks()[0], prompted)
+        window.panel.box_button.click()
+        assert np.allclose(window.viewer.layers[name].data[0][:, 1:], CORNERS)
+        return
+    until(window, lambda: not window.panel.controller.tracking)
+    settle(window)
+    assert len(window.told) == 1
+    assert "tracking stopped" in window.told[0]
+    if name == "loop":
+        assert not window.panel.forward_button.isEnabled()
+        assert np.array_equal(window.masks()[0], prompted)  # what was found stays to be looked at and saved
+        return
+    assert name not in window.viewer.layers
+    window.draw_box(frame=29)
+    settle(window)
+    filled = window.masks().any(axis=(1, 2))
+    assert np.array_equal(window.masks()[0], prompted)
+    assert filled[:3].all()
+    assert filled[29]
+
+
+def test_closing_the_window_while_tracking(window: Window, isolated_home: Path, reference_model: Any) -> None:
+    data = loop(frames=40)
+    window.open(data)
+    window.draw_box()
+    settle(window)
+    window.panel.forward_button.click()
+    until(window, lambda: window.panel.progress.value() >= 3)
+    thread = window.panel.thread_
+    window.viewer.close()
+    assert not thread.running
+    (saved,) = (isolated_home / "autosave").glob("*.npz")
+    session = CineSession.restore(saved, Cine(data), reference_model)
+    filled = session.masks.any(axis=(1, 2))
+    count = int(filled.sum())
+    assert 3 <= count < 40
+    assert filled[:count].all()
+
+
+def test_closing_the_panel_lets_go_of_the_viewer(window: Window) -> None:
+    window.open(loop())
+    window.draw_box()
+    settle(window)
+    thread = window.panel.thread_
+    window.viewer.window.remove_dock_widget("all")
+    window.panel.deleteLater()
+    until(window, lambda: not thread.running)
+    # The layers stay, and editing them concerns nobody any more.
+    window.viewer.layers["UniUltra boxes"].data = []
+    window.viewer.add_image(loop(), name="another")
+    window.viewer.dims.set_point(0, 2)
+    window.viewer.layers.clear()
+    assert window.told == []
+
+
+def test_a_model_that_cannot_be_loaded_leaves_everything_as_it_was(
+    window: Window, tmp_path: Path, checkpoint: Path
+) -> None:
+    window.open(loop())
+    window.draw_box()
+    settle(window)
+    before = window.masks().copy()
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"\x08\0\0\0\0\0\0\0notjson!")
+    window.panel.add_model_file(str(broken))
+    window.draw_box(frame=3)
+    settle(window)
+    assert window.told
+    assert all("broken.safetensors" in words for words in window.told)
+    assert np.array_equal(window.masks(), before)
+    # The box is still asked for once a model is there.
+    window.panel.add_model_file(str(checkpoint))
+    settle(window)
+    assert window.masks()[3].any()
+
+
+# Images of all kinds --------------------------------------------------------------------------------------------------
+
+
+def kinds() -> dict[str, np.ndarray]:
+    base = loop(frames=2)
+    with_nan = base.astype(np.float32) / 255
+    with_nan[:, :5, :5] = np.nan
+    return {
+        "uint16": base.astype(np.uint16) * 200,
+        "float with NaN": with_nan,
+        "constant": np.full((2, HEIGHT, WIDTH), 7, np.uint8),
+        "64 x 64": loop(2, 64, 64),
+        "odd": loop(2, 71, 93),
+        "very wide": loop(2, 64, 1500),
+        "large": loop(1, 1500, 1500),
+        "RGB": np.repeat(base[..., None], 3, axis=-1),
+        "one frame": base[:1],
+        "still": base[0],
+        "RGB still": np.repeat(base[0][..., None], 3, axis=-1),
+    }
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_images_of_all_kinds_give_the_masks_of_the_session(window: Window, reference_model: Any, kind: str) -> None:
+    data = kinds()[kind]
+    rgb = kind.startswith("RGB")
+    image = window.open(data, rgb=rgb)
+    is_still = image.ndim == 2
+    window.draw_box(frame=None if is_still else 0)
+    window.panel.both_button.click()
+    settle(window)
+    assert window.told == []
+    reference = CineSession(Cine(data), reference_model)
+    reference.add_box(1, 0, BOX)
+    for _ in reference.propagate("both"):
+        pass
+    masks = window.masks()
+    assert masks.shape == image.data.shape[: image.ndim]
+    assert np.array_equal(masks[None] if is_still else masks, reference.masks)
+
+
+def test_a_box_beside_the_image_is_refused_in_words(window: Window) -> None:
+    window.open(loop())
+    window.draw_box(corners=CORNERS + 500)
+    settle(window)
+    assert len(window.told) == 1
+    assert "covers no pixel" in window.told[0]
+    assert "UniUltra masks" not in window.viewer.layers
+    # It is told once, and the next box works.
+    window.draw_box(frame=1)
+    settle(window)
+    assert window.masks()[1].any()
+    assert len(window.told) == 1
+
+
+def test_a_volume_over_time_is_refused_once_and_another_layer_can_be_chosen(window: Window) -> None:
+    window.open(np.zeros((2, 3, 40, 50), np.uint8), name="volumes")
+    assert len(window.told) == 1
+    assert "4 dimensions" in window.told[0]
+    window.open(loop(), name="loop")
+    window.panel.image_box.setCurrentIndex(window.panel.image_box.findText("loop"))
+    assert window.panel.box_button.isEnabled()
+    assert len(window.told) == 1
+
+
+def test_two_loops_each_with_its_own_work(window: Window) -> None:
+    window.open(loop(), name="first")
+    window.draw_box()
+    settle(window)
+    first = window.viewer.layers["UniUltra masks"]
+    before = first.data.copy()
+    window.open(loop()[:, ::-1].copy(), name="second")
+    window.panel.image_box.setCurrentIndex(window.panel.image_box.findText("second"))
+    window.panel.box_button.click()
+    second_boxes = window.panel.controller.layers[0]
+    assert second_boxes.name != "UniUltra boxes"
+    second_boxes.add(np.insert(CORNERS, 0, 4, axis=1), shape_type="rectangle")
+    settle(window)
+    assert window.panel.controller.layers[-1].data[4].any()
+    assert np.array_equal(first.data, before)
+    # Back to the first: its work goes on.
+    window.panel.image_box.setCurrentIndex(window.panel.image_box.findText("first"))
+    settle(window)
+    assert window.panel.controller.layers[-1] == first
+    window.panel.forward_button.click()
+    settle(window)
+    assert first.data.any(axis=(1, 2)).all()
+    assert np.array_equal(first.data[0], before[0])
+
+
+def test_renamed_layers_and_a_changed_scale_are_followed(window: Window) -> None:
+    image = window.open(loop())
+    boxes = window.draw_box()
+    settle(window)
+    image.name, boxes.name = "probe A", "my boxes"
+    window.viewer.layers["UniUltra masks"].name = "my masks"
+    assert window.panel.image_box.currentText() == "probe A"
+    image.scale = (1, 0.5, 0.5)
+    assert np.array_equal(boxes.scale, image.scale)
+    boxes.add(np.insert(CORNERS, 0, 6, axis=1), shape_type="rectangle")
+    settle(window)
+    assert window.viewer.layers["my masks"].data[6].any()
+    assert np.array_equal(window.viewer.layers["my masks"].scale, image.scale)
+    assert window.told == []
+
+
+def test_the_masks_know_the_loops_spacing(window: Window) -> None:
+    window.open(loop(), metadata={METADATA_KEY: {"spacing_mm": (0.2, 0.3)}})
+    window.draw_box()
+    settle(window)
+    assert window.viewer.layers["UniUltra masks"].metadata[METADATA_KEY]["spacing_mm"] == (0.2, 0.3)
+
+
+# Keys -----------------------------------------------------------------------------------------------------------------
+
+
+def test_keys_work_whatever_layer_is_chosen(window: Window) -> None:
+    from napari_uniultra.widgets.keys import KEYS
+
+    image = window.open(loop())
+    window.draw_box()
+    settle(window)
+    control, viewer = window.panel.controller, window.viewer
+    handler = viewer.window._qt_viewer._key_map_handler  # how napari itself delivers keys
+    for layer in (image, *control.layers):
+        viewer.layers.selection.active = layer
+        control.put_tool_away()
+        handler.press_key(KEYS["add"])
+        assert control.tool == "add"
+    handler.press_key(KEYS["forward"])
+    assert control.tracking
+    settle(window)
+    handler.press_key("Control-Z")
+    settle(window)
+    assert window.masks().any(axis=(1, 2)).sum() == 1
+
+
+def test_no_key_takes_the_place_of_one_of_naparis() -> None:
+    from app_model.types import KeyBinding
+    from napari.utils.shortcuts import default_shortcuts
+
+    from napari_uniultra.widgets.keys import KEYS
+
+    taken = {
+        KeyBinding.from_int(int(key)) if not isinstance(key, KeyBinding) else key
+        for keys in default_shortcuts.values()
+        for key in keys
+    }
+    ours = {KeyBinding.from_str(key.replace("-", "+")) for key in KEYS.values()}
+    assert len(ours) == len(KEYS)
+    assert not ours & taken
