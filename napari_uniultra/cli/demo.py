@@ -14,7 +14,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "demo",
         help="segment the sample loop that comes with the package",
-        description="Tracks a structure through a real ultrasound loop on this computer. Nothing is downloaded.",
+        description="Tracks the left ventricle through a beating heart, on this computer. Nothing is downloaded.",
     )
     parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--model", default="uniultra-mini", help="a model's name or path (default: %(default)s)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,13 @@ def _download(arguments: argparse.Namespace) -> int:
 
     from napari_uniultra.model.zoo import download_model
 
-    with tqdm(unit="B", unit_scale=True, desc=arguments.name, dynamic_ncols=True) as bar:
+    with ExitStack() as stack:
+        bar: Any = None
 
         def show(have: int, total: int) -> None:
-            bar.total = total
+            nonlocal bar
+            if bar is None:  # what goes wrong before the first byte is one line, without a bar above it
+                bar = stack.enter_context(tqdm(total=total, unit="B", unit_scale=True, desc=arguments.name))
             bar.update(have - bar.n)
 
         info = download_model(arguments.name, progress=show)

@@ -1,0 +1,301 @@
+"""The `uniultra` command: its files, its messages and its exit codes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from napari_uniultra.cli import exit_code, main
+from napari_uniultra.cli.job import OUTPUTS, RUN
+from napari_uniultra.errors import (
+    CheckpointError,
+    PromptError,
+    ReadError,
+    ResourceError,
+    UniUltraError,
+    WriteError,
+)
+from napari_uniultra.io.readers import read_cine
+from napari_uniultra.model.build import build_network
+from napari_uniultra.model.checkpoint import save_checkpoint
+from napari_uniultra.model.config import architecture
+
+FRAMES, HEIGHT, WIDTH = 6, 40, 56
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny untrained model, enough to see that everything is connected."""
+    config = architecture("uniultra-mini", image_size=64)
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    torch.manual_seed(0)
+    save_checkpoint(path, build_network(config), config, {"licence": "Apache-2.0"})
+    return str(path)
+
+
+def write_loop(path: Path, frames: int = FRAMES) -> Path:
+    tifffile.imwrite(path, np.random.default_rng(0).integers(0, 255, (frames, HEIGHT, WIDTH), dtype=np.uint8))
+    return path
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Path:
+    return write_loop(tmp_path / "CANARY^PATIENT loop.tif")
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def segment(loop: Path, model: str, out: Path, *more: object) -> int:
+    return run("segment", loop, "--out", out, "--model", model, "--device", "cpu", *more)
+
+
+# --- segment
+
+
+def test_segment_writes_everything(loop: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results" / "new"
+    assert segment(loop, model, out, "--box", "10,8,30,25", "--box", "35,10,50,30", "--frame", 2) == 0
+    assert {path.name for path in out.iterdir()} == {*OUTPUTS, RUN}
+    masks = tifffile.imread(out / "masks.tif")
+    assert masks.shape == (FRAMES, HEIGHT, WIDTH)
+    with open(out / "measurements.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(int(row["frame"]), int(row["object_id"])) for row in rows] == [
+        (t, i) for t in range(FRAMES) for i in (1, 2)
+    ]
+    for row in rows:  # of overlapping objects the higher number is on top: object 2 is whole in the label image
+        if row["object_id"] == "2":
+            assert float(row["area_px"]) == np.count_nonzero(masks[int(row["frame"])] == 2)
+    assert len(read_cine(out / "overlay.mp4")) == FRAMES
+    prompts = json.loads((out / "prompts.json").read_text())
+    assert prompts["objects"][1]["frames"] == {"2": {"box": [35.0, 10.0, 50.0, 30.0]}}
+    record = json.loads((out / RUN).read_text())
+    assert record["complete"] is True
+    assert record["frames_with_results"] == FRAMES
+    printed = capsys.readouterr()
+    assert str(out / "masks.tif") in printed.out
+    assert f"{FRAMES}/{FRAMES}" in printed.err
+
+
+def test_nothing_of_the_file_name_is_in_the_results(loop: Path, model: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    segment(loop, model, out, "--box", "10,8,30,25")
+    for path in out.iterdir():
+        assert "CANARY" not in path.name
+        assert b"CANARY" not in path.read_bytes()
+
+
+def test_the_written_prompts_give_the_same_masks(loop: Path, model: str, tmp_path: Path) -> None:
+    segment(loop, model, tmp_path / "a", "--box", "10,8,30,25", "--frame", 3)
+    assert segment(loop, model, tmp_path / "b", "--prompts", tmp_path / "a" / "prompts.json") == 0
+    first, second = (tifffile.imread(tmp_path / name / "masks.tif") for name in "ab")
+    np.testing.assert_array_equal(first, second)
+    records = [json.loads((tmp_path / name / RUN).read_text()) for name in "ab"]
+    assert records[0]["fingerprint"] == records[1]["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "frames"),
+    [
+        (("--direction", "forward"), [3, 4, 5]),
+        (("--direction", "backward"), [0, 1, 2, 3]),
+        (("--start", 2, "--stop", 4), [2, 3, 4]),
+    ],
+)
+def test_a_part_of_the_loop(arguments: tuple, frames: list[int], loop: Path, model: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert segment(loop, model, out, "--box", "10,8,30,25", "--frame", 3, *arguments) == 0
+    with open(out / "measurements.csv", newline="", encoding="utf-8") as file:
+        assert [int(row["frame"]) for row in csv.DictReader(file)] == frames
+
+
+def test_other_files_in_the_folder_stay(loop: Path, model: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    for _ in range(2):
+        assert segment(loop, model, tmp_path, "--box", "10,8,30,25") == 0
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} >= {"notes.txt", *OUTPUTS, loop.name}
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends Ctrl-C as a signal")
+def test_ctrl_c_keeps_what_is_finished(model: str, tmp_path: Path) -> None:
+    loop, out = write_loop(tmp_path / "long.tif", frames=600), tmp_path / "out"
+    command = [sys.executable, "-c", "import sys; from napari_uniultra.cli import main; sys.exit(main())"]
+    command += ["segment", str(loop), "--out", str(out), "--model", model, "--device", "cpu", "--box", "10,8,30,25"]
+    environment = {**os.environ, "TQDM_MININTERVAL": "0", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment) as process:
+        seen = b""
+        while b" 3/600" not in seen:
+            piece = process.stderr.read1(4096)
+            assert piece, seen.decode()
+            seen += piece
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read().decode()
+    assert process.returncode == 130, rest
+    assert "writing what is finished" in rest
+    assert "Traceback" not in rest
+    record = json.loads((out / RUN).read_text())
+    assert record["complete"] is False
+    assert 3 <= record["frames_with_results"] < 600
+    with open(out / "measurements.csv", newline="", encoding="utf-8") as file:
+        done = [int(row["frame"]) for row in csv.DictReader(file)]
+    assert done == list(range(record["frames_with_results"]))
+    assert tifffile.imread(out / "masks.tif").shape == (600, HEIGHT, WIDTH)
+
+
+# --- errors
+
+
+def test_every_kind_of_error_has_its_code() -> None:
+    kinds = {ReadError: 3, CheckpointError: 4, PromptError: 5, ResourceError: 6, MemoryError: 6, WriteError: 7}
+    assert {kind: exit_code(kind("what")) for kind in kinds} == kinds
+    assert exit_code(UniUltraError("what")) == exit_code(ValueError("what")) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["segment", "{tmp}/none.dcm", "--box", "1,1,9,9", "--out", "{tmp}/o"], 3, "none.dcm"),
+        (["segment", "{loop}", "--box", "1,1,9,9", "--out", "{tmp}/o", "--model", "none"], 4, "no model or file"),
+        (["segment", "{loop}", "--box", "90,90,99,99", "--out", "{tmp}/o"], 5, "covers no pixel"),
+        (["segment", "{loop}", "--box", "5,5,5,9", "--out", "{tmp}/o"], 5, "covers no pixel"),
+        (["segment", "{loop}", "--box", "1,1,9,9", "--frame", "6", "--out", "{tmp}/o"], 5, "Frame 6 does not exist"),
+        (["segment", "{loop}", "--prompts", "{tmp}/none.json", "--out", "{tmp}/o"], 5, "none.json"),
+        (["segment", "{loop}", "--box", "1,1,9,9", "--out", "{loop}"], 7, "cannot be written"),
+        (["weights", "info", "uniultra-l"], 4, "published none"),
+        (["weights", "remove", "none"], 4, "was added"),
+        (["weights", "download", "none"], 4, "cannot be downloaded"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: list[str], code: int, words: str, loop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*(argument.format(tmp=tmp_path, loop=loop) for argument in arguments)) == code
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert words in printed.err
+    assert printed.err.startswith("uniultra: ")
+    assert printed.err.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_missing_device(loop: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert segment(loop, model, tmp_path / "o", "--box", "1,1,9,9", "--device", "cuda") == 6
+    assert "no device 'cuda'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["segment"],
+        ["segment", "a.dcm", "--out", "o"],
+        ["segment", "a.dcm", "--out", "o", "--box", "1,2,3"],
+        ["segment", "a.dcm", "--out", "o", "--box", "a,b,c,d"],
+        ["segment", "a.dcm", "--out", "o", "--box", "1,1,9,9", "--prompts", "p.json"],
+        ["weights"],
+    ],
+    ids=" ".join,
+)
+def test_a_command_that_is_not_understood(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+
+
+def test_help_documents_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {code} " in text for code in (0, 1, 2, 3, 4, 5, 6, 7, 130))
+
+
+# --- weights
+
+
+def test_weights(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("weights", "add", model, "--name", "mine") == 0
+    assert run("weights", "list") == 0
+    text = capsys.readouterr().out
+    assert "mine" in text
+    assert "sam2.1-large" in text
+    assert run("weights", "list", "--json") == 0
+    listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert listed["mine"]["origin"] == "added"
+    assert run("weights", "info", "mine") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["config"]["image_size"] == 64
+    assert facts["card"] == {"licence": "Apache-2.0"}
+    assert facts["sha256"] == listed["mine"]["sha256"]
+    assert run("weights", "remove", "mine") == 0
+    assert run("weights", "info", "mine") == 4
+
+
+# --- doctor
+
+
+def test_doctor(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run("weights", "add", model, "--name", "mine")
+    capsys.readouterr()
+    code = run("doctor", "--json")
+    findings = {finding["what"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert {
+        "napari-uniultra",
+        "Python",
+        "torch",
+        "sam2",
+        "napari",
+        "Device cpu",
+        "Memory",
+        "Disk",
+        "Video",
+        "Qt",
+    } <= set(findings)
+    assert findings["torch"]["detail"] == torch.__version__
+    assert findings["Model mine"]["state"] == "ok"
+    assert code == any(finding["state"] == "problem" for finding in findings.values())
+
+
+def test_doctor_finds_a_damaged_model(model: str, isolated_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("weights", "add", model, "--name", "mine")
+    path = isolated_home / "models" / "mine" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    capsys.readouterr()
+    assert run("doctor") == 1
+    line = next(line for line in capsys.readouterr().out.splitlines() if "Model mine" in line)
+    assert line.startswith("PROBLEM")
+    assert "SHA-256" in line
+
+
+# --- demo
+
+
+def test_demo_computes_once(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "demo"
+    arguments = ("demo", "--out", out, "--model", model, "--device", "cpu")
+    assert run(*arguments) == 0
+    assert {path.name for path in out.iterdir()} >= {*OUTPUTS, RUN}
+    written = (out / "masks.tif").stat().st_mtime_ns
+    capsys.readouterr()
+    assert run(*arguments) == 0
+    assert "there already" in capsys.readouterr().out
+    assert (out / "masks.tif").stat().st_mtime_ns == written
+    (out / "overlay.mp4").unlink()
+    assert run(*arguments) == 0
+    assert (out / "overlay.mp4").exists()
+    assert (out / "masks.tif").stat().st_mtime_ns > written
