@@ -22,9 +22,8 @@ from napari_uniultra.training.data.samples import Batch
 from napari_uniultra.training.losses import mask_iou, segmentation_loss
 
 _OUTWARDS = 0.7  # the share of boxes that are drawn outside the structure on all sides
-_MULTIMASK = (
-    0.3  # the share of other prompts that train the three masks too: sam2 falls back on them if one is unstable
-)
+# The share of other prompts that train the three masks too: sam2 falls back on them where the single one is unstable.
+_MULTIMASK = 0.3
 _CORRECTED = 0.4  # the share of still steps that go on with a correction click
 _CLIP_CORRECTED = 0.15  # the share of later frames in clips that are corrected
 _POINTER_RANGE = 16  # sam2 scales the pointers' temporal code by min(frames, 16) - 1: train on what long loops use

@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_LOGIT_LIMIT = (
-    30.0  # sam2 writes -1024 where it believes the object absent; an unbounded loss of it would drown the rest
-)
+# sam2 writes -1024 where it believes the object absent; an unbounded loss of it would drown the rest.
+_LOGIT_LIMIT = 30.0
 
 
 def soft_dice_loss(logits: Tensor, targets: Tensor, smooth: float = 1.0) -> Tensor:
@@ -38,7 +37,7 @@ def segmentation_loss(
     targets: Tensor,
     dice_weight: float = 1.0,
     bce_weight: float = 1.0,
-    iou_weight: float = 0.2,
+    iou_weight: float = 0.4,
     score_weight: float = 0.1,
 ) -> Tensor:
     """The loss of one prediction, a mean over the batch.
