@@ -186,8 +186,8 @@ def test_a_rough_mask_resembles_its_truth() -> None:
 def tiny(folder: Path, **changes) -> TrainConfig:
     return TrainConfig(
         output=str(folder), simulated_share=1.0, simulated_stills=3, simulated_clips=2, simulated_ahead=3,
-        image_size=64, batch=2, clip_share=0.5, clip_frames=(2, 2), steps=4, warmup=1, save_every=100, log_every=1, workers=0,
-        simulated_pool=str(folder.parent / "pool"), **changes,
+        simulated_pool=str(folder.parent / "pool"), image_size=64, batch=2, clip_share=0.5, clip_frames=(2, 2),
+        steps=4, warmup=1, save_every=100, log_every=1, workers=0, **changes,
     )  # fmt: skip
 
 
