@@ -34,6 +34,8 @@ class TrainConfig:
         another size holds as many frames as cost about the same.
     start_from : str, optional
         A training checkpoint whose averaged weights this stage begins with.
+    start_memory : bool
+        Give the memory attention a start that suits clips; for the first stage with clips after one on stills.
     data : str, optional
         A folder in the layout of ``training.data.real``; its ``train`` part only. None trains on simulated data alone.
     simulated_pool : str, optional
@@ -71,6 +73,7 @@ class TrainConfig:
     image_size: int = 256
     image_sizes: tuple[int, ...] = ()
     start_from: str | None = None
+    start_memory: bool = False
     data: str | None = None
     simulated_pool: str | None = None
     simulated_stills: int = 6000

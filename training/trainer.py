@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from torch.utils.data import DataLoader, Sampler
 from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.config import ModelConfig, architecture
+from napari_uniultra.model.preprocess import prepare_images
 from napari_uniultra.training.config import TrainConfig
 from napari_uniultra.training.data.samples import Batch, Samples
 from napari_uniultra.training.forward import Outcome, forward
+from napari_uniultra.training.memory_start import start_memory_attention
 
 CHECKPOINT = "last.pt"
 LOG = "log.jsonl"
@@ -55,6 +58,8 @@ class Trainer:
         _set_dropout(self.network, config.dropout)
         if config.start_from:
             self.network.load_state_dict(load_training_checkpoint(config.start_from)["average"])
+        if config.start_memory and not (self.folder / CHECKPOINT).exists():
+            start_memory_attention(self.network, _typical_images(config))
         self._sized = {size: self._tied(size) for size in config.image_sizes}
         self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         self.optimiser = torch.optim.AdamW(
@@ -206,6 +211,11 @@ class _From(Sampler[int]):
 
     def __len__(self) -> int:
         return len(self.range)
+
+
+def _typical_images(config: TrainConfig) -> Tensor:
+    batch = Samples(replace(config, clip_share=0.0, image_sizes=(), seed=config.seed + 1, batch=16))[0]
+    return prepare_images(batch.images[:, 0], config.image_size)
 
 
 def _one_thread(_worker: int) -> None:
