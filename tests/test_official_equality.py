@@ -156,6 +156,17 @@ def test_mask(both) -> None:
         assert_same(session, 1, step.frame, expected[1, step.frame])
 
 
+def test_a_click_that_refines_a_mask(both) -> None:
+    session, official = both
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    mask = (y - 40) ** 2 + (x - 40) ** 2 < 300
+    session.add_mask(1, 0, mask)
+    official.prompt(1, 0, mask=mask)
+    session.add_points(1, 0, [(60, 60)], [0])
+    assert_same(session, 1, 0, official.prompt(1, 0, points=[(60, 60)], labels=[0]))
+    assert_propagates_alike(session, official)
+
+
 def test_two_objects(both) -> None:
     session, official = both
     session.add_box(1, 0, (20, 18, 62, 64))

@@ -19,7 +19,7 @@ import tifffile
 from napari_uniultra.core.measure import Measurement
 from napari_uniultra.core.types import Cine, Prompt
 from napari_uniultra.errors import WriteError
-from napari_uniultra.io.atomic import atomic_path
+from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.io.writers import (
     ObjectPrompts,
     write_contact_sheet,

@@ -117,14 +117,21 @@ def test_mistakes_are_named(content: object, place: str, tmp_path: Path) -> None
     assert place in str(caught.value)
 
 
-def test_mask_of_wrong_size_empty_or_with_a_box(tmp_path: Path) -> None:
+def test_box_points_and_mask_on_one_frame_are_read_together(tmp_path: Path) -> None:
+    Image.fromarray(disc().astype(np.uint8)).save(tmp_path / "good.png")
+    drawn = {"mask": "good.png", "box": [0, 0, 9, 9], "points": [[3, 4, 1]]}
+    (entry,) = read_prompts(write(tmp_path, one(**drawn)), SHAPE)
+    (prompt,) = entry.frames.values()
+    assert (prompt.box, prompt.points, prompt.labels) == ((0, 0, 9, 9), ((3, 4),), (1,))
+    assert np.array_equal(prompt.mask, disc())
+
+
+def test_mask_of_wrong_size_or_empty(tmp_path: Path) -> None:
     Image.fromarray(disc()[:30].astype(np.uint8)).save(tmp_path / "small.png")
     Image.fromarray(np.zeros(SHAPE, np.uint8)).save(tmp_path / "empty.png")
-    Image.fromarray(disc().astype(np.uint8)).save(tmp_path / "good.png")
     for drawn, words in [
         ({"mask": "small.png"}, "60 x 30"),
         ({"mask": "empty.png"}, "empty"),
-        ({"mask": "good.png", "box": [0, 0, 9, 9]}, "cannot be combined"),
     ]:
         with pytest.raises(PromptError, match=words):
             read_prompts(write(tmp_path, one(**drawn)), SHAPE)

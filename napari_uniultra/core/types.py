@@ -120,7 +120,7 @@ def _checked_times(frame_times_s: Any, frames: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the user drew for one object on one frame: a box and points, or a mask.
+    """What the user drew for one object on one frame: a box, points, a mask, or several of them.
 
     Coordinates are pixels of the frame, x to the right, y down, measured at pixel edges: pixel (row r, column c)
     covers x from c to c + 1 and y from r to r + 1.
@@ -133,7 +133,7 @@ class Prompt:
     labels : tuple of int
         One per point: 1 belongs to the object, 0 does not.
     mask : ndarray, optional
-        (H, W) bool. A mask excludes box and points: it is the answer, not a hint.
+        (H, W) bool. Alone it is the answer and shows exactly as it is; a box and points refine it.
     rounds : tuple of int
         How many points there were after each round of interaction, for example (0, 1, 3) for a box, then a click, then
         two clicks. Each round refines the one before. Empty for everything at once.
@@ -155,17 +155,18 @@ class Prompt:
             raise PromptError(f"Point labels {self.labels} are not all 0 or 1", fix="Use 1 to add and 0 to remove")
         if self.rounds and (self.rounds[-1] != len(self.points) or list(self.rounds) != sorted(set(self.rounds))):
             raise PromptError(f"Rounds {self.rounds} do not add up to {len(self.points)} points")
-        if self.rounds and self.rounds[0] == 0 and self.box is None:
+        if self.rounds and self.rounds[0] == 0 and self.box is None and self.mask is None:
             raise PromptError("The first round of a prompt is empty", fix="Begin with a box or a point")
-        if self.mask is not None and (self.box is not None or self.points):
-            raise PromptError(
-                "A mask cannot be combined with a box or points on the same frame", fix="Give either of the two"
-            )
 
     @property
     def empty(self) -> bool:
         """True when nothing is asked."""
         return self.box is None and not self.points and self.mask is None
+
+    @property
+    def mask_only(self) -> bool:
+        """True when there is a mask and nothing refines it."""
+        return self.mask is not None and self.box is None and not self.points
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Prompt):

@@ -69,7 +69,7 @@ class Engine:
         """The result of a prompt for an object on a frame."""
         prediction = self._predict(state, key, prompt)
         tracked = state.tracked.get(key)
-        mask = None if prompt.mask is None else PackedMask.pack(prompt.mask)
+        mask = PackedMask.pack(prompt.mask) if prompt.mask_only else None
         result = self._result(prediction, reverse=tracked is not None and tracked.reverse, mask=mask)
         # Its memory is encoded when another frame first attends to it, not while the user waits.
         self.memories.put((*key, _GIVEN), FrameMemory(None, prediction.logits, result))
@@ -100,14 +100,17 @@ class Engine:
     def _predict(self, state: SessionState, key: Key, prompt: Prompt) -> Prediction:
         object_id, frame = key
         embedding = self.embed(frame)
-        if prompt.mask is not None:
-            return self.predictor.accept_mask(embedding, prompt.mask)
+        given = None if prompt.mask is None else self.predictor.accept_mask(embedding, prompt.mask)
+        if prompt.mask_only:
+            return given
         tracked = state.tracked.get(key)
         if tracked is None or not state.conditioning_frames(object_id) - {frame}:
             features, earlier = self.predictor.unconditioned(embedding), None
         else:
             features = self._attend(state, embedding, [object_id], [self._plan(state, key, tracked.reverse)])
             earlier = self._kept(key, tracked, given=False).logits
+        if given is not None:
+            earlier = given.logits
         return self.predictor.predict(embedding, features, prompt, self.cine.shape_hw, earlier)
 
     def _batches(

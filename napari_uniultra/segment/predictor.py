@@ -112,13 +112,15 @@ class Predictor:
         embedding, features
             The frame's embedding, and its features with or without memory.
         prompt : Prompt
-            A box, points, or both.
+            A box, points, or both; a mask counts through ``earlier_logits``.
         shape_hw : (int, int)
             The frame's size, which the prompt's coordinates refer to.
         earlier_logits : Tensor, optional
             (1, 1, 4s, 4s): what a correction starts from.
         """
         for points_so_far in prompt.rounds or (len(prompt.points),):
+            if not points_so_far and prompt.box is None:
+                continue  # the round in which a mask was given: its logits are the earlier ones
             coordinates, labels = self._point_inputs(prompt, points_so_far, shape_hw)
             dense = earlier_logits.clamp(-_CLAMP, _CLAMP) if earlier_logits is not None else None
             if dense is None and prompt.box is not None and self.model.config.box_prior:

@@ -118,7 +118,7 @@ class CineSession:
         """
         box = normalise_box(box, self.cine.shape_hw)
         before = self._editable_prompt(object_id, frame)
-        return self._set(object_id, frame, Prompt(box, before.points, before.labels))
+        return self._set(object_id, frame, Prompt(box, before.points, before.labels, before.mask))
 
     def add_points(self, object_id: int, frame: int, points: Iterable[Sequence[float]], labels: Iterable[int]) -> Step:
         """Click points (x, y), in pixels at pixel edges; label 1 belongs to the object, 0 does not.
@@ -130,7 +130,7 @@ class CineSession:
         return self._set(object_id, frame, _with_round(before, before.points + points, before.labels + labels))
 
     def add_mask(self, object_id: int, frame: int, mask: np.ndarray) -> Step:
-        """Give an object's mask, (H, W) bool; it replaces the prompts that were there."""
+        """Give an object's mask, (H, W) bool; it replaces the prompts that were there, and later clicks refine it."""
         return self.set_prompt(object_id, frame, Prompt(mask=mask))
 
     def set_prompt(self, object_id: int, frame: int, prompt: Prompt | None) -> Step:
@@ -146,18 +146,13 @@ class CineSession:
         before = self._editable_prompt(object_id, frame)
         if prompt is None or prompt.empty:
             return self._clear(object_id, frame)
-        if prompt.mask is not None:
-            return self._set(object_id, frame, Prompt(mask=checked_mask(prompt.mask, self.cine.shape_hw)))
+        mask = None if prompt.mask is None else checked_mask(prompt.mask, self.cine.shape_hw)
         box = None if prompt.box is None else normalise_box(prompt.box, self.cine.shape_hw)
         points = checked_points(prompt.points, self.cine.shape_hw)
-        continues = not before.empty and before.mask is None and box == before.box
-        continues = continues and (before.points, before.labels) == (
-            points[: len(before.points)],
-            prompt.labels[: len(before.points)],
-        )
-        if prompt.rounds or not continues:
-            return self._set(object_id, frame, Prompt(box, points, prompt.labels, rounds=prompt.rounds))
-        return self._set(object_id, frame, _with_round(before, points, prompt.labels))
+        asked = Prompt(box, points, prompt.labels, mask, prompt.rounds)
+        if not asked.rounds and _continues(asked, before):
+            asked = _with_round(before, points, asked.labels)
+        return self._set(object_id, frame, asked)
 
     def _editable_prompt(self, object_id: int, frame: int) -> Prompt:
         self._checked_id(object_id)
@@ -443,11 +438,16 @@ class _Change:
             self._session._save()
 
 
+def _continues(prompt: Prompt, before: Prompt) -> bool:
+    """Whether a prompt is what was there, with no more than further points at its end."""
+    count = len(before.points)
+    beginning = Prompt(prompt.box, prompt.points[:count], prompt.labels[:count], prompt.mask)
+    return not before.empty and beginning == Prompt(before.box, before.points, before.labels, before.mask)
+
+
 def _with_round(before: Prompt, points: tuple[tuple[float, float], ...], labels: tuple[int, ...]) -> Prompt:
     """``before`` with more points, as a round of their own after those that were there."""
-    rounds: tuple[int, ...] = ()
-    if not before.empty and before.mask is None:
-        if points == before.points:
-            return before
-        rounds = (*(before.rounds or (len(before.points),)), len(points))
-    return Prompt(before.box, points, labels, rounds=rounds)
+    if points == before.points:
+        return before
+    rounds = () if before.empty else (*(before.rounds or (len(before.points),)), len(points))
+    return Prompt(before.box, points, labels, before.mask, rounds)

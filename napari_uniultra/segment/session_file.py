@@ -100,9 +100,9 @@ class _Packer:
         return self._seen[id(result)]
 
     def prompt(self, prompt: Prompt) -> dict[str, Any]:
-        if prompt.mask is not None:
-            return {"mask": self.mask(PackedMask.pack(prompt.mask))}
-        return {"box": prompt.box, "points": prompt.points, "labels": prompt.labels, "rounds": prompt.rounds}
+        mask = None if prompt.mask is None else self.mask(PackedMask.pack(prompt.mask))
+        drawn = {"box": prompt.box, "points": prompt.points, "labels": prompt.labels, "rounds": prompt.rounds}
+        return {**drawn, "mask": mask}
 
     def arrays(self) -> dict[str, np.ndarray]:
         bits = np.concatenate(self._bits) if self._bits else np.zeros(0, np.uint8)
@@ -133,8 +133,7 @@ class _Unpacker:
         return self._seen[index]
 
     def prompt(self, data: Mapping[str, Any]) -> Prompt:
-        if "mask" in data:
-            return Prompt(mask=self.mask(data["mask"]).unpack())
         points = tuple(tuple(point) for point in data["points"])
         box = None if data["box"] is None else tuple(data["box"])
-        return Prompt(box, points, tuple(data["labels"]), rounds=tuple(data["rounds"]))
+        mask = None if data["mask"] is None else self.mask(data["mask"]).unpack()
+        return Prompt(box, points, tuple(data["labels"]), mask, tuple(data["rounds"]))
