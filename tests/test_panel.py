@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from napari.layers import Labels
+from napari.utils._proxies import ReadOnlyWrapper
+from napari.utils.interactions import mouse_move_callbacks, mouse_press_callbacks, mouse_release_callbacks
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QTimer
 
@@ -137,6 +139,59 @@ def test_a_box_shows_its_mask_at_once(window: Window, reference_model: Any) -> N
     assert np.array_equal(layer.translate, image.translate)
     assert layer.units == image.units
     assert window.told == []
+
+
+def drag(layer: Any, start: tuple[float, ...], end: tuple[float, ...]) -> None:
+    """Press, move and let go with the mouse over the canvas, positions in the world, as napari delivers it."""
+
+    def event(kind: str, position: tuple[float, ...]) -> ReadOnlyWrapper:
+        values = SimpleNamespace(
+            type=kind,
+            position=position,
+            pos=np.asarray(position[-2:]),
+            modifiers=[],
+            button=1,
+            is_dragging=kind == "mouse_move",
+            view_direction=None,
+            up_direction=None,
+            dims_displayed=[1, 2],
+            handled=False,
+        )
+        return ReadOnlyWrapper(values, exceptions=("handled",))
+
+    mouse_press_callbacks(layer, event("mouse_press", start))
+    for share in (0.3, 0.7, 1.0):
+        between = np.asarray(start) + share * (np.asarray(end) - start)
+        mouse_move_callbacks(layer, event("mouse_move", tuple(between)))
+    mouse_release_callbacks(layer, event("mouse_release", end))
+
+
+def test_a_box_dragged_with_the_mouse_from_any_corner(window: Window, reference_model: Any) -> None:
+    data = loop()
+    window.open(data, scale=(1, 0.5, 0.25), translate=(0, 3, -2))
+    window.viewer.dims.set_point(0, 4)
+    window.panel.box_button.click()
+    boxes = window.viewer.layers["UniUltra boxes"]
+    bottom_right, top_left = (4, 3 + 60 * 0.5, -2 + 62 * 0.25), (4, 3 + 18 * 0.5, -2 + 20 * 0.25)
+    drag(boxes, bottom_right, top_left)
+    settle(window)
+    assert np.allclose(window.panel.controller.snapshot.prompts[1, 4].box, BOX, atol=0.5)
+    expected = CineSession(Cine(data), reference_model).set_prompt(1, 4, window.panel.controller.snapshot.prompts[1, 4])
+    assert np.array_equal(window.masks()[4] == 1, expected.masks[1])
+    # Dragging the box itself moves the prompt.
+    boxes.mode = "select"
+    boxes.selected_data = {0}
+    centre = (4, 3 + 39 * 0.5, -2 + 41 * 0.25)
+    drag(boxes, centre, (4, centre[1] + 5 * 0.5, centre[2] + 3 * 0.25))
+    settle(window)
+    assert np.allclose(window.panel.controller.snapshot.prompts[1, 4].box, np.add(BOX, (3, 5, 3, 5)), atol=0.5)
+    # A click with the box tool asks for a drag, and leaves nothing behind.
+    window.panel.object_list.add_button.click()
+    boxes.mode = "add_rectangle"
+    drag(boxes, (4, 10, 5), (4, 10, 5))
+    settle(window)
+    assert "no size" in window.told[-1]
+    assert len(boxes.data) == 1
 
 
 def test_clicks_add_and_remove(window: Window, reference_model: Any) -> None:
