@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.measure import Measurement
 from napari_uniultra.core.types import Cine, Prompt
 from napari_uniultra.errors import WriteError
-from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.io.writers import (
     ObjectPrompts,
     write_contact_sheet,
@@ -38,7 +38,8 @@ def test_success_replaces_and_failure_does_not(tmp_path: Path) -> None:
         assert (temporary.parent, temporary.suffix) == (tmp_path, ".txt")
     assert target.read_text() == "old"
     with pytest.raises(ZeroDivisionError), atomic_path(target) as temporary:
-        temporary.write_text(str(1 / len(temporary.read_bytes())))
+        temporary.write_text("new")
+        temporary.write_text(str(1 / 0))
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -54,7 +55,7 @@ def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
     ("number", "words"),
     [
         (errno.ENOSPC, "Free some space"),
-        (errno.EROFS, "not read-only"),
+        (errno.EROFS, "choose another one"),
         (errno.EACCES, "may write to"),
         (errno.EIO, "Check"),
     ],
@@ -65,13 +66,15 @@ def test_refusals_say_what_to_do(number: int, words: str, tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_folder_and_folder_in_the_way(tmp_path: Path) -> None:
-    with pytest.raises(WriteError, match="Create the folder"), atomic_path(tmp_path / "none" / "a"):
-        pass
+def test_a_missing_folder_is_made_and_a_folder_in_the_way_stays(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "none" / "b") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "none" / "b").read_text() == "new"
     (tmp_path / "a").mkdir()
-    with pytest.raises(WriteError, match="a was not written"), atomic_path(tmp_path / "a"):
-        pass
-    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+    with pytest.raises(WriteError, match="a cannot be written"), atomic_path(tmp_path / "a") as temporary:
+        temporary.write_text("new")
+    assert list((tmp_path / "a").iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "none"]
 
 
 @pytest.fixture

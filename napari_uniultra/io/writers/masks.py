@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from napari_uniultra.errors import WriteError
 from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.errors import WriteError
 
 _IMAGEJ_BYTES = 1 << 32  # a classic TIFF, the only kind that ImageJ opens, addresses no more
 _UNEVEN = 1e-3  # relative; time steps that differ by more have no single frame interval

@@ -6,9 +6,9 @@ import csv
 import os
 from collections.abc import Iterable
 
+from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.measure import Measurement
 from napari_uniultra.errors import WriteError
-from napari_uniultra.core.atomic import atomic_path
 
 
 def write_measurements_csv(path: str | os.PathLike[str], rows: Iterable[Measurement]) -> None:

@@ -13,10 +13,10 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.palette import colour_of
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import WriteError
-from napari_uniultra.core.atomic import atomic_path
 
 _FILL = 0.25  # opacity inside the contour
 _FPS_WHEN_UNKNOWN = 20.0

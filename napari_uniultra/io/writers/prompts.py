@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.prompts import checked_mask, checked_points, normalise_box
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.errors import PromptError
-from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.io.writers.overlay import save_png
 
 _MAX_BYTES = 64 << 20
