@@ -33,7 +33,9 @@ class TrainConfig:
         The sizes to train at, drawn evenly; empty for ``image_size`` alone. Small ones are cheap: a step at
         another size holds as many frames as cost about the same.
     start_from : str, optional
-        A training checkpoint whose averaged weights this stage begins with.
+        A training checkpoint that this stage begins with.
+    start_with : {"average", "network"}
+        Its averaged weights, or those of its last step, which are further on where a stage was cut short.
     start_memory : bool
         Give the memory attention a start that suits clips; for the first stage with clips after one on stills.
     data : str, optional
@@ -56,6 +58,8 @@ class TrainConfig:
         Of AdamW with cosine decay; ``ema_decay`` of the averaged weights, which are the ones to use.
     dropout : float
         In the memory attention. A short run from scratch does better, and on a CPU much faster, without.
+    memory_rate : float
+        The learning rate of the memory's own weights, relative to the others'.
     prior_steps : float
         The share of the run during which the box prior fades from every box to ``prior_floor`` of them.
     prior_floor : float
@@ -73,6 +77,7 @@ class TrainConfig:
     image_size: int = 256
     image_sizes: tuple[int, ...] = ()
     start_from: str | None = None
+    start_with: str = "average"
     start_memory: bool = False
     data: str | None = None
     simulated_pool: str | None = None
@@ -91,6 +96,7 @@ class TrainConfig:
     clip_gradient: float = 1.0
     ema_decay: float = 0.998
     dropout: float = 0.0
+    memory_rate: float = 1.0
     prior_steps: float = 0.6
     prior_floor: float = 0.5
     seed: int = 1
@@ -102,6 +108,8 @@ class TrainConfig:
         for name in ("simulated_share", "clip_share", "prior_steps", "prior_floor"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}", "it is a share", "Choose 0 to 1")
+        if self.start_with not in ("average", "network"):
+            raise ConfigError(f"start_with is {self.start_with!r}", fix="Choose 'average' or 'network'")
         if self.data is None and self.simulated_share < 1:
             raise ConfigError("No training data is named", fix="Set data to a folder, or simulated_share to 1")
         if not 2 <= self.clip_frames[0] <= self.clip_frames[1]:

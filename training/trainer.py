@@ -27,6 +27,7 @@ from napari_uniultra.training.memory_start import start_memory_attention
 CHECKPOINT = "last.pt"
 LOG = "log.jsonl"
 STOP = "STOP"  # a file of this name in the output folder ends the run after the step in progress, with a checkpoint
+_MEMORY = ("memory_attention.", "memory_encoder.", "maskmem_tpos_enc", "obj_ptr", "mask_downsample", "no_obj_")
 _INITIAL_SCORE = 2.0  # logit: objects are there more often than not, and an absent one's mask gets no gradient
 
 
@@ -57,14 +58,12 @@ class Trainer:
         _expect_objects(self.network)
         _set_dropout(self.network, config.dropout)
         if config.start_from:
-            self.network.load_state_dict(load_training_checkpoint(config.start_from)["average"])
+            self.network.load_state_dict(load_training_checkpoint(config.start_from)[config.start_with])
         if config.start_memory and not (self.folder / CHECKPOINT).exists():
             start_memory_attention(self.network, _typical_images(config))
         self._sized = {size: self._tied(size) for size in config.image_sizes}
         self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-        self.optimiser = torch.optim.AdamW(
-            _parameter_groups(self.network, config.weight_decay), lr=config.learning_rate
-        )
+        self.optimiser = torch.optim.AdamW(_parameter_groups(self.network, config), lr=config.learning_rate)
         self.step = 0
         if (self.folder / CHECKPOINT).exists():
             self._resume()
@@ -136,7 +135,7 @@ class Trainer:
         seed = self.config.seed * 1_000_003 + self.step
         torch.manual_seed(seed)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.learning_rate()
+            group["lr"] = self.learning_rate() * group["relative_rate"]
         network = self._sized.get(batch.images.shape[-1], self.network)
         outcome = forward(network, batch, torch.Generator().manual_seed(seed), self.prior_share())
         self.optimiser.zero_grad(set_to_none=True)
@@ -234,12 +233,20 @@ def _set_dropout(network: nn.Module, share: float) -> None:
             module.dropout_p = share
 
 
-def _parameter_groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Matrices and kernels decay; biases, norms and single embeddings do not."""
-    trained = [p for p in network.parameters() if p.requires_grad]
+def _parameter_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    """Matrices and kernels decay; biases, norms and single embeddings do not. The memory has a rate of its own."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            is_matrix = parameter.ndim >= 2 and min(parameter.shape[:2]) > 1
+            groups.setdefault((is_matrix, name.startswith(_MEMORY)), []).append(parameter)
     return [
-        {"params": [p for p in trained if p.ndim >= 2 and min(p.shape[:2]) > 1], "weight_decay": decay},
-        {"params": [p for p in trained if not (p.ndim >= 2 and min(p.shape[:2]) > 1)], "weight_decay": 0.0},
+        {
+            "params": parameters,
+            "weight_decay": config.weight_decay if is_matrix else 0.0,
+            "relative_rate": config.memory_rate if is_memory else 1.0,
+        }
+        for (is_matrix, is_memory), parameters in groups.items()
     ]
 
 
