@@ -2,7 +2,7 @@
 # Makes .venv with everything in the order it must go in, pinned; starts in a moment where that is already done.
 #
 # From the environment, all optional:
-#   PYTHON       the Python to use            (default: python3.11, then any python3 from 3.10 on)
+#   PYTHON       the Python to use            (default: python3.11, then any python3 that is not older)
 #   TORCH        what to install as torch     (default: the pin in constraints.txt, from pip's usual place)
 #   TORCH_INDEX  the package index to take torch from, for a build other than the default one
 #   QT           pyqt6 or pyside6             (default: pyqt6)
@@ -35,14 +35,14 @@ key() {
 
 find_python() {
     local candidate
-    for candidate in ${PYTHON:-python3.11 python3 python3.12 python3.13 python3.10}; do
+    for candidate in ${PYTHON:-python3.11 python3 python3.12 python3.13}; do
         # A name on the path may be a shim that runs nothing: ask it.
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
             echo "$candidate"
             return
         fi
     done
-    fail "no Python 3.10 or later found${PYTHON:+ as '$PYTHON'}." \
+    fail "no Python 3.11 or later found${PYTHON:+ as '$PYTHON'}." \
         "Install Python 3.11 (Debian: apt-get install python3 python3-venv) or name one: make setup PYTHON=/path/to/python3"
 }
 
