@@ -222,8 +222,8 @@ def _rough_mask(masks: Tensor, generator: Generator) -> Prompts:
 
 
 _OTHER_PROMPTS = (
-    (0.35, lambda masks, generator: _box(masks, generator, False)),
-    (0.3, _clicks(1)),
+    (0.25, lambda masks, generator: _box(masks, generator, False)),
+    (0.4, _clicks(1)),
     (0.1, _clicks(3)),
     (0.15, _box_and_click),
     (0.1, _rough_mask),
@@ -239,9 +239,9 @@ def _draw(
 
 def _first_prompt(masks: Tensor, generator: Generator, prior: float) -> Prompts:
     chance = float(torch.rand((), generator=generator))
-    if chance < 0.65:
-        return _box(masks, generator, chance < 0.65 * prior)
-    return _clicks(1)(masks, generator) if chance < 0.85 else _box_and_click(masks, generator)
+    if chance < 0.6:
+        return _box(masks, generator, chance < 0.6 * prior)
+    return _clicks(1)(masks, generator) if chance < 0.88 else _box_and_click(masks, generator)
 
 
 def _corrected(prompts: Prompts, masks: Tensor, outputs: tuple[Tensor, ...], generator: Generator) -> Prompts:
