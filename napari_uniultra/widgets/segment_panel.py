@@ -154,6 +154,8 @@ class SegmentPanel(QWidget):
         row.addWidget(self.progress, 1)
         row.addWidget(self.cancel_button)
         layout.addLayout(row)
+        self.pace = QLabel()
+        layout.addWidget(self.pace)
         return group
 
     def _build_review(self) -> QWidget:
@@ -318,10 +320,12 @@ class SegmentPanel(QWidget):
         if progress is None:
             self.progress.reset()
             self.progress.setFormat("")
+            self.pace.clear()
             return
         self.progress.setRange(0, max(progress.total, 1))
         self.progress.setValue(progress.done)
-        self.progress.setFormat(_words(progress))
+        self.progress.setFormat(f"{progress.done} of {progress.total}")
+        self.pace.setText(_pace(progress))
 
     # The end --------------------------------------------------------------------------------------------------------
 
@@ -380,13 +384,12 @@ def _row(*widgets: QWidget) -> QHBoxLayout:
     return row
 
 
-def _words(progress: Progress) -> str:
-    words = f"{progress.done} of {progress.total}"
-    if progress.frames_per_s is None:
-        return words
-    left = progress.seconds_left
-    remaining = f"{left:.0f} s" if left < 90 else f"{left / 60:.0f} min"
-    return f"{words} · {progress.frames_per_s:.1f} frames/s · {remaining} left"
+def _pace(progress: Progress) -> str:
+    if not progress.frames_per_s:
+        return ""
+    rate, left = progress.frames_per_s, progress.seconds_left
+    speed = f"{rate:.1f} frames/s" if rate >= 1 else f"{1 / rate:.1f} s per frame"
+    return f"{speed}, " + (f"{left:.0f} s left" if left < 90 else f"{left / 60:.0f} min left")
 
 
 def _warn(words: str) -> None:
