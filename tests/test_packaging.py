@@ -97,7 +97,7 @@ for name in names:
     assert Path(module.__file__).resolve().is_relative_to(home), (name, module.__file__)
 
 for package, file in data:
-    assert files(package).joinpath(file).is_file(), (package, file)
+    assert files(package).joinpath(*file.split("/")).is_file(), (package, file)
 
 from npe2 import PluginManager
 manager = PluginManager.instance()
@@ -112,12 +112,11 @@ def check_code(source: Path, home: Path) -> str:
     """A script that imports every module, finds every data file and resolves everything in napari's manifest."""
     names, data = [], []
     for path in sorted(expected_files(source)):
-        folder, _, file = path.rpartition("/")
-        if file.endswith(".py"):
-            name = path.removesuffix("/__init__.py").removesuffix(".py").replace("/", ".")
-            names.append(name)
-        elif folder.startswith(("napari_uniultra/weights", "napari_uniultra/sample_data")):
-            data.append((folder.replace("/", "."), file))
+        folder, _, file = path.removeprefix("napari_uniultra/").partition("/")
+        if path.endswith(".py"):
+            names.append(path.removesuffix("/__init__.py").removesuffix(".py").replace("/", "."))
+        elif folder in {"weights", "sample_data"}:
+            data.append((f"napari_uniultra.{folder}", file))
     return CHECK.format(home=str(home), names=names, data=data)
 
 

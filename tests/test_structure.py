@@ -178,7 +178,7 @@ def test_every_import_is_declared() -> None:
     """An import that works here only because something else pulled the package in breaks at the user's."""
     declared = set()
     for requirement in CONFIG["project"]["dependencies"]:
-        declared.add(requirement.partition(">")[0].strip().lower().replace("_", "-"))
+        declared.add(requirement.partition(">")[0].lower().replace("_", "-"))
     owners = packages_distributions()
     wrong = []
     for module in MODULES:
