@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from napari_uniultra.model.preprocess import prepare_images
-from napari_uniultra.model.prior import PRIOR_LOGIT, box_prior
+from napari_uniultra.model.prior import PRIOR_LOGIT, box_prior, mask_prior
 from napari_uniultra.training.data.prompts import (
     box_points,
     correction_clicks,
@@ -26,6 +26,7 @@ _OUTWARDS = 0.7  # the share of boxes that are drawn outside the structure on al
 _MULTIMASK = 0.3
 _CORRECTED = 0.4  # the share of still steps that go on with a correction click
 _CLIP_CORRECTED = 0.15  # the share of later frames in clips that are corrected
+_CARRIED = 0.7  # the share of tracked frames that also get the mask prior
 _POINTER_RANGE = 16  # sam2 scales the pointers' temporal code by min(frames, 16) - 1: train on what long loops use
 _PREVIOUS_LIMIT = 32.0  # as sam2's predictors clamp logits that come back as a prompt
 
@@ -137,6 +138,7 @@ def _clips(network: nn.Module, batch: Batch, generator: Generator, prior: float)
     features, positions, sizes = _encode(network, batch)
     memory: dict[str, dict[int, dict[str, Tensor]]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
     losses = _Losses(batch.masks)
+    previous: Tensor | None = None
 
     for frame in range(frames):
         own = slice(frame * count, (frame + 1) * count)
@@ -166,14 +168,16 @@ def _clips(network: nn.Module, batch: Batch, generator: Generator, prior: float)
             outputs = track(prompts)
             losses.add("first " + prompts.name, frame, outputs)
         else:
-            prompts, outputs = None, track(None)
-            losses.add("tracked", frame, outputs)
+            carried = _carried(previous) if torch.rand((), generator=generator) < _CARRIED else None
+            prompts, outputs = None, track(carried)
+            losses.add(carried.name if carried else "tracked", frame, outputs)
             is_corrected = bool(torch.rand((), generator=generator) < _CLIP_CORRECTED)
             if is_corrected:
                 prompts = _corrected(Prompts("tracked", None, None), masks, outputs, generator)
                 outputs = track(prompts)
                 losses.add("tracked, corrected", frame, outputs)
         _, _, _, low, high, pointer, score = outputs
+        previous = low
         kept = {"pred_masks": low, "obj_ptr": pointer}
         network._encode_memory_in_output(current, sizes, prompts.inputs if prompts else None, True, high, score, kept)
         memory["cond_frame_outputs" if frame == 0 or is_corrected else "non_cond_frame_outputs"][frame] = kept
@@ -242,6 +246,13 @@ def _first_prompt(masks: Tensor, generator: Generator, prior: float) -> Prompts:
     if chance < 0.6:
         return _box(masks, generator, chance < 0.6 * prior)
     return _clicks(1)(masks, generator) if chance < 0.88 else _box_and_click(masks, generator)
+
+
+def _carried(previous: Tensor) -> Prompts:
+    """No point, and the mask of the frame before as the model at use gives it."""
+    count = previous.shape[0]
+    nothing = torch.zeros(count, 1, 2), -torch.ones(count, 1, dtype=torch.int32)
+    return Prompts("tracked, carried", *nothing, mask_prior(previous.detach()))
 
 
 def _corrected(prompts: Prompts, masks: Tensor, outputs: tuple[Tensor, ...], generator: Generator) -> Prompts:

@@ -180,7 +180,7 @@ class Trainer:
 
 def model_config(config: TrainConfig) -> ModelConfig:
     """The network that a stage trains."""
-    return architecture(config.architecture, image_size=config.image_size, box_prior=True)
+    return architecture(config.architecture, image_size=config.image_size, box_prior=True, mask_prior=True)
 
 
 def load_training_checkpoint(path: str | Path) -> dict[str, Any]:

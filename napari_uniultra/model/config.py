@@ -74,6 +74,8 @@ class ModelConfig:
     box_prior : bool
         Give a box also as the filled ellipse inscribed in it, through the mask prompt. For models trained that way;
         off for SAM2 weights.
+    mask_prior : bool
+        Give a tracked object's mask on the frame before through the mask prompt, beside the memory. As above.
     """
 
     architecture: str
@@ -87,6 +89,7 @@ class ModelConfig:
     version: Literal["2.0", "2.1"] = "2.1"
     adapter: AdapterConfig | None = None
     box_prior: bool = False
+    mask_prior: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size % 32 or not 64 <= self.image_size <= 4096:

@@ -1,7 +1,8 @@
-"""A box as a dense prompt: the ellipse inscribed in it, through SAM2's own mask prompt.
+"""Dense prompts that help models trained from scratch on few images, through SAM2's own mask prompt.
 
-A model trained from scratch on few images learns what a box means much sooner when it is also shown this way (see
-``ModelConfig.box_prior``). SAM2's weights were trained without it and must not be given it.
+What a box means is learnt much sooner when it also comes as the ellipse inscribed in it (``ModelConfig.box_prior``),
+and where an object went when its mask on the frame before comes along (``ModelConfig.mask_prior``). SAM2's weights were
+trained without them and must not be given them.
 """
 
 from __future__ import annotations
@@ -34,3 +35,8 @@ def box_prior(boxes: Tensor, image_size: int) -> Tensor:
     v = (centres[None] - (y0 + y1) / 2) / ((y1 - y0) / 2).clamp(min=1e-6)
     inside = u[:, None, :].square() + v[:, :, None].square() <= 1
     return torch.where(inside, PRIOR_LOGIT, -PRIOR_LOGIT)[:, None]
+
+
+def mask_prior(logits: Tensor) -> Tensor:
+    """Mask-prompt logits of an object's mask on the frame before, (B, 1, h, w) as they were predicted."""
+    return logits.clamp(-PRIOR_LOGIT, PRIOR_LOGIT)

@@ -84,7 +84,8 @@ class Engine:
         found = {}
         for batch, plans in self._batches(state, todo, frame, reverse):
             features = self._attend(state, embedding, batch, plans)
-            prediction = self.predictor.track(embedding, features)
+            before = self._before(state, batch, frame + (1 if reverse else -1))
+            prediction = self.predictor.track(embedding, features, before)
             memories = self.predictor.remember(embedding, prediction.logits, prediction.object_score, prompted=False)
             for index, object_id in enumerate(batch):
                 key, own = (object_id, frame), prediction[index]
@@ -120,11 +121,19 @@ class Engine:
         groups: dict[Any, list[tuple[int, MemoryPlan]]] = defaultdict(list)
         for object_id in ids:
             plan = self._plan(state, (object_id, frame), reverse)
-            groups[plan.layout].append((object_id, plan))
+            has_before = state.result((object_id, frame + (1 if reverse else -1))) is not None
+            groups[plan.layout, has_before].append((object_id, plan))
         for group in groups.values():
             for first in range(0, len(group), _MAX_BATCH):
                 batch = group[first : first + _MAX_BATCH]
                 yield [object_id for object_id, _ in batch], [plan for _, plan in batch]
+
+    def _before(self, state: SessionState, ids: Sequence[int], frame: int) -> Tensor | None:
+        """Logits of all the objects on the frame before, for models that are given them."""
+        keys = [(object_id, frame) for object_id in ids]
+        if not self.model.config.mask_prior or any(state.result(key) is None for key in keys):
+            return None
+        return torch.cat([self._kept(key, state.result(key), given=state.is_conditioning(key)).logits for key in keys])
 
     def _plan(self, state: SessionState, key: Key, reverse: bool) -> MemoryPlan:
         object_id, frame = key

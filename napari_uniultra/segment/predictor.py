@@ -18,7 +18,7 @@ from napari_uniultra.core.prompts import BOX_LABELS, model_xy
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.model.inference import FrameEmbedding, InferenceEncoder
 from napari_uniultra.model.preprocess import prepare_images, prepare_masks
-from napari_uniultra.model.prior import box_prior
+from napari_uniultra.model.prior import box_prior, mask_prior
 from napari_uniultra.segment.memory import MemoryPlan
 
 NO_OBJECT_LOGIT = -1024.0  # SAM2's mask logit everywhere when the object is not in the frame
@@ -140,12 +140,16 @@ class Predictor:
         return torch.from_numpy(coordinates)[None].to(device), torch.tensor([labels], dtype=torch.int32, device=device)
 
     @torch.inference_mode()
-    def track(self, embedding: FrameEmbedding, features: Tensor) -> Prediction:
-        """Masks on a frame without prompts, from features (B, 256, s, s) that remember B objects."""
+    def track(self, embedding: FrameEmbedding, features: Tensor, before: Tensor | None = None) -> Prediction:
+        """Masks on a frame without prompts, from features (B, 256, s, s) that remember B objects.
+
+        ``before`` has the objects' logits (B, 1, 4s, 4s) on the frame before, for models with a mask prior.
+        """
         batch = features.shape[0]
         coordinates = torch.zeros(batch, 1, 2, device=features.device)
         labels = -torch.ones(batch, 1, dtype=torch.int32, device=features.device)
-        return self._decode(embedding, features, coordinates, labels, None)
+        dense = None if before is None else mask_prior(before)
+        return self._decode(embedding, features, coordinates, labels, dense)
 
     @torch.inference_mode()
     def accept_mask(self, embedding: FrameEmbedding, mask: np.ndarray) -> Prediction:
