@@ -354,6 +354,17 @@ def test_autosave_holds_the_last_action(model, tmp_path) -> None:
         assert restored.prompts == session.prompts
 
 
+def test_a_full_disk_stops_no_work_and_is_said(model, tmp_path) -> None:
+    (tmp_path / "not a folder").write_text("")
+    words: list[str] = []
+    autosave = tmp_path / "not a folder" / "autosave.npz"
+    session = CineSession(Cine(discs(3)), model, autosave=autosave, on_notice=words.append)
+    session.add_box(1, 0, BOX)
+    assert len(list(session.propagate())) == 3
+    assert len(words) == 2
+    assert all("could not be kept" in text for text in words)
+
+
 def test_autosave_holds_no_name_of_the_file(model, tmp_path) -> None:
     path = tmp_path / "autosave.npz"
     session = CineSession(Cine(discs(), source="/data/DOE^JANE.dcm", details={"n": "DOE^JANE"}), model, autosave=path)

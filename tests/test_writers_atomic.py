@@ -38,8 +38,7 @@ def test_success_replaces_and_failure_does_not(tmp_path: Path) -> None:
         assert (temporary.parent, temporary.suffix) == (tmp_path, ".txt")
     assert target.read_text() == "old"
     with pytest.raises(ZeroDivisionError), atomic_path(target) as temporary:
-        temporary.write_text("new")
-        temporary.write_text(str(1 / 0))
+        temporary.write_text(f"half of it {1 / 0}")
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 

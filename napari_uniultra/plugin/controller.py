@@ -1,6 +1,6 @@
 """Between the viewer and the session: what is drawn becomes jobs for the inference thread, what comes back is shown.
 
-No widgets. Everything here runs in the GUI thread; the `Engine` is only touched inside the jobs.
+No widgets. Everything here runs in the GUI thread; the `SessionHost` is only touched inside the jobs.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from qtpy.QtGui import QGuiApplication
 
 from napari_uniultra.core.types import Direction, Prompt
 from napari_uniultra.errors import UniUltraError
-from napari_uniultra.plugin.engine import Engine, LoadedModel, Outcome, Snapshot
 from napari_uniultra.plugin.layers import Key, cine_from_layer
 from napari_uniultra.plugin.prompt_layers import PromptLayers, Tool, shown_frame
 from napari_uniultra.plugin.result_layer import ResultLayer
+from napari_uniultra.plugin.session_host import LoadedModel, Outcome, SessionHost, Snapshot
 
 _SETTLE_MS = 50  # edits within this time are sent as one
 _TRANSFORM_EVENTS = ("scale", "translate", "rotate", "shear", "affine")
@@ -85,13 +85,13 @@ class SegmentController(QObject):
     changed = Signal()  # objects, undo, locks, tracking, what can be restored
     model_loaded = Signal(object)  # LoadedModel
 
-    _notice_from_engine = Signal(str)
+    _notice_from_host = Signal(str)
 
     def __init__(self, viewer: Any, jobs: Jobs) -> None:
         super().__init__()
         self._viewer, self._jobs = viewer, jobs
-        self._notice_from_engine.connect(self.noticed)
-        self._engine = Engine(self._notice_from_engine.emit)
+        self._notice_from_host.connect(self.noticed)
+        self._host = SessionHost(self._notice_from_host.emit)
         self._model = ("", "auto")
         self._model_is_loaded = False
         self._workspaces: list[Workspace] = []
@@ -208,7 +208,7 @@ class SegmentController(QObject):
         work.prompts.outlines_as_masks = self._outlines_as_masks
         self._work = work
         self._connect_image(layer, connect=True)
-        self._submit(lambda: self._engine.open(cine), lambda found: self._opened(found, resume=is_known))
+        self._submit(lambda: self._host.open(cine), lambda found: self._opened(found, resume=is_known))
 
     def _opened(self, found: bool, resume: bool) -> None:
         if found and resume:
@@ -266,7 +266,7 @@ class SegmentController(QObject):
         frame = self.frame
         if not self._model_is_loaded:
             self.status_changed.emit(f"Loading {self._model[0]}")
-        self._submit(lambda: self._engine.prepare(frame), lambda _: None, with_model=True, key="prepare")
+        self._submit(lambda: self._host.prepare(frame), lambda _: None, with_model=True, key="prepare")
         self.changed.emit()
 
     def put_tool_away(self) -> None:
@@ -314,7 +314,7 @@ class SegmentController(QObject):
             return
         self._work.objects[object_id] = name
         if object_id in self._work.snapshot.names:
-            self._submit(lambda: self._engine.rename(object_id, name), self._show, with_model=True)
+            self._submit(lambda: self._host.rename(object_id, name), self._show, with_model=True)
         self.changed.emit()
 
     def remove_object(self, object_id: int) -> None:
@@ -332,7 +332,7 @@ class SegmentController(QObject):
         if work.current not in work.objects:
             self.choose_object(min(work.objects))
         if object_id in work.snapshot.names:
-            self._submit(lambda: self._engine.remove_object(object_id), self._show, with_model=True)
+            self._submit(lambda: self._host.remove_object(object_id), self._show, with_model=True)
         self.changed.emit()
 
     # Prompts --------------------------------------------------------------------------------------------------------
@@ -357,7 +357,7 @@ class SegmentController(QObject):
         self._send(changed)
         painted = work.result.take_painted()
         if painted:
-            self._submit(lambda: self._engine.set_painted(painted), self._show_painted, with_model=True)
+            self._submit(lambda: self._host.set_painted(painted), self._show_painted, with_model=True)
 
     def _send(self, prompts: dict[Key, Prompt | None]) -> None:
         with self._pending_lock:
@@ -367,7 +367,7 @@ class SegmentController(QObject):
         names = self.objects
         self.status_changed.emit("Segmenting" if self._model_is_loaded else f"Loading {self._model[0]}")
         self._submit(
-            lambda: self._engine.set_prompts(self._take_pending(), names),
+            lambda: self._host.set_prompts(self._take_pending(), names),
             self._show_prompts,
             with_model=True,
             key="prompts",
@@ -431,8 +431,8 @@ class SegmentController(QObject):
 
     def _track(self, direction: Direction, frame: int) -> Iterator[Any]:
         """In the inference thread."""
-        yield self._engine.use_model(*self._model)
-        yield from self._engine.track(direction, frame)
+        yield self._host.use_model(*self._model)
+        yield from self._host.track(direction, frame)
 
     def _tracked(self, work: Workspace, item: LoadedModel | Outcome) -> None:
         if isinstance(item, LoadedModel):
@@ -482,20 +482,20 @@ class SegmentController(QObject):
             return
         self._sync()
         frame = self.frame
-        self._submit(lambda: self._engine.toggle_lock(frame), self._show, with_model=True)
+        self._submit(lambda: self._host.toggle_lock(frame), self._show, with_model=True)
 
     def undo(self) -> None:
         """Take back the last change."""
-        self._go(self._engine.undo)
+        self._go(self._host.undo)
 
     def redo(self) -> None:
         """Make the change again that was last taken back."""
-        self._go(self._engine.redo)
+        self._go(self._host.redo)
 
     def restore(self) -> None:
         """Bring back the work that was saved for this loop."""
         self._restorable = False
-        self._go(self._engine.restore)
+        self._go(self._host.restore)
 
     def _go(self, job: Callable[[], Outcome]) -> None:
         if self._work is None:
@@ -525,7 +525,7 @@ class SegmentController(QObject):
         workspace, model = self._work, self._model
 
         def job() -> tuple[LoadedModel | None, Any]:
-            info = self._engine.use_model(*model) if with_model else None
+            info = self._host.use_model(*model) if with_model else None
             return info, work()
 
         def finished(result: tuple[LoadedModel | None, Any]) -> None:
@@ -556,7 +556,7 @@ class SegmentController(QObject):
             return  # the masks were deleted while tracking: they do not come back by themselves
         work.result.write(outcome.labels, outcome.everything)
         if is_new and work.result.layer is not None and not outcome.everything:
-            self._submit(self._engine.everything, self._show, key="everything")
+            self._submit(self._host.everything, self._show, key="everything")
         if not quiet:
             self.status_changed.emit("Ready")
             self.changed.emit()
@@ -575,7 +575,7 @@ class SegmentController(QObject):
         if gone == work.image:
             self._leave()
             self._workspaces.remove(work)
-            self._submit(lambda: self._engine.open(None), lambda _: None)
+            self._submit(lambda: self._host.open(None), lambda _: None)
             if was_tracking:
                 self.noticed.emit("The image was removed, so tracking stopped. The masks found so far stay.")
         elif work.result.forget(gone):
@@ -609,7 +609,7 @@ class SegmentController(QObject):
         self._timer.stop()
         stopped = self._jobs.stop()
         if stopped:
-            self._engine.release()
+            self._host.release()
         self._pending.clear()
         self._model_is_loaded = False
         if self._stream is not None:

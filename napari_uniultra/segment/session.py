@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from napari_uniultra.core.prompts import checked_mask, checked_points, normalise_box
 from napari_uniultra.core.types import Cine, Direction, Prompt, Step
-from napari_uniultra.errors import PromptError
+from napari_uniultra.errors import PromptError, WriteError
 from napari_uniultra.segment.engine import Engine
 from napari_uniultra.segment.fallback import run_with_fallback
 from napari_uniultra.segment.history import History
@@ -18,6 +19,8 @@ from napari_uniultra.segment.memory import MemoryLimits
 from napari_uniultra.segment.results import Result
 from napari_uniultra.segment.session_file import load_state, save_state
 from napari_uniultra.segment.state import Key, SessionState, paint
+
+_log = logging.getLogger(__name__)
 
 _MB = 1 << 20
 _MAX_OBJECT_ID = 65535  # label images are uint16
@@ -357,6 +360,7 @@ class CineSession:
         return run_with_fallback(self._engine, work, self._notify)
 
     def _notify(self, words: str) -> None:
+        _log.warning(words)
         if self._on_notice is not None:
             self._on_notice(words)
 
@@ -391,8 +395,13 @@ class CineSession:
         return _Change(self)
 
     def _save(self) -> None:
-        if self.autosave is not None:
+        """Autosave. A full disk must not stop the work: it is said, and tried again at the next change."""
+        if self.autosave is None:
+            return
+        try:
             self.save(self.autosave)
+        except WriteError as error:
+            self._notify(f"Your work could not be kept for the case of a crash. {error}")
 
     def save(self, path: str | Path) -> None:
         """Write prompts, results, names and locks to a file, atomically.

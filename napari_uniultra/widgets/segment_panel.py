@@ -30,7 +30,7 @@ from qtpy.QtWidgets import (
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.model.zoo import DEFAULT_MODEL, list_models
 from napari_uniultra.plugin.controller import Progress, SegmentController
-from napari_uniultra.plugin.engine import LoadedModel
+from napari_uniultra.plugin.session_host import LoadedModel
 from napari_uniultra.widgets.keys import Shortcuts
 from napari_uniultra.widgets.object_list import ObjectList
 from napari_uniultra.widgets.worker import InferenceThread

@@ -1,6 +1,6 @@
 """Model and session as the inference thread holds them, and the plain data it hands back. No Qt, no napari.
 
-An `Engine` belongs to one thread: all its methods run there. torch is imported when a model is first needed.
+A `SessionHost` belongs to one thread: all its methods run there. torch is imported when a model is first needed.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def autosave_folder() -> Path:
     return Path(home or platformdirs.user_cache_dir("napari-uniultra", appauthor=False)) / "autosave"
 
 
-class Engine:
+class SessionHost:
     """One loop, one model and the session of the two.
 
     Parameters
