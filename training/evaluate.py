@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.random import Generator
+from PIL import Image
 
 from napari_uniultra.core.types import Cine, Prompt
 from napari_uniultra.errors import UniUltraError
@@ -29,6 +30,7 @@ from napari_uniultra.training.data.real import Annotated, load_loop, load_still,
 from napari_uniultra.training.trainer import CHECKPOINT, load_training_checkpoint
 
 JITTER = 20 / 1024  # box sides move outwards by up to 20 px at 1024
+_VIDEO_STRIDE = 8  # frames: at 61 a second, every one of them differs little from the last
 PROMPTS = ("box", "box, tokens only", "1 click")
 
 
@@ -42,7 +44,9 @@ class Score:
     dice : float
     iou, predicted_iou : float
     ellipse : float
-        Dice of the ellipse inscribed in the box.
+        Dice of the ellipse inscribed in the box; NaN for a tracked frame.
+    thickness_error_mm : float
+        Of a layer that lies across the image; NaN for anything else.
     """
 
     group: str
@@ -52,6 +56,7 @@ class Score:
     iou: float
     predicted_iou: float
     ellipse: float
+    thickness_error_mm: float = float("nan")
 
 
 def open_model(path: str, image_size: int | None = None) -> Model:
@@ -99,6 +104,13 @@ def inscribed_ellipse(box: Sequence[float], shape_hw: tuple[int, int]) -> np.nda
     return u**2 + v**2 <= 1
 
 
+def thickness(mask: np.ndarray) -> float:
+    """Median height in pixels of a layer (H, W) bool over the middle half of the image; 0 without any."""
+    width = mask.shape[1]
+    heights = mask[:, width // 4 : width - width // 4].sum(axis=0)
+    return float(np.median(heights))
+
+
 def click_inside(mask: np.ndarray, rng: Generator) -> tuple[float, float]:
     """A position (x, y) in the inner half of a mask, as a person clicks."""
     from scipy import ndimage
@@ -133,31 +145,23 @@ def score_stills(
                 )
 
 
-def score_tracking(
-    model: Model, frames: np.ndarray, truths: dict[int, np.ndarray], group: str, case: str, seed: int = 0
-) -> Iterator[Score]:
-    """Track one structure from a box on the first frame that has a truth; the frames after it are scored.
-
-    Parameters
-    ----------
-    frames : (T, H, W) or (T, H, W, 3) uint8
-    truths : dict of int to (H, W) bool
-    """
-    first = min(truths)
-    box = jittered_box(truths[first], np.random.default_rng([seed, 0]))
-    session = CineSession(Cine(frames), model)
-    session.add_box(1, first, box)
+def score_tracking(model: Model, loop: Loop, seed: int = 0) -> Iterator[Score]:
+    """Track one structure from a box on the first frame that has a truth; the frames after it are scored."""
+    first = min(loop.truths)
+    session = CineSession(Cine(loop.frames), model)
+    session.add_box(1, first, jittered_box(loop.truths[first], np.random.default_rng([seed, 0])))
     for step in session.propagate("forward"):
-        if step.frame in truths and step.frame != first:
-            mask, truth = step.masks[1], truths[step.frame]
+        if step.frame in loop.truths and step.frame != first:
+            mask, truth = step.masks[1], loop.truths[step.frame]
             yield Score(
-                group,
-                f"{case}/{step.frame}",
+                loop.group,
+                f"{loop.case}/{step.frame}",
                 "tracked",
                 dice(mask, truth),
                 iou(mask, truth),
                 step.predicted_iou[1],
                 float("nan"),
+                abs(thickness(mask) - thickness(truth)) * loop.spacing_mm,
             )
 
 
@@ -170,35 +174,46 @@ def validation_stills(folder: str | Path) -> Iterator[tuple[str, Annotated]]:
             yield from (("carotid", frame) for frame in load_loop(folder, case))
 
 
-def validation_loops(
-    folder: str | Path, every: int = 1
-) -> Iterator[tuple[str, str, np.ndarray, dict[int, np.ndarray]]]:
-    """Group, name, frames and truths of each loop; of videos every ``every``-th frame, and those with a truth."""
-    from PIL import Image
+@dataclass(frozen=True)
+class Loop:
+    """A loop to track one structure through.
 
+    Attributes
+    ----------
+    group, case : str
+    frames : (T, H, W) uint8
+    truths : dict of int to (H, W) bool
+        By frame.
+    spacing_mm : float
+        Of the rows; NaN where it is not known.
+    """
+
+    group: str
+    case: str
+    frames: np.ndarray
+    truths: dict[int, np.ndarray]
+    spacing_mm: float
+
+
+def validation_loops(folder: str | Path, every: int = 1) -> Iterator[Loop]:
+    """The split's loops; of videos every ``every``-th frame, and those with a truth."""
     for case in read_split(folder, "val"):
         path = Path(folder) / case
         if (path / "frames").is_dir():
-            loop = load_loop(folder, case)
-            yield (
-                "carotid",
-                case,
-                np.stack([f.image for f in loop]),
-                {t: f.masks[0] for t, f in enumerate(loop) if len(f.masks)},
-            )
-        elif (path / "masks").is_dir() and case.startswith("cine/"):
-            truths = {
-                int(file.stem): structures(np.asarray(Image.open(file).convert("L")), False)[0]
-                for file in (path / "masks").glob("*.png")
-            }
-            video = _read_video(path / "video.mp4")
-            kept = [t for t in range(min(truths), max(truths) + 1) if t in truths or t % every == 0]
-            yield (
-                "muscle",
-                case,
-                np.stack([video[t] for t in kept]),
-                {kept.index(t): mask for t, mask in truths.items()},
-            )
+            frames = load_loop(folder, case)
+            truths = {t: frame.masks[0] for t, frame in enumerate(frames) if len(frame.masks)}
+            yield Loop("carotid", case, np.stack([frame.image for frame in frames]), truths, float("nan"))
+        elif case.startswith("cine/") and (path / "masks").is_dir():
+            yield _video_loop(path, case, every)
+
+
+def _video_loop(path: Path, case: str, every: int) -> Loop:
+    files = sorted((path / "masks").glob("*.png"))
+    truths = {int(file.stem): structures(np.asarray(Image.open(file).convert("L")), False)[0] for file in files}
+    video = _read_video(path / "video.mp4")
+    kept = [t for t in range(min(truths), max(truths) + 1) if t in truths or t % every == 0]
+    spacing = json.loads((path / "meta.json").read_text(encoding="utf-8"))["spacing_mm"][0]
+    return Loop("muscle", case, video[kept], {kept.index(t): mask for t, mask in truths.items()}, spacing)
 
 
 def _read_video(path: Path) -> np.ndarray:
@@ -221,6 +236,7 @@ def table(scores: Sequence[Score]) -> list[dict[str, object]]:
                 "dice": round(float(np.mean([s.dice for s in own])), 4),
                 "ellipse": round(float(np.mean([s.ellipse for s in own])), 4),
                 "iou_error": round(float(np.mean([abs(s.iou - s.predicted_iou) for s in own])), 4),
+                "thickness_error_mm": round(float(np.mean([s.thickness_error_mm for s in own])), 2),
             }
         )
     return rows
@@ -235,8 +251,8 @@ def main(arguments: list[str]) -> int:
         model = open_model(arguments[0], int(arguments[3]) if len(arguments) > 3 else None)
         scores = list(score_stills(model, validation_stills(arguments[1])))
         _show(scores)
-        for group, case, frames, truths in validation_loops(arguments[1], every=4):
-            tracked = list(score_tracking(model, frames, truths, group, case))
+        for loop in validation_loops(arguments[1], every=_VIDEO_STRIDE):
+            tracked = list(score_tracking(model, loop))
             _show(tracked)
             scores += tracked
     except UniUltraError as error:
