@@ -17,6 +17,7 @@ from napari_uniultra.training.data.real import Annotated, load_loop, load_still,
 from napari_uniultra.training.data.simulate import motion, warp
 
 _REAL_SIDE = 512  # real frames are kept at this size
+_GENTLE = 0.6  # the share of clips whose frames follow each other closely, as in a loop at its full frame rate
 _ABSENT = 0.08  # the share of clips in which one frame shows something else
 
 
@@ -103,7 +104,8 @@ class Samples(Dataset):
 
     def _simulated_clip(self, rng: Generator, step: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
         images, masks = self.pool.clip(int(rng.integers(self._reach(step, self.config.simulated_clips))))
-        stride = int(rng.integers(1, max((len(images) - 1) // (frames - 1), 1) + 1))
+        is_gentle = rng.random() < _GENTLE
+        stride = 1 if is_gentle else int(rng.integers(1, max((len(images) - 1) // (frames - 1), 1) + 1))
         images, masks = images[: stride * frames : stride][:frames], masks[: stride * frames : stride][:frames]
         mask = masks[:, rng.integers(masks.shape[1])]
         if rng.random() < 0.5 and mask[-1].sum() > 0.5 * mask[0].sum():
@@ -143,7 +145,7 @@ def _load_real(folder: str | None) -> tuple[list[list[Annotated]], list[list[Ann
 
 def _window(rng: Generator, loop: list[Annotated], frames: int) -> tuple[np.ndarray, np.ndarray]:
     """Frames of a loop in order, forward or backward, a few apart, that begin with the structure in sight."""
-    stride = int(rng.integers(1, 4))
+    stride = 1 if rng.random() < _GENTLE else int(rng.integers(1, 4))
     stride = max(1, min(stride, (len(loop) - 1) // max(frames - 1, 1)))
     first = int(rng.integers(0, max(len(loop) - stride * (frames - 1), 1)))
     chosen = [loop[min(first + stride * k, len(loop) - 1)] for k in range(frames)]
@@ -158,7 +160,7 @@ def _window(rng: Generator, loop: list[Annotated], frames: int) -> tuple[np.ndar
 def _moved(rng: Generator, case: Annotated, frames: int) -> tuple[np.ndarray, np.ndarray]:
     """A real still as a loop: tissue moved smoothly."""
     mask = case.masks[rng.integers(len(case.masks))]
-    fields = motion(rng, len(mask), frames)
+    fields = motion(rng, len(mask), frames) * (rng.uniform(0.05, 0.5) if rng.random() < _GENTLE else 1.0)
     images, masks = [case.image], [mask]
     for field in fields[1:]:
         moved = warp(np.stack([case.image, mask]), field)
