@@ -40,6 +40,7 @@ def image_layer(cine: Cine, name: str) -> LayerData:
         "rgb": len(cine.frames.shape) == 4,
         "multiscale": False,
         "contrast_limits": (0, 255),  # given, so that napari need not decode frames to find them
+        "axis_labels": ("row", "column") if is_still else ("frame", "row", "column"),
         "metadata": metadata_of(cine),
     }
     if cine.spacing_mm is not None:
