@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ _OUTWARDS = 0.7  # the share of boxes that are drawn outside the structure on al
 _MULTIMASK = 0.3
 _CORRECTED = 0.4  # the share of still steps that go on with a correction click
 _CLIP_CORRECTED = 0.15  # the share of later frames in clips that are corrected
+_MOVED = 0.08  # of the image's side: how far a structure moves between two frames at most
 _CARRIED = 0.7  # the share of tracked frames that also get the mask prior
 _POINTER_RANGE = 16  # sam2 scales the pointers' temporal code by min(frames, 16) - 1: train on what long loops use
 _PREVIOUS_LIMIT = 32.0  # as sam2's predictors clamp logits that come back as a prompt
@@ -219,10 +220,19 @@ def _box_and_click(masks: Tensor, generator: Generator) -> Prompts:
 
 
 def _rough_mask(masks: Tensor, generator: Generator) -> Prompts:
-    rough = degraded_masks(masks, generator)[:, None].float()
+    return Prompts("mask", None, None, _as_logits(degraded_masks(masks, generator)))
+
+
+def _moved_mask(masks: Tensor, generator: Generator) -> Prompts:
+    """As a tracked frame gets the mask of the frame before when tissue or probe moved fast, but without memory."""
+    carried = _carried(_as_logits(degraded_masks(masks, generator, _MOVED)))
+    return replace(carried, name="moved mask")
+
+
+def _as_logits(masks: Tensor) -> Tensor:
+    """Masks (B, S, S) bool as mask-prompt logits (B, 1, S/4, S/4)."""
     side = masks.shape[-1] // 4
-    logits = (F.interpolate(rough, (side, side), mode="area") * 2 - 1) * PRIOR_LOGIT
-    return Prompts("mask", None, None, logits)
+    return (F.interpolate(masks[:, None].float(), (side, side), mode="area") * 2 - 1) * PRIOR_LOGIT
 
 
 _OTHER_PROMPTS = (
@@ -231,6 +241,7 @@ _OTHER_PROMPTS = (
     (0.1, _clicks(3)),
     (0.15, _box_and_click),
     (0.1, _rough_mask),
+    (0.3, _moved_mask),
 )
 
 

@@ -87,8 +87,11 @@ def correction_clicks(masks: Tensor, predicted: Tensor, generator: Generator) ->
     return clicks_inside(region, generator, 1), is_positive.int()[:, None]
 
 
-def degraded_masks(masks: Tensor, generator: Generator) -> Tensor:
-    """Masks (B, S, S) bool as a rough painter or an earlier model leaves them: grown or shrunk, shifted, wavy."""
+def degraded_masks(masks: Tensor, generator: Generator, shift: float = 0.02) -> Tensor:
+    """Masks (B, S, S) bool as a rough painter or an earlier model leaves them: grown or shrunk, wavy, shifted.
+
+    The shift is up to ``shift`` of the image's side, either way.
+    """
     size = masks.shape[-1]
     count = len(masks)
     soft = F.avg_pool2d(masks[:, None].float(), 2 * (size // 32) + 1, stride=1, padding=size // 32)
@@ -96,7 +99,7 @@ def degraded_masks(masks: Tensor, generator: Generator) -> Tensor:
         torch.randn(count, 1, 9, 9, generator=generator), (size, size), mode="bicubic", align_corners=False
     )
     threshold = 0.5 + 0.25 * (2 * torch.rand(count, 1, 1, 1, generator=generator) - 1) + 0.12 * waves
-    shift = (torch.rand(count, 2, generator=generator) * 2 - 1) * size * 0.02
-    rough = (soft > threshold.clamp(0.05, 0.95))[:, 0]
-    moved = [torch.roll(mask, (int(dy), int(dx)), (0, 1)) for mask, (dy, dx) in zip(rough, shift.tolist(), strict=True)]
-    return torch.stack(moved)
+    moves = (torch.rand(count, 2, generator=generator) * 2 - 1) * 2 * shift
+    view = torch.cat([torch.eye(2).expand(count, 2, 2), moves[:, :, None]], dim=2)
+    grid = F.affine_grid(view, [count, 1, size, size], align_corners=False)
+    return F.grid_sample((soft > threshold.clamp(0.05, 0.95)).float(), grid, align_corners=False)[:, 0] >= 0.5
