@@ -16,6 +16,7 @@ from torch import Tensor
 
 from napari_uniultra.core.prompts import BOX_LABELS, model_xy
 from napari_uniultra.core.types import Prompt
+from napari_uniultra.model.attention import FastMemoryAttention
 from napari_uniultra.model.inference import FrameEmbedding, InferenceEncoder
 from napari_uniultra.model.preprocess import prepare_images, prepare_masks
 from napari_uniultra.model.prior import box_prior, mask_prior
@@ -70,6 +71,9 @@ class Predictor:
         self._grid = self._size // 16
         with torch.inference_mode():
             self._encoder = InferenceEncoder(network)
+            self._memory_attention = network.memory_attention
+            if model.device.type == "cpu":
+                self._memory_attention = FastMemoryAttention(network.memory_attention, self._grid)
             blank = torch.empty(1, 1, self._grid, self._grid, device=model.device)
             image_position = network.image_encoder.neck.position_encoding(blank)
             memory_position = network.memory_encoder.position_encoding(blank)
@@ -244,7 +248,7 @@ class Predictor:
             memory.append(tokens)
             position.append(code)
             pointer_tokens = tokens.shape[0]
-        attended = network.memory_attention(
+        attended = self._memory_attention(
             curr=_tokens(embedding.image).expand(-1, batch, -1),
             curr_pos=self._image_position.expand(-1, batch, -1),
             memory=torch.cat(memory),

@@ -1,0 +1,144 @@
+"""SAM2's memory attention at inference on a CPU: the same numbers with fewer operations.
+
+- A value is a linear map of a 64-wide memory token, and the rows of a softmax sum to one: so the tokens themselves are
+  averaged and the value and output projections applied to the averages, which takes a quarter of the products.
+- Rotary codes turn pairs of neighbouring features. Products of queries and keys do not change when both are reordered,
+  so the projections give all first members of the pairs and then all second ones, and no complex numbers are needed.
+- Keys are made transposed, as the product with the queries wants them, and scores exist for one block at a time, which
+  stays in the processor's cache; the softmax is joined over the blocks.
+- Objects are taken one by one: a batch would only push each other's keys out of the cache.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_QUERIES, _KEYS = 1024, 512  # of a block
+
+
+class FastMemoryAttention:
+    """Computes what ``network.memory_attention`` computes, for weights that do not change any more.
+
+    Parameters
+    ----------
+    attention : MemoryAttention
+        sam2's module, in evaluation mode.
+    grid : int
+        Side s of the feature map, image_size / 16.
+    """
+
+    def __init__(self, attention: nn.Module, grid: int) -> None:
+        self._norm = attention.norm
+        with torch.inference_mode():
+            self._layers = [_Layer(layer, grid) for layer in attention.layers]
+
+    def __call__(
+        self, curr: Tensor, curr_pos: Tensor, memory: Tensor, memory_pos: Tensor, num_obj_ptr_tokens: int
+    ) -> Tensor:
+        """Attend from a frame's features to what is remembered.
+
+        Parameters
+        ----------
+        curr, curr_pos : Tensor
+            (s * s, B, 256) features and their position code.
+        memory, memory_pos : Tensor
+            (M, B, 64) memory tokens, those of whole frames first, and their codes.
+        num_obj_ptr_tokens : int
+            How many tokens at the end of the memory are object pointers, which have no place in the frame.
+
+        Returns
+        -------
+        Tensor
+            (s * s, B, 256)
+        """
+        x = (curr + 0.1 * curr_pos).transpose(0, 1).contiguous()
+        tokens = memory.transpose(0, 1).contiguous()
+        coded = tokens + memory_pos.transpose(0, 1)
+        for layer in self._layers:
+            x = layer(x, tokens, coded, num_obj_ptr_tokens)
+        return self._norm(x).transpose(0, 1)
+
+
+class _Layer:
+    def __init__(self, layer: nn.Module, grid: int) -> None:
+        self._layer = layer
+        own, cross = layer.self_attn, layer.cross_attn_image
+        self._cos, self._sin = _rotation(own, grid)
+        self._own_q, self._own_k = _reordered(own.q_proj), _reordered(own.k_proj)
+        weight, bias = _reordered(cross.q_proj)
+        scale = weight.shape[0] ** -0.5
+        self._cross_q = (weight * scale, bias * scale)
+        self._cross_k = _reordered(cross.k_proj)
+        value, out = cross.v_proj, cross.out_proj
+        self._value_out = (out.weight @ value.weight, out.weight @ value.bias + out.bias)
+
+    def __call__(self, x: Tensor, tokens: Tensor, coded: Tensor, pointers: int) -> Tensor:
+        layer, own = self._layer, self._layer.self_attn
+        normed = layer.norm1(x)
+        q, k = (self._rotated(F.linear(normed, *projection)) for projection in (self._own_q, self._own_k))
+        attended = F.scaled_dot_product_attention(q[:, None], k[:, None], own.v_proj(normed)[:, None])
+        x = x + own.out_proj(attended[:, 0])
+        q = self._rotated(F.linear(layer.norm2(x), *self._cross_q))
+        averages = [
+            weighted_average(own_q, self._keys(own_coded, pointers), own_tokens)
+            for own_q, own_coded, own_tokens in zip(q, coded, tokens, strict=True)
+        ]
+        x = x + F.linear(torch.stack(averages), *self._value_out)
+        return x + layer.linear2(F.relu(layer.linear1(layer.norm3(x))))
+
+    def _keys(self, coded: Tensor, pointers: int) -> Tensor:
+        """Rotated keys (D, M) of coded memory tokens (M, 64)."""
+        weight, bias = self._cross_k
+        keys = torch.addmm(bias[:, None], weight, coded.t())
+        spatial = keys[:, : keys.shape[1] - pointers].unflatten(1, (-1, self._cos.shape[0]))
+        _rotate_in_place(*spatial.chunk(2), self._cos.t()[:, None], self._sin.t()[:, None])
+        return keys
+
+    def _rotated(self, x: Tensor) -> Tensor:
+        """Turn the features of x (B, s * s, D), in place."""
+        _rotate_in_place(*x.chunk(2, dim=-1), self._cos, self._sin)
+        return x
+
+
+def _rotate_in_place(first: Tensor, second: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Turn the pairs (first, second) by their angles."""
+    turned = first * cos - second * sin
+    second.mul_(cos).addcmul_(first, sin)
+    first.copy_(turned)
+
+
+def weighted_average(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """softmax(Q K) V for queries (N, D), keys (D, M) and values (M, E), block by block."""
+    # A column of ones sums the weights up on the way.
+    values = torch.cat([values, values.new_ones(len(values), 1)], dim=1)
+    blocks = [_sum_over_keys(block, keys, values) for block in queries.split(_QUERIES)]
+    sums = torch.cat(blocks)
+    return sums[:, :-1] / sums[:, -1:]
+
+
+def _sum_over_keys(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Values weighted with exp(score - largest score) and summed; an earlier largest score is corrected for."""
+    largest, sums = None, None
+    for some_keys, some_values in zip(keys.split(_KEYS, dim=1), values.split(_KEYS), strict=True):
+        scores = queries @ some_keys
+        peak = scores.amax(dim=1, keepdim=True)
+        if largest is None:
+            largest, sums = peak, scores.sub_(peak).exp_() @ some_values
+            continue
+        before, largest = largest, torch.maximum(largest, peak)
+        sums = torch.addmm(sums * (before - largest).exp(), scores.sub_(largest).exp_(), some_values)
+    return sums
+
+
+def _reordered(projection: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a projection whose even outputs come first and odd ones second."""
+    order = torch.cat([torch.arange(0, projection.out_features, 2), torch.arange(1, projection.out_features, 2)])
+    return projection.weight[order].contiguous(), projection.bias[order].contiguous()
+
+
+def _rotation(attention: nn.Module, grid: int) -> tuple[Tensor, Tensor]:
+    """Cosine and sine, (s * s, D / 2), of the rotary code's angles."""
+    cis = attention.compute_cis(end_x=grid, end_y=grid)
+    return cis.real.contiguous(), cis.imag.contiguous()
