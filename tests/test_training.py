@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 
 from napari_uniultra.errors import ReadError
+from napari_uniultra.training.average import average_runs
 from napari_uniultra.training.config import ConfigError, TrainConfig
 from napari_uniultra.training.data import prompts
 from napari_uniultra.training.data.augment import GreyChange, random_affine, view
 from napari_uniultra.training.data.real import load_still, read_split, structures
 from napari_uniultra.training.data.samples import Samples
-from napari_uniultra.training.trainer import STOP, Trainer
+from napari_uniultra.training.trainer import CHECKPOINT, STOP, Trainer, load_training_checkpoint
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 PRESETS = Path(__file__).parents[1] / "training" / "presets"
@@ -209,6 +210,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     assert all(torch.equal(whole.average[name], resumed.average[name]) for name in expected)
     logs = [(tmp_path / part / "log.jsonl").read_text().splitlines() for part in ("whole", "parts")]
     assert [json.loads(line)["loss"] for line in logs[0]] == [json.loads(line)["loss"] for line in logs[1]]
+
+
+def test_the_mean_of_two_runs_lies_between_them(tmp_path: Path) -> None:
+    for name, seed in (("one", 1), ("other", 2)):
+        Trainer(tiny(tmp_path / name, seed=seed)).run(until=1)
+    average_runs(tmp_path / "one", tmp_path / "other", tmp_path / "mean")
+    one, other, mean = (
+        load_training_checkpoint(tmp_path / run / CHECKPOINT)["average"] for run in ("one", "other", "mean")
+    )
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+    for name, value in mean.items():
+        torch.testing.assert_close(value, (one[name] + other[name]) / 2)
 
 
 def test_a_stop_file_ends_the_run_with_a_checkpoint(tmp_path: Path) -> None:
