@@ -13,7 +13,7 @@ def heart_path() -> Path:
 
 
 def heart_prompts_path() -> Path:
-    """A box around the left ventricle in the real loop, as `uniultra segment --prompts` takes it."""
+    """Boxes around the left ventricle on three frames of the real loop, as `uniultra segment --prompts` takes it."""
     return _HERE / "heart_a4c.prompts.json"
 
 
