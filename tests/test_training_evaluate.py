@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
+from napari_uniultra.core.prompts import ellipse_in_box
 from napari_uniultra.training.evaluate import (
     Score,
     click_inside,
     dice,
-    inscribed_ellipse,
     iou,
     jittered_box,
     table,
@@ -34,7 +34,7 @@ def test_overlap_of_two_rectangles() -> None:
 
 
 def test_an_inscribed_ellipse_covers_pi_quarters_of_its_box() -> None:
-    ellipse = inscribed_ellipse((20, 10, 180, 90), (100, 200))
+    ellipse = ellipse_in_box((20, 10, 180, 90), (100, 200))
     assert ellipse.sum() == pytest.approx(math.pi / 4 * 160 * 80, rel=0.005)
     assert dice(ellipse, rectangle(slice(10, 90), slice(20, 180))) == pytest.approx(
         2 * math.pi / (4 + math.pi), rel=0.005

@@ -17,6 +17,7 @@ import torch
 from numpy.random import Generator
 from PIL import Image
 
+from napari_uniultra.core.prompts import ellipse_in_box
 from napari_uniultra.core.types import Cine, Prompt
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.model.build import build_network
@@ -96,14 +97,6 @@ def jittered_box(mask: np.ndarray, rng: Generator, jitter: float = JITTER) -> tu
     )
 
 
-def inscribed_ellipse(box: Sequence[float], shape_hw: tuple[int, int]) -> np.ndarray:
-    """The ellipse inscribed in a box, (H, W) bool."""
-    x0, y0, x1, y1 = box
-    y, x = np.mgrid[0 : shape_hw[0], 0 : shape_hw[1]] + 0.5
-    u, v = (x - (x0 + x1) / 2) / max((x1 - x0) / 2, 1e-6), (y - (y0 + y1) / 2) / max((y1 - y0) / 2, 1e-6)
-    return u**2 + v**2 <= 1
-
-
 def thickness(mask: np.ndarray) -> float:
     """Median height in pixels of a layer (H, W) bool over the middle half of the image; 0 without any."""
     width = mask.shape[1]
@@ -134,7 +127,7 @@ def score_stills(
         for part, truth in enumerate(case.masks):
             rng = np.random.default_rng([seed, number, part])
             box, click = jittered_box(truth, rng), click_inside(truth, rng)
-            ellipse = dice(inscribed_ellipse(box, shape), truth)
+            ellipse = dice(ellipse_in_box(box, shape), truth)
             for kind in prompts:
                 prompt = Prompt(points=(click,), labels=(1,)) if kind == "1 click" else Prompt(box=box)
                 asked = without_prior if kind == "box, tokens only" else predictor
