@@ -17,9 +17,9 @@ def main(task: str, contender_name: str, model: str, frames: str = "0") -> dict[
     if task == "load":
         return {"seconds": time.perf_counter() - start}
 
-    from napari_uniultra.benchmarks.suite import boxes, synthetic_loop
+    from napari_uniultra.benchmarks.suite import SyntheticLoop, boxes
 
-    contender.open(synthetic_loop(int(frames)))
+    contender.open(SyntheticLoop(int(frames)))
     contenders.prompt(contender, boxes(1))
     for _ in contender.propagate():
         pass

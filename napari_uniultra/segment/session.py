@@ -58,8 +58,8 @@ class CineSession:
         cine: Cine,
         model: Any,
         *,
-        cache_bytes: int = 256 * _MB,
-        memory_bytes: int = 96 * _MB,
+        cache_bytes: int = 64 * _MB,
+        memory_bytes: int = 64 * _MB,
         limits: MemoryLimits = MemoryLimits(),  # noqa: B008 - immutable
         autosave: Path | None = None,
         on_notice: Callable[[str], None] | None = None,
