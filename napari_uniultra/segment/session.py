@@ -59,7 +59,7 @@ class CineSession:
         model: Any,
         *,
         cache_bytes: int = 64 * _MB,
-        memory_bytes: int = 64 * _MB,
+        memory_bytes: int = 48 * _MB,
         limits: MemoryLimits = MemoryLimits(),  # noqa: B008 - immutable
         autosave: Path | None = None,
         on_notice: Callable[[str], None] | None = None,
