@@ -38,7 +38,7 @@ class PromptSettings:
         0.7,
         low=0,
         high=1,
-        help="Share of boxes whose sides all move outwards, as in the paper; others move either way.",
+        help="Share of boxes whose sides all move outwards, as the paper has it; others: either way.",
     )
     box: float = setting(1.0, low=0, help="Weight of boxes.")
     one_point: float = setting(0.4, low=0, help="Weight of one click inside.")
