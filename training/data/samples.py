@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,15 +11,20 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from napari_uniultra.training.config import TrainConfig
+from napari_uniultra.errors import ReadError
 from napari_uniultra.training.data.augment import GreyChange, random_affine, to_uint8, view
+from napari_uniultra.training.data.cases import Annotated
+from napari_uniultra.training.data.importers import open_manifests
 from napari_uniultra.training.data.pool import SimulatedPool
-from napari_uniultra.training.data.real import Annotated, load_loop, load_still, read_split
+from napari_uniultra.training.data.settings import DataSettings
 from napari_uniultra.training.data.simulate import motion, warp
+from napari_uniultra.training.data.store import FrameStore
+from napari_uniultra.training.settings import ConfigError
 
-_REAL_SIDE = 512  # real frames are kept at this size
+_SIDES = 512, 1024  # real frames are kept at the largest input size, within these limits
 _GENTLE = 0.6  # the share of clips whose frames follow each other closely, as in a loop at its full frame rate
 _ABSENT = 0.08  # the share of clips in which one frame shows something else
+_STEP_STREAM = 0x57E9  # keeps what all processes draw alike apart from what each draws for itself
 
 
 @dataclass(frozen=True)
@@ -30,80 +36,193 @@ class Batch:
     images : (B, T, S, S) uint8
     masks : (B, T, S, S) bool
         One structure a clip, there on the first frame.
+    skipped : tuple of (str, str)
+        Cases that could not be read and why; others took their places.
     """
 
     images: Tensor
     masks: Tensor
+    skipped: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_clip(self) -> bool:
         return self.images.shape[1] > 1
 
+    def to(self, device: torch.device | str) -> Batch:
+        """On another device; asynchronously from pinned memory."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            masks=self.masks.to(device, non_blocking=True),
+        )
+
+    def pin_memory(self) -> Batch:
+        """In page-locked memory; a `DataLoader` calls it."""
+        return replace(self, images=self.images.pin_memory(), masks=self.masks.pin_memory())
+
 
 class Samples(Dataset):
-    """The batches of a run, by step."""
+    """The batches of a run, by step: all that is random follows from the seed, the step and the rank.
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
-        self.pool = SimulatedPool(config.simulated_pool)
-        # Sets are drawn evenly, however many cases each has.
-        self.sets, self.loops = _load_real(config.data) if config.simulated_share < 1 else ([], [])
+    Sources are drawn evenly, however many cases each has, and so are the cases of a source. A case that cannot be read
+    is replaced by the next of its source, and the batch says so.
+
+    Parameters
+    ----------
+    data : DataSettings
+    image_size : int
+        Side of the model's input in pixels.
+    steps : int
+        Of the whole run.
+    seed : int
+    rank, world : int
+        Of this process among those that train together. All of them draw the same size and kind of batch for a step.
+
+    Raises
+    ------
+    ConfigError
+        When there is nothing to train on.
+    ReadError
+        When a manifest cannot be used.
+    """
+
+    def __init__(
+        self, data: DataSettings, image_size: int, steps: int, seed: int = 1, rank: int = 0, world: int = 1
+    ) -> None:
+        if not 0 <= rank < world:
+            raise ConfigError(f"There is no process {rank} among {world}")
+        self.data, self.steps, self.seed, self.rank = data, steps, seed, rank
+        self.sizes = data.image_sizes or (image_size,)
+        self.image_size = image_size
+        self.pool = SimulatedPool(data.simulated_pool)
+        cases = open_manifests(data.manifests).part("train") if data.simulated_share < 1 else ()
+        if not cases and data.simulated_share < 1:
+            raise ConfigError(
+                "There is nothing to train on",
+                "the manifests list no case of the part 'train'" if data.manifests else "no manifest is named",
+                "Name manifests with a 'train' part, or set data.simulated_share to 1",
+            )
+        self.store = FrameStore(cases, max(_SIDES[0], min(_SIDES[1], max(self.sizes))), data.cache_mb << 20)
+        sources = sorted({case.source for case in cases})
+        self.sets = [[index for index, case in enumerate(cases) if case.source == source] for source in sources]
+        self.loops = [index for index, case in enumerate(cases) if case.may_be_loop]
 
     def __len__(self) -> int:
-        return self.config.steps
+        return self.steps
 
     def __getitem__(self, step: int) -> Batch:
         if not 0 <= step < len(self):
             raise IndexError(step)
-        rng = np.random.default_rng([self.config.seed, step])
-        sizes = self.config.image_sizes or (self.config.image_size,)
-        size = sizes[rng.integers(len(sizes))]
-        batch = self.config.frames_at(size)
-        if rng.random() < self.config.clip_share:
-            frames = int(rng.integers(self.config.clip_frames[0], self.config.clip_frames[1] + 1))
-            samples = [self._clip(rng, step, frames, size) for _ in range(max(batch // frames, 1))]
+        common = np.random.default_rng([_STEP_STREAM, self.seed, step])
+        size = self.sizes[common.integers(len(self.sizes))]
+        count = frames_at(self.data.batch, self.image_size, size)
+        draw = _Draw(self, np.random.default_rng([self.seed, step, self.rank]), step, size)
+        if common.random() < self.data.clip_share:
+            frames = int(common.integers(self.data.clip_frames[0], self.data.clip_frames[1] + 1))
+            samples = [draw.clip(frames) for _ in range(max(count // frames, 1))]
         else:
-            samples = [self._still(rng, step, size) for _ in range(batch)]
-        return Batch(*(torch.from_numpy(np.stack(arrays)) for arrays in zip(*samples, strict=True)))
+            samples = [draw.still() for _ in range(count)]
+        images, masks = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*samples, strict=True))
+        return Batch(images, masks, tuple(draw.skipped.items()))
 
-    def _reach(self, step: int, count: int) -> int:
-        """How many of the pool's samples this step may draw from."""
-        ahead = min(self.config.simulated_ahead, count)
-        return ahead + int((count - ahead) * min(1.0, 2 * step / self.config.steps))
 
-    def _real(self, rng: Generator) -> Annotated:
-        cases = self.sets[rng.integers(len(self.sets))]
-        return cases[rng.integers(len(cases))]
+def frames_at(batch: int, image_size: int, size: int) -> int:
+    """Frames a step at another input size that cost about as much as ``batch`` at the model's own."""
+    return max(round(batch * (image_size / size) ** 2), 1)
 
-    def _is_simulated(self, rng: Generator) -> bool:
-        return rng.random() < self.config.simulated_share
 
-    def _still(self, rng: Generator, step: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-        if self._is_simulated(rng):
-            image, masks = self.pool.still(int(rng.integers(self._reach(step, self.config.simulated_stills))))
+class _Draw:
+    """What one step draws."""
+
+    def __init__(self, samples: Samples, rng: Generator, step: int, size: int) -> None:
+        self.samples, self.rng, self.step, self.size = samples, rng, step, size
+        self.skipped: dict[str, str] = {}
+
+    def still(self) -> tuple[np.ndarray, np.ndarray]:
+        """Images (1, S, S) uint8 and masks (1, S, S) bool."""
+        if self._is_simulated():
+            image, masks = self.samples.pool.still(self._reach(self.samples.data.simulated_stills))
         else:
-            case = self._real(rng)
+            case = self._real(self._frame)
             image, masks = case.image, case.masks
-        mask = masks[rng.integers(len(masks))]
-        return self._look(rng, image[None], mask[None], size)
+        return self._look(image[None], masks[self.rng.integers(len(masks))][None])
 
-    def _clip(self, rng: Generator, step: int, frames: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-        if self._is_simulated(rng):
-            images, masks = self._simulated_clip(rng, step, frames)
-        elif self.loops and rng.random() < 0.5:
-            images, masks = _window(rng, self.loops[rng.integers(len(self.loops))], frames)
+    def clip(self, frames: int) -> tuple[np.ndarray, np.ndarray]:
+        """Images (T, S, S) uint8 and masks (T, S, S) bool."""
+        loops = self.samples.loops
+        if self._is_simulated():
+            images, masks = self._simulated_clip(frames)
+        elif loops and self.rng.random() < 0.5:
+            first = int(self.rng.integers(len(loops)))
+            images, masks = self._readable(loops, first, lambda case: self._window(case, frames))
         else:
-            images, masks = _moved(rng, self._real(rng), frames)
-        images, masks = self._look(rng, images, masks, size)
-        if rng.random() < _ABSENT:
-            frame = rng.integers(1, frames)
+            images, masks = _moved(self.rng, self._real(self._frame), frames)
+        images, masks = self._look(images, masks)
+        if self.rng.random() < _ABSENT:
+            frame = self.rng.integers(1, frames)
             images, masks = images.copy(), masks.copy()
-            images[frame], _ = (array[0] for array in self._still(rng, step, size))
+            images[frame] = self.still()[0][0]
             masks[frame] = False
         return images, masks
 
-    def _simulated_clip(self, rng: Generator, step: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
-        images, masks = self.pool.clip(int(rng.integers(self._reach(step, self.config.simulated_clips))))
+    def _is_simulated(self) -> bool:
+        return self.rng.random() < self.samples.data.simulated_share
+
+    def _reach(self, count: int) -> int:
+        """One of the pool's samples that this step may draw: few at first, all from the middle of the run on."""
+        ahead = min(self.samples.data.simulated_ahead, count)
+        reach = ahead + int((count - ahead) * min(1.0, 2 * self.step / self.samples.steps))
+        return int(self.rng.integers(reach))
+
+    def _real(self, read: Callable[[int], Annotated]) -> Annotated:
+        cases = self.samples.sets[self.rng.integers(len(self.samples.sets))]
+        return self._readable(cases, int(self.rng.integers(len(cases))), read)
+
+    def _readable(self, cases: list[int], first: int, read: Callable[[int], object]):
+        """What ``read`` gives for the first case from ``first`` on, round the list, that can be read."""
+        for offset in range(len(cases)):
+            case = cases[(first + offset) % len(cases)]
+            try:
+                return read(case)
+            except ReadError as error:
+                self.skipped[self.samples.store.cases[case].name] = str(error)
+        raise ReadError(
+            "None of the cases of a source can be read",
+            next(reversed(self.skipped.values())),
+            "Check the manifest with 'uniultra data check'",
+        )
+
+    def _frame(self, case: int) -> Annotated:
+        """A frame of a case that shows a structure."""
+        store = self.samples.store
+        frames = store.frames(case)
+        first = int(self.rng.integers(len(frames)))
+        for offset in range(len(frames)):
+            annotated = store.get(case, frames[(first + offset) % len(frames)])
+            if len(annotated.masks):
+                return annotated
+        raise ReadError(f"All masks of {store.cases[case].name} are empty", fix="Correct them, or remove the case")
+
+    def _window(self, case: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
+        """Frames of a loop in order, forward or backward, a few apart, that begin with the structure in sight."""
+        store = self.samples.store
+        numbers = store.frames(case)
+        if len(numbers) < 2:
+            return _moved(self.rng, self._frame(case), frames)
+        stride = 1 if self.rng.random() < _GENTLE else int(self.rng.integers(1, 4))
+        stride = max(1, min(stride, (len(numbers) - 1) // max(frames - 1, 1)))
+        first = int(self.rng.integers(0, max(len(numbers) - stride * (frames - 1), 1)))
+        chosen = [store.get(case, numbers[min(first + stride * k, len(numbers) - 1)]) for k in range(frames)]
+        if self.rng.random() < 0.5:
+            chosen = chosen[::-1]
+        if not len(chosen[0].masks):
+            chosen = [next((seen for seen in chosen if len(seen.masks)), None) or self._frame(case), *chosen[1:]]
+        target = chosen[0].objects[self.rng.integers(len(chosen[0].objects))]
+        return np.stack([seen.image for seen in chosen]), np.stack([_mask_of(seen, target) for seen in chosen])
+
+    def _simulated_clip(self, frames: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = self.rng
+        images, masks = self.samples.pool.clip(self._reach(self.samples.data.simulated_clips))
         is_gentle = rng.random() < _GENTLE
         stride = 1 if is_gentle else int(rng.integers(1, max((len(images) - 1) // (frames - 1), 1) + 1))
         images, masks = images[: stride * frames : stride][:frames], masks[: stride * frames : stride][:frames]
@@ -112,49 +231,26 @@ class Samples(Dataset):
             images, mask = images[::-1], mask[::-1]
         return images, mask
 
-    def _look(self, rng: Generator, images: np.ndarray, masks: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    def _look(self, images: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The same random view and the same machine settings for all frames of a clip."""
+        strength = self.samples.data.augmentation
         for _ in range(4):
-            matrix = random_affine(rng, masks[0])
-            _, seen = view(images[0], masks[:1], matrix, size)
+            matrix = random_affine(self.rng, masks[0], strength)
+            _, seen = view(images[0], masks[:1], matrix, self.size)
             if seen.sum() >= 40:
                 break
         else:
             matrix = np.eye(2, 3, dtype=np.float32)
-        change = GreyChange.draw(rng)
-        frames = [view(image, mask[None], matrix, size) for image, mask in zip(images, masks, strict=True)]
-        grey = [to_uint8(change.apply(rng, image)) for image, _ in frames]
+        change = GreyChange.draw(self.rng, strength)
+        frames = [view(image, mask[None], matrix, self.size) for image, mask in zip(images, masks, strict=True)]
+        grey = [to_uint8(change.apply(self.rng, image)) for image, _ in frames]
         return np.stack(grey), np.stack([mask[0] for _, mask in frames])
 
 
-def _load_real(folder: str | None) -> tuple[list[list[Annotated]], list[list[Annotated]]]:
-    """The training part as sets of annotated frames, and its loops."""
-    if folder is None:
-        return [], []
-    stills: dict[str, list[Annotated]] = {}
-    loops = []
-    for case in read_split(folder, "train"):
-        if case.startswith("cine/"):
-            loops.append(load_loop(folder, case, _REAL_SIDE))
-        else:
-            stills.setdefault(case.split("/")[1], []).append(load_still(folder, case, _REAL_SIDE))
-    sets = [*stills.values(), [frame for loop in loops for frame in loop]]
-    usable = [[case for case in cases if len(case.masks)] for cases in sets]
-    return [cases for cases in usable if cases], loops
-
-
-def _window(rng: Generator, loop: list[Annotated], frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frames of a loop in order, forward or backward, a few apart, that begin with the structure in sight."""
-    stride = 1 if rng.random() < _GENTLE else int(rng.integers(1, 4))
-    stride = max(1, min(stride, (len(loop) - 1) // max(frames - 1, 1)))
-    first = int(rng.integers(0, max(len(loop) - stride * (frames - 1), 1)))
-    chosen = [loop[min(first + stride * k, len(loop) - 1)] for k in range(frames)]
-    if rng.random() < 0.5:
-        chosen = chosen[::-1]
-    present = [case for case in chosen if len(case.masks)]
-    chosen = chosen if len(chosen[0].masks) else [present[0] if present else loop[0], *chosen[1:]]
-    empty = np.zeros_like(chosen[0].image, dtype=bool)
-    return np.stack([c.image for c in chosen]), np.stack([c.masks[0] if len(c.masks) else empty for c in chosen])
+def _mask_of(annotated: Annotated, target: str) -> np.ndarray:
+    """The mask (H, W) bool of a structure by its name; empty where it is not there."""
+    own = [mask for mask, name in zip(annotated.masks, annotated.objects, strict=True) if name == target]
+    return np.any(own, axis=0) if own else np.zeros(annotated.image.shape, bool)
 
 
 def _moved(rng: Generator, case: Annotated, frames: int) -> tuple[np.ndarray, np.ndarray]:

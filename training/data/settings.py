@@ -11,7 +11,9 @@ from napari_uniultra.training.settings import setting
 class DataSettings:
     """Real cases from manifests, simulated ones, and how they are mixed into batches."""
 
-    manifests: tuple[str, ...] = setting((), help="Manifest files (CSV or JSON) of annotated images and loops.")
+    manifests: tuple[str, ...] = setting(
+        (), help="Manifests (CSV or JSON files, or annotated folders with a splits.json)."
+    )
     simulated_share: float = setting(0.0, low=0, high=1, help="Share of samples that are simulated.")
     simulated_pool: str | None = setting(None, help="Folder that keeps simulated samples, so that each is made once.")
     simulated_stills: int = setting(6000, low=1, help="Number of different simulated stills.")
@@ -26,6 +28,7 @@ class DataSettings:
     clip_share: float = setting(0.0, low=0, high=1, help="Share of steps on clips through the memory.")
     clip_frames: tuple[int, int] = setting((3, 6), low=2, help="Shortest and longest clip, in frames.")
     augmentation: float = setting(1.0, low=0, high=2, help="Strength of the augmentation; 0 is none.")
+    cache_mb: int = setting(512, low=1, help="Memory for decoded frames, in MB, for each data process.")
     workers: int = setting(1, low=0, help="Processes that prepare data, for each training process.")
 
 

@@ -1,0 +1,260 @@
+"""One annotated case: an image or a loop, its masks, and reading both a frame at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from napari_uniultra.core.types import Cine
+from napari_uniultra.errors import ReadError
+from napari_uniultra.io.readers import read_cine
+from napari_uniultra.io.readers.images import SUFFIXES as IMAGE_SUFFIXES
+from napari_uniultra.io.readers.images import image_files
+from napari_uniultra.training.data.labels import MASK_SUFFIXES, read_labels, structures
+
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image or a loop with its masks.
+
+    Attributes
+    ----------
+    name : str
+        Tells it from all others.
+    frames : Path
+        An image, a video, a DICOM or other file of a loop, or a folder with an image a frame.
+    masks : tuple of Path
+        One mask file, several (each a structure of its own), one file with a mask a frame, or one folder with a mask
+        file a frame: named as the frame for a folder of frames (``_mask`` may follow), else by the frame's number.
+    subject : str
+        Whose it is; cases of a subject stay in one part. Empty when unknown: the case then stands alone.
+    source : str
+        The data set; subjects and scores are counted within it.
+    spacing_mm : (float, float), optional
+        Size of a pixel, (row, column). None: as the file states.
+    part : str
+        ``train``, ``val``, ``test``, or empty when not decided.
+    labels : mapping of int to str
+        The grey values of the masks that are structures, and their names. Empty: see `labels.structures`.
+    separate : bool
+        Whether connected parts of a label are structures of their own. Not for loops: parts have no name over time.
+    """
+
+    name: str
+    frames: Path
+    masks: tuple[Path, ...]
+    subject: str = ""
+    source: str = ""
+    spacing_mm: tuple[float, float] | None = None
+    part: str = ""
+    labels: Mapping[int, str] = field(default_factory=dict)
+    separate: bool = False
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """What a split keeps together: the source, and the subject, or the case itself where it is unknown."""
+        return self.source, self.subject or f"case {self.name}"
+
+    @property
+    def may_be_loop(self) -> bool:
+        """False where one frame is all there can be; told without opening a file."""
+        return self.frames.is_dir() or self.frames.suffix.lower() not in IMAGE_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """A frame with its structures.
+
+    Attributes
+    ----------
+    name : str
+        The case, and the frame where it is one of a loop.
+    image : (H, W) uint8
+    masks : (K, H, W) bool
+        Not empty; none at all where the frame shows no structure.
+    objects : tuple of str
+        A structure's name for each mask; the same on all frames of a loop.
+    frame : int
+        Its number in the loop.
+    """
+
+    name: str
+    image: np.ndarray
+    masks: np.ndarray
+    objects: tuple[str, ...]
+    frame: int = 0
+
+
+class OpenCase:
+    """A case whose pixels are read when asked for.
+
+    Raises
+    ------
+    ReadError
+        When frames or masks cannot be found or opened, or do not belong to each other. It names the case.
+    """
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+
+    @cached_property
+    def cine(self) -> Cine:
+        """The frames, lazily decoded, with the case's spacing."""
+        return read_cine(self.case.frames, spacing_mm=self.case.spacing_mm)
+
+    @cached_property
+    def frames(self) -> tuple[int, ...]:
+        """The numbers of the annotated frames, in order."""
+        return tuple(self._mask_of)
+
+    @property
+    def is_loop(self) -> bool:
+        """Whether more than one frame is annotated."""
+        return len(self.frames) > 1
+
+    def annotated(self, frame: int, side: int | None = None) -> Annotated:
+        """One annotated frame. ``side`` stretches it to a square of that many pixels, as the network will.
+
+        Raises
+        ------
+        ReadError
+            For a file that cannot be read or a mask of another size than its frame. It names both.
+        """
+        masks, objects = self._masks(frame)
+        image = grey(self.cine.frame(frame))
+        if len(masks) and masks.shape[1:] != image.shape:
+            raise ReadError(
+                f"The mask of {self._label(frame)} does not fit its frame",
+                f"the mask is {_size(masks[0])} pixels, the frame {_size(image)}",
+                f"Correct {self.case.masks[0].name}, or remove the case from the manifest",
+            )
+        if side is not None:
+            image = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BOX))
+            small = [np.asarray(Image.fromarray(mask).resize((side, side), Image.Resampling.NEAREST)) for mask in masks]
+            kept = [index for index, mask in enumerate(small) if mask.any()]
+            masks = np.stack([small[index] for index in kept]) if kept else np.zeros((0, side, side), bool)
+            objects = tuple(objects[index] for index in kept)
+        return Annotated(self._label(frame), image, masks.reshape(-1, *image.shape), objects, frame)
+
+    def _label(self, frame: int) -> str:
+        return f"{self.case.name}, frame {frame}" if self.is_loop else self.case.name
+
+    def _masks(self, frame: int) -> tuple[np.ndarray, tuple[str, ...]]:
+        found = [structures(labels, self.case.labels, self.case.separate) for labels in self._mask_of[frame].read()]
+        masks = [mask for part, _ in found for mask in part]
+        if len(found) == 1:
+            names = list(found[0][1])
+        else:  # several files, each a structure
+            names = [f"{number} {name}".strip() for number, (_, part) in enumerate(found, 1) for name in part]
+        if not masks and len(self._mask_of) == 1:
+            raise ReadError(
+                f"The mask of {self.case.name} is empty",
+                "it marks no structure" + (f" with the labels {list(self.case.labels)}" if self.case.labels else ""),
+                f"Correct {self.case.masks[0].name}, or remove the case from the manifest",
+            )
+        return (np.stack(masks) if masks else np.zeros((0, 0, 0), bool)), tuple(names)
+
+    @cached_property
+    def _mask_of(self) -> dict[int, _MaskFiles]:
+        case = self.case
+        if case.separate and (case.frames.is_dir() or any(path.is_dir() for path in case.masks)):
+            raise ReadError(
+                f"The connected parts of {case.name} cannot be told apart over time",
+                "it is a loop, and 'separate' is for single images",
+                "Give each structure a label of its own",
+            )
+        if len(case.masks) == 1 and case.masks[0].is_dir():
+            return self._in_folder(case.masks[0])
+        if len(case.masks) == 1 and case.masks[0].suffix.lower() not in IMAGE_SUFFIXES:
+            count = len(read_labels(case.masks[0]))
+            if count > 1 and count != len(self.cine):
+                raise ReadError(
+                    f"The masks of {case.name} do not fit its frames",
+                    f"there are {count} masks and {len(self.cine)} frames",
+                    "Give one mask for each frame",
+                )
+            return {index: _MaskFiles(case.masks, index) for index in range(count)}
+        return {0: _MaskFiles(case.masks)}
+
+    def _in_folder(self, folder: Path) -> dict[int, _MaskFiles]:
+        """Mask files by the number of their frame."""
+        by_stem = {_stem(path): path for path in sorted(folder.iterdir()) if path.suffix.lower() in MASK_SUFFIXES}
+        if self.case.frames.is_dir():
+            numbers = {path.stem: number for number, path in enumerate(image_files(self.case.frames))}
+        else:
+            numbers = {stem: int(stem) for stem in by_stem if stem.isdecimal()}
+        found = sorted((numbers[stem], path) for stem, path in by_stem.items() if stem in numbers)
+        if not found:
+            raise ReadError(
+                f"The folder {folder.name} of {self.case.name} holds no mask of any of its frames",
+                "a mask is named as its frame, or by the frame's number for a video",
+                "Rename the masks, or name another folder",
+            )
+        return {number: _MaskFiles((path,)) for number, path in found}
+
+
+@dataclass(frozen=True)
+class _MaskFiles:
+    """The masks of one frame: files, or one frame of a file."""
+
+    paths: tuple[Path, ...]
+    index: int = 0
+
+    def read(self) -> list[np.ndarray]:
+        """Label images (H, W)."""
+        return [read_labels(path)[self.index] for path in self.paths]
+
+
+def iterate_case(case: Case, side: int | None = None) -> Iterator[Annotated]:
+    """The annotated frames of a case in order, one in memory at a time.
+
+    Raises
+    ------
+    ReadError
+        When something of it cannot be read, fits badly, or no frame at all shows a structure.
+    """
+    opened = OpenCase(case)
+    is_empty = True
+    for frame in opened.frames:
+        annotated = opened.annotated(frame, side)
+        is_empty = is_empty and not len(annotated.masks)
+        yield annotated
+    if is_empty:
+        raise ReadError(f"All masks of {case.name} are empty", fix="Correct them, or remove the case from the manifest")
+
+
+def load_case(case: Case, side: int | None = None) -> tuple[Annotated, ...]:
+    """The annotated frames of a case, in order: one of an image, all that have a mask of a loop.
+
+    Parameters
+    ----------
+    side : int, optional
+        Stretch each to a square of that many pixels.
+
+    Raises
+    ------
+    ReadError
+        As `iterate_case`.
+    """
+    return tuple(iterate_case(case, side))
+
+
+def grey(frame: np.ndarray) -> np.ndarray:
+    """A frame (H, W) or (H, W, 3) uint8 as (H, W) uint8."""
+    return frame if frame.ndim == 2 else np.asarray(Image.fromarray(frame).convert("L"))
+
+
+def _size(array: np.ndarray) -> str:
+    return f"{array.shape[1]} x {array.shape[0]}"
+
+
+def _stem(mask: Path) -> str:
+    return re.sub(r"_(mask|gt|label|seg|segmentation)$", "", mask.stem, flags=re.IGNORECASE)

@@ -1,0 +1,84 @@
+"""A folder of annotated stills and loops with its own split, as this project's makers keep their data.
+
+``splits.json`` lists cases under ``train``, ``val`` and ``test``. A still is ``still/<set>/images/<name>``, with its
+mask of the same name under ``masks/``; a loop is ``cine/<set>_<name>`` with ``frames/`` or ``video.mp4``, and
+``masks/`` with a file for each annotated frame, named as the frame or by its number. Pixel sizes stand in
+``meta.json`` of a loop, or in a CSV file of a still set with the columns ``file`` and ``mm_per_px``. In palette masks
+of stills every connected part of a label is a structure; in grey ones everything bright is one.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+from PIL import Image
+
+from napari_uniultra.errors import ReadError
+from napari_uniultra.training.data.cases import PARTS, Case
+
+SPLIT = "splits.json"
+
+
+def read(folder: Path, _out: Path | None = None) -> list[Case]:
+    """The cases of the split; loops without masks are left out.
+
+    Raises
+    ------
+    ReadError
+        When the split cannot be read, or a still's image or mask is not there.
+    """
+    path = folder / SPLIT
+    try:
+        split = json.loads(path.read_text(encoding="utf-8"))
+        listed = [(part, str(name)) for part in PARTS for name in split.get(part, ())]
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ReadError(f"The split {path} cannot be read", str(error), f"Name a folder with a {SPLIT}") from error
+    spacings: dict[Path, dict[str, float]] = {}
+    cases = []
+    for part, name in listed:
+        if name.startswith("still/"):
+            cases.append(_still(folder, name, part, spacings))
+        elif (folder / name / "masks").is_dir():
+            cases.append(_loop(folder, name, part))
+    return cases
+
+
+def _still(folder: Path, name: str, part: str, spacings: dict[Path, dict[str, float]]) -> Case:
+    image = folder / name
+    group = image.parent.parent
+    mask = group / "masks" / image.name
+    try:
+        with Image.open(mask) as opened:
+            is_palette = opened.mode == "P"
+    except OSError as error:
+        raise ReadError(f"The mask of {name} cannot be read", error.strerror or "it is damaged") from error
+    if group not in spacings:
+        spacings[group] = _pixel_sizes(group)
+    size = spacings[group].get(image.name)
+    return Case(
+        name=name,
+        frames=image,
+        masks=(mask,),
+        source=group.name,
+        spacing_mm=(size, size) if size else None,
+        part=part,
+        separate=is_palette,
+    )
+
+
+def _pixel_sizes(group: Path) -> dict[str, float]:
+    sizes = {}
+    for path in sorted(group.glob("*.csv")):
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for row in csv.DictReader(file):
+                if row.get("file") and row.get("mm_per_px"):
+                    sizes[row["file"]] = float(row["mm_per_px"])
+    return sizes
+
+
+def _loop(folder: Path, name: str, part: str) -> Case:
+    path = folder / name
+    frames = path / "frames" if (path / "frames").is_dir() else path / "video.mp4"
+    return Case(name=name, frames=frames, masks=(path / "masks",), source=path.name.partition("_")[0], part=part)

@@ -1,0 +1,97 @@
+"""Masks in files: label images of any kind, and the structures that they mark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from napari_uniultra.errors import ReadError
+
+MASK_SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".gz", ".mha", ".mhd", ".nrrd", ".npy")
+_ITK = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
+_LARGEST_LABEL = 64  # a mask whose values all lie below is a label image; else it is black and white
+_MIN_PIXELS = 60  # smaller connected parts are the annotator's slips
+
+
+@lru_cache(maxsize=4)
+def read_labels(path: Path) -> np.ndarray:
+    """A mask file as label images (T, H, W) of integers: the stored values, palette indices included.
+
+    Raises
+    ------
+    ReadError
+        Naming the file when it cannot be read.
+    """
+    name = path.name.lower()
+    try:
+        if name.endswith(_ITK):
+            import SimpleITK as sitk
+
+            labels = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+        elif name.endswith((".tif", ".tiff")):
+            import tifffile
+
+            labels = tifffile.imread(path)
+        elif name.endswith(".npy"):
+            labels = np.load(path, allow_pickle=False)
+        else:
+            with Image.open(path) as image:
+                labels = np.asarray(image if image.mode in ("P", "I;16", "I") else image.convert("L"))
+    except (OSError, ValueError, RuntimeError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise ReadError(
+            f"The mask {path.name} cannot be read", "it is damaged, cut off, or not an image", "Copy or export it again"
+        ) from error
+    labels = labels[..., 0] if labels.ndim in (3, 4) and labels.shape[-1] in (3, 4) else labels
+    labels = labels.astype(np.uint8) if labels.dtype == bool else labels
+    if labels.ndim == 2:
+        labels = labels[None]
+    if labels.ndim != 3:
+        raise ReadError(f"The mask {path.name} has the shape {labels.shape}", fix="Give (H, W) or (T, H, W)")
+    labels.setflags(write=False)
+    return labels
+
+
+def structures(
+    labels: np.ndarray, names: Mapping[int, str] | None = None, separate: bool = False
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The structures of a label image.
+
+    Parameters
+    ----------
+    labels : (H, W)
+        Where all values lie below 65, each is a structure; else it is black and white with noise, as a JPEG is, and
+        everything in the upper half of the range is one structure.
+    names : mapping of int to str, optional
+        Take these values only, under these names.
+    separate : bool
+        Every connected part is a structure of its own; specks are dropped.
+
+    Returns
+    -------
+    masks : (K, H, W) bool
+        None of them empty.
+    objects : tuple of K str
+        The names; a label's number where it has none.
+    """
+    if names:
+        found = [(str(name), labels == value) for value, name in names.items()]
+    elif labels.size and labels.max() > _LARGEST_LABEL:
+        found = [("object", labels > (127 if labels.dtype == np.uint8 else labels.max() / 2))]
+    else:
+        found = [(str(value), labels == value) for value in np.unique(labels) if value > 0]
+    if separate:
+        found = [(name, part) for name, mask in found for part in _parts(mask)]
+    found = [(name, mask) for name, mask in found if mask.any()]
+    masks = np.stack([mask for _, mask in found]) if found else np.zeros((0, *labels.shape), bool)
+    return masks, tuple(name for name, _ in found)
+
+
+def _parts(mask: np.ndarray) -> list[np.ndarray]:
+    numbered, count = ndimage.label(mask)
+    parts = [numbered == number for number in range(1, count + 1)]
+    return [part for part in parts if part.sum() >= _MIN_PIXELS]

@@ -1,0 +1,273 @@
+"""Manifests: a CSV or JSON file that lists annotated images and loops, and which part of the data each belongs to.
+
+A CSV file has a line a case and these columns; a JSON file has ``{"cases": [{...}, ...]}`` with the same names:
+
+=========== ============================================================================================
+frames      image, video or other file of a loop, or folder of frames (may be headed ``image`` or ``loop``)
+masks       mask file, folder of masks, or several files with ``;`` between them (or ``mask``)
+subject     whose it is (optional, but without it a subject may end up in several parts)
+source      the data set (optional)
+spacing_mm  size of a pixel, one number or row and column (optional)
+part        train, val or test (optional; ``uniultra data split`` fills it in)
+name        optional; else made of the path
+labels      ``1=nerve;2=vessel``: the mask's values that count (optional)
+separate    ``yes`` when connected parts are structures of their own (optional)
+=========== ============================================================================================
+
+Relative paths are relative to the manifest and stay within its folder; data elsewhere are named by absolute paths.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.errors import ReadError
+from napari_uniultra.training.data.cases import PARTS, Annotated, Case, OpenCase, iterate_case, load_case
+from napari_uniultra.training.data.overlap import check_overlap
+
+__all__ = [
+    "PARTS",
+    "Annotated",
+    "Case",
+    "Manifest",
+    "OpenCase",
+    "iterate_case",
+    "load_case",
+    "merge_manifests",
+    "read_manifest",
+    "write_manifest",
+]
+
+COLUMNS = ("frames", "masks", "subject", "source", "spacing_mm", "part", "name", "labels", "separate")
+_ALIASES = {"image": "frames", "loop": "frames", "mask": "masks", "spacing": "spacing_mm"}
+_YES, _NO = ("yes", "true", "1"), ("", "no", "false", "0")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Cases whose names differ and whose parts do not overlap.
+
+    Raises
+    ------
+    ReadError
+        For two cases of one name, or an overlap of parts (see `overlap.check_overlap`).
+    """
+
+    cases: tuple[Case, ...]
+
+    def __post_init__(self) -> None:
+        names: set[str] = set()
+        for case in self.cases:
+            if case.name in names:
+                raise ReadError(f"Two cases are called {case.name}", fix="Give each a name of its own")
+            names.add(case.name)
+        check_overlap(self.cases)
+
+    def part(self, name: str) -> tuple[Case, ...]:
+        """The cases of ``train``, ``val`` or ``test``; of ``""`` those that are in none."""
+        if name not in (*PARTS, ""):
+            raise ReadError(f"There is no part {name!r}", fix=f"Choose one of {', '.join(PARTS)}")
+        return tuple(case for case in self.cases if case.part == name)
+
+    def with_parts(self, parts: Mapping[str, str]) -> Manifest:
+        """With the part of each case by its name."""
+        return Manifest(tuple(replace(case, part=parts.get(case.name, case.part)) for case in self.cases))
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Read a CSV or JSON manifest.
+
+    Raises
+    ------
+    ReadError
+        Naming the line and what is wrong with it: a column or value that is not known, a file that is not there, a
+        relative path out of the manifest's folder, or parts that overlap.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        rows = _json_rows(text) if path.suffix.lower() == ".json" else list(csv.DictReader(io.StringIO(text)))
+    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ReadError(f"The manifest {path} cannot be read", why, "Name a CSV or JSON manifest") from error
+    if not rows:
+        raise ReadError(f"The manifest {path} lists no case", fix="Give it a line a case, with 'frames' and 'masks'")
+    first = 2 if path.suffix.lower() != ".json" else 1  # the header is line 1
+    return Manifest(tuple(_Row(path, number, row).case() for number, row in enumerate(rows, first)))
+
+
+def merge_manifests(manifests: Mapping[str, Manifest]) -> Manifest:
+    """Several manifests as one; a name that was taken is put behind its manifest's key.
+
+    Raises
+    ------
+    ReadError
+        When a part of one overlaps with another part of another.
+    """
+    cases: dict[str, Case] = {}
+    for key, manifest in manifests.items():
+        for case in manifest.cases:
+            name = case.name if case.name not in cases else f"{key}/{case.name}"
+            cases[name] = replace(case, name=name)
+    return Manifest(tuple(cases.values()))
+
+
+def write_manifest(manifest: Manifest, path: str | Path) -> None:
+    """Write a manifest, as CSV or JSON by its suffix; files in its folder are named relative to it.
+
+    Raises
+    ------
+    WriteError
+    """
+    path = Path(path)
+    folder = path.parent.resolve()
+    rows = [_plain(case, folder) for case in manifest.cases]
+    with atomic_path(path) as temporary:
+        if path.suffix.lower() == ".json":
+            temporary.write_text(json.dumps({"cases": rows}, indent=1, ensure_ascii=False), encoding="utf-8")
+            return
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+
+
+def _json_rows(text: str) -> list[dict[str, Any]]:
+    content = json.loads(text)
+    rows = content.get("cases") if isinstance(content, dict) else content
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError('it holds no list of cases; write {"cases": [{"frames": ..., "masks": ...}]}')
+    return rows
+
+
+class _Row:
+    """One line of a manifest on its way to a `Case`."""
+
+    def __init__(self, manifest: Path, number: int, row: Mapping[str, Any]) -> None:
+        self.manifest, self.number = manifest, number
+        if None in row:
+            raise self.fault("it has more values than there are columns", 'Put values with commas in them into "..."')
+        self.values = {}
+        for key, value in row.items():
+            column = _ALIASES.get(key.strip().lower(), key.strip().lower())
+            if column not in COLUMNS:
+                near = difflib.get_close_matches(column, [*COLUMNS, *_ALIASES], n=1)
+                fix = f"Did you mean {near[0]!r}?" if near else f"Use {', '.join(COLUMNS)}"
+                raise self.fault(f"there is no column {key!r}", fix)
+            self.values[column] = value.strip() if isinstance(value, str) else value
+
+    def fault(self, why: str, fix: str = "") -> ReadError:
+        return ReadError(f"{self.manifest.name}, case {self.number}, cannot be used", why, fix)
+
+    def case(self) -> Case:
+        for column in ("frames", "masks"):
+            if not self.values.get(column):
+                raise self.fault(f"it names no {column}", "Give each case 'frames' and 'masks'")
+        masks = self.values["masks"]
+        masks = [text.strip() for text in masks.split(";") if text.strip()] if isinstance(masks, str) else masks
+        part = str(self.values.get("part") or "").lower()
+        if part not in (*PARTS, ""):
+            raise self.fault(f"its part is {part!r}", f"Choose one of {', '.join(PARTS)}")
+        return Case(
+            name=str(self.values.get("name") or self.default_name()),
+            frames=self.path(self.values["frames"]),
+            masks=tuple(self.path(mask) for mask in masks),
+            subject=str(self.values.get("subject") or ""),
+            source=str(self.values.get("source") or ""),
+            spacing_mm=self.spacing(),
+            part=part,
+            labels=self.labels(),
+            separate=self.flag(),
+        )
+
+    def default_name(self) -> str:
+        """The path, relative to the manifest; of a file elsewhere, its last two parts."""
+        path = Path(str(self.values["frames"]))
+        return Path(*path.parts[-2:]).as_posix() if path.is_absolute() else path.as_posix()
+
+    def path(self, text: Any) -> Path:
+        if not isinstance(text, str) or "\0" in text:
+            raise self.fault(f"{text!r} is not a path")
+        folder = self.manifest.parent.resolve()
+        path = Path(text)
+        if not path.is_absolute():
+            if PureWindowsPath(text).drive or PurePosixPath(text).is_absolute():
+                raise self.fault(f"{text} is a path of another system", "Name the file as this computer does")
+            path = (folder / path).resolve()
+            if not path.is_relative_to(folder):
+                raise self.fault(f"{text} leads out of the manifest's folder", "Give data elsewhere by absolute path")
+        if not path.exists():
+            raise self.fault(f"{text} does not exist", "Check the path")
+        return path
+
+    def spacing(self) -> tuple[float, float] | None:
+        value = self.values.get("spacing_mm")
+        if value in (None, "", []):
+            return None
+        numbers = value.replace(",", " ").split() if isinstance(value, str) else value
+        numbers = numbers if isinstance(numbers, Sequence) else [numbers]
+        try:
+            spacing = tuple(float(number) for number in (numbers if len(numbers) == 2 else [*numbers, *numbers]))
+        except (TypeError, ValueError):
+            spacing = ()
+        if len(spacing) != 2 or not all(0 < number < 1000 for number in spacing):
+            raise self.fault(f"its spacing is {value!r}", "Give one size of a pixel in mm, or row and column")
+        return spacing
+
+    def labels(self) -> dict[int, str]:
+        value = self.values.get("labels") or {}
+        if isinstance(value, str):
+            value = dict(item.partition("=")[::2] for item in value.split(";") if item.strip())
+        try:
+            return {int(number): str(name).strip() or str(number).strip() for number, name in value.items()}
+        except (AttributeError, TypeError, ValueError) as error:
+            raise self.fault(f"its labels are {value!r}", "Write them as 1=nerve;2=vessel") from error
+
+    def flag(self) -> bool:
+        text = str(self.values.get("separate") or "").lower()
+        if text not in (*_YES, *_NO):
+            raise self.fault(f"separate is {text!r}", "Write yes or no")
+        return text in _YES
+
+
+def _plain(case: Case, folder: Path) -> dict[str, Any]:
+    """A case as JSON-ready data."""
+
+    def relative(path: Path) -> str:
+        path = path.resolve()
+        return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+
+    return {
+        "frames": relative(case.frames),
+        "masks": [relative(path) for path in case.masks],
+        "subject": case.subject,
+        "source": case.source,
+        "spacing_mm": list(case.spacing_mm) if case.spacing_mm else None,
+        "part": case.part,
+        "name": case.name,
+        "labels": {str(value): name for value, name in case.labels.items()},
+        "separate": case.separate,
+    }
+
+
+def _cell(value: Any) -> str:
+    """As `_Row` reads it back."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    if isinstance(value, dict):
+        return ";".join(f"{number}={name}" for number, name in value.items())
+    if isinstance(value, list):
+        return (" " if value and isinstance(value[0], float) else ";").join(
+            repr(item) if isinstance(item, float) else item for item in value
+        )
+    return str(value)

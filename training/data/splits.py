@@ -1,0 +1,59 @@
+"""Splits by subject or loop: which cases are trained on, validated on and tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from napari_uniultra.errors import ReadError
+from napari_uniultra.training.data.cases import PARTS
+from napari_uniultra.training.data.manifest import Manifest
+
+
+def split_by_subject(
+    manifest: Manifest, shares: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 1, redo: bool = False
+) -> Manifest:
+    """Give every case a part, all cases of a subject (or loop, where the subject is unknown) the same.
+
+    Each source is divided by itself. The result depends on the names of subjects, the shares and the seed, not on the
+    order of the cases.
+
+    Parameters
+    ----------
+    shares : sequence of float
+        Of train, val and test, in any unit: (0.8, 0.1, 0.1) or (8, 1, 1).
+    redo : bool
+        Also divide anew what is in a part already; else that stays, such as a test set that its makers fixed.
+
+    Raises
+    ------
+    ReadError
+        For shares that are none, or an overlap in what is fixed already.
+    """
+    if len(shares) != len(PARTS) or min(shares) < 0 or sum(shares) <= 0:
+        raise ReadError(f"{tuple(shares)} are not shares of {', '.join(PARTS)}", fix="Give three, such as 8 1 1")
+    fixed = {} if redo else {case.group: case.part for case in manifest.cases if case.part}
+    chosen = dict(fixed)
+    for source in sorted({case.source for case in manifest.cases}):
+        groups = sorted({case.group for case in manifest.cases if case.source == source})
+        free = [group for group in groups if group not in fixed]
+        have = [sum(fixed.get(group) == part for group in groups) for part in PARTS]
+        wanted = _counts(len(groups), have, shares)
+        order = np.random.default_rng([seed, *source.encode()]).permutation(len(free))
+        parts = [part for part, count in zip(PARTS, wanted, strict=True) for _ in range(count)]
+        chosen.update({free[index]: part for index, part in zip(order, parts, strict=True)})
+    return manifest.with_parts({case.name: chosen[case.group] for case in manifest.cases})
+
+
+def _counts(total: int, have: Sequence[int], shares: Sequence[float]) -> list[int]:
+    """How many more groups each part gets, as near to the shares of the total as what is fixed allows."""
+    counts = [0] * len(shares)
+    for _ in range(total - sum(have)):
+        # Every further group goes to the part that lacks most.
+        lacks = [
+            share / sum(shares) * total - fixed - count
+            for share, fixed, count in zip(shares, have, counts, strict=True)
+        ]
+        counts[int(np.argmax(lacks))] += 1
+    return counts
