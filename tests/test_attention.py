@@ -29,3 +29,22 @@ def test_equals_the_official_module(attention, batch: int, frames: int, pointers
         ours = FastMemoryAttention(attention, GRID)(curr, curr_pos, memory, position, pointers)
     assert expected.std() > 0.1
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_spread_rotations_are_the_official_ones_at_their_own_size() -> None:
+    official = build_network(architecture("uniultra-mini", image_size=256))
+    spread = build_network(architecture("uniultra-mini", image_size=256, rotary_grid=16))
+    for ours, theirs in zip(spread.memory_attention.layers, official.memory_attention.layers, strict=True):
+        torch.testing.assert_close(ours.self_attn.freqs_cis, theirs.self_attn.freqs_cis, atol=1e-6, rtol=0)
+
+
+def test_spread_rotations_attend_alike_at_twice_the_size() -> None:
+    # Every place of a 4 x 4 map repeated 2 x 2 times: with positions that span the same range, the same attention.
+    small, large = (build_network(architecture("uniultra-mini", image_size=64 * k, rotary_grid=4)) for k in (1, 2))
+    large.memory_attention.load_state_dict(small.memory_attention.state_dict())
+    coarse = small.memory_attention.layers[0].cross_attn_image.freqs_cis.view(4, 4, -1)
+    fine = large.memory_attention.layers[0].cross_attn_image.freqs_cis.view(8, 8, -1)
+    torch.testing.assert_close(fine[::2, ::2], coarse, atol=1e-6, rtol=0)
+    between = fine[1::2, ::2] * coarse.conj()  # half a place further down: half the angle of one place
+    one = coarse[1:] * coarse[:-1].conj()
+    torch.testing.assert_close(between[:3] ** 2, one, atol=1e-5, rtol=0)

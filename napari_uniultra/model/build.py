@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import torch
 from sam2.modeling.backbones.hieradet import Hiera
 from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
 from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
@@ -9,6 +12,7 @@ from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, Memory
 from sam2.modeling.position_encoding import PositionEmbeddingSine
 from sam2.modeling.sam.transformer import RoPEAttention
 from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
 
 from napari_uniultra.model.config import ModelConfig
 from napari_uniultra.model.trunk import AdaptedTrunk
@@ -38,7 +42,7 @@ def network_arguments(config: ModelConfig) -> dict[str, object]:
     is_21 = config.version == "2.1"
     return dict(
         image_encoder=_image_encoder(config),
-        memory_attention=_memory_attention(config.image_size // _STRIDE),
+        memory_attention=_memory_attention(config.image_size // _STRIDE, config.rotary_grid),
         memory_encoder=_memory_encoder(),
         num_maskmem=7,
         image_size=config.image_size,
@@ -94,7 +98,7 @@ def _image_encoder(config: ModelConfig) -> ImageEncoder:
     return ImageEncoder(trunk=trunk, neck=neck, scalp=1)
 
 
-def _memory_attention(grid: int) -> MemoryAttention:
+def _memory_attention(grid: int, rotary_grid: int | None) -> MemoryAttention:
     rope = dict(
         rope_theta=10000.0,
         feat_sizes=(grid, grid),
@@ -114,7 +118,22 @@ def _memory_attention(grid: int) -> MemoryAttention:
         pos_enc_at_cross_attn_queries=False,
         cross_attention=RoPEAttention(**rope, rope_k_repeat=True, kv_in_dim=_MEMORY_DIM),
     )
-    return MemoryAttention(d_model=_DIM, pos_enc_at_input=True, layer=layer, num_layers=4)
+    attention = MemoryAttention(d_model=_DIM, pos_enc_at_input=True, layer=layer, num_layers=4)
+    if rotary_grid is not None:
+        for rotary in (module for module in attention.modules() if isinstance(module, RoPEAttention)):
+            rotary.compute_cis = partial(_spread_rotations, dim=_DIM, rotary_grid=rotary_grid)
+            rotary.freqs_cis = rotary.compute_cis(end_x=grid, end_y=grid)
+    return attention
+
+
+def _spread_rotations(dim: int, end_x: int, end_y: int, rotary_grid: int, theta: float = 10000.0) -> Tensor:
+    """sam2's axial rotations, (end_x * end_y, dim / 2) complex64, for positions that always span ``rotary_grid``."""
+    frequencies = theta ** (-torch.arange(0, dim, 4) / dim)
+    rows, columns = torch.meshgrid(torch.arange(end_y), torch.arange(end_x), indexing="ij")
+    across = torch.outer(columns.flatten() * (rotary_grid / end_x), frequencies)
+    down = torch.outer(rows.flatten() * (rotary_grid / end_y), frequencies)
+    angles = torch.cat([across, down], dim=1)
+    return torch.polar(torch.ones_like(angles), angles)
 
 
 def _memory_encoder() -> MemoryEncoder:

@@ -76,6 +76,9 @@ class ModelConfig:
         off for SAM2 weights.
     mask_prior : bool
         Give a tracked object's mask on the frame before through the mask prompt, beside the memory. As above.
+    rotary_grid : int, optional
+        Side of the feature map that the memory attention's rotary positions are spread over, whatever the input's
+        size, so that what was learnt at one size holds at another. None counts places, as SAM2 does.
     """
 
     architecture: str
@@ -90,6 +93,7 @@ class ModelConfig:
     adapter: AdapterConfig | None = None
     box_prior: bool = False
     mask_prior: bool = False
+    rotary_grid: int | None = None
 
     def __post_init__(self) -> None:
         if self.image_size % 32 or not 64 <= self.image_size <= 4096:
@@ -104,6 +108,8 @@ class ModelConfig:
         for number in (*self.stages, *self.window_spec, *self.window_pos_embed_bkg_spatial_size):
             _check_range("stage's depth or window", number, 1, 64)
         _check_range("number of heads", self.num_heads, 1, self.embed_dim)
+        if self.rotary_grid is not None:
+            _check_range("rotary grid", self.rotary_grid, 1, 256)
 
     @property
     def trunk_channels(self) -> tuple[int, ...]:
