@@ -1,264 +1,432 @@
-"""The training loop: one stage, resumable at any step, with averaged weights."""
+"""The training loop: one for every task, on one process or many, resumable at any step.
+
+A *task* (see `task.Task`) knows the network, the loss of a batch, how to validate and how to export; the trainer does
+the rest. Start several processes with torchrun: each takes its own batches, and the gradients are averaged over them.
+"""
 
 from __future__ import annotations
 
-import json
-import math
-import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from napari_uniultra.errors import CheckpointError
-from napari_uniultra.model.build import build_network
-from napari_uniultra.model.config import ModelConfig, architecture
-from napari_uniultra.model.preprocess import prepare_images
-from napari_uniultra.training.config import TrainConfig
+from napari_uniultra.core.atomic import atomic_path, write_error
+from napari_uniultra.errors import ResourceError, UniUltraError
+from napari_uniultra.model.device import describe_device
+from napari_uniultra.segment.fallback import attempt
+from napari_uniultra.training.checkpoints import (
+    CHECKPOINT,
+    check_unchanged,
+    load_training_checkpoint,
+    save_training_checkpoint,
+)
 from napari_uniultra.training.data.samples import Batch, Samples
-from napari_uniultra.training.forward import Outcome, forward
-from napari_uniultra.training.memory_start import start_memory_attention
+from napari_uniultra.training.events import Events, Listener, tensorboard
+from napari_uniultra.training.launch import StopSignal, make_fabric
+from napari_uniultra.training.meter import Meter
+from napari_uniultra.training.optim import Average, average_gradients, learning_rate, make_optimiser, trainable
+from napari_uniultra.training.settings import to_dict
+from napari_uniultra.training.sharpness import worst_neighbour
+from napari_uniultra.training.task import Outcome, Task, TaskConfig, Validation
 
-CHECKPOINT = "last.pt"
-LOG = "log.jsonl"
+__all__ = ["CHECKPOINT", "STOP", "Outcome", "Task", "Trainer", "TrainingError", "Validation"]
+
 STOP = "STOP"  # a file of this name in the output folder ends the run after the step in progress, with a checkpoint
-_MEMORY = ("memory_attention.", "memory_encoder.", "maskmem_tpos_enc", "obj_ptr", "mask_downsample", "no_obj_")
-_INITIAL_SCORE = 2.0  # logit: objects are there more often than not, and an absent one's mask gets no gradient
+OVERLAYS = "overlays"
+_REASONS = ("", "done", "no improvement", "stop file", "time", "interrupted", "terminated")
+
+
+class TrainingError(UniUltraError):
+    """Training cannot go on as it is."""
 
 
 class Trainer:
-    """One stage of training.
+    """Trains a task's network.
 
     Parameters
     ----------
-    config : TrainConfig
-        Where its output folder holds a checkpoint of the same configuration, `run` goes on from there.
+    config : dataclass of settings
+        With ``output``, ``data``, ``optimiser`` and ``run``. Where the output folder holds a checkpoint of the same
+        settings, `fit` goes on from there.
+    task : Task
+    samples : Dataset, optional
+        Batches by number, in place of those that ``config.data`` describes.
+    listeners : sequence of callable
+        Called with every event, in the first process.
 
     Attributes
     ----------
-    network : nn.Module
-    average : dict of str to Tensor
-        Exponential moving average of the weights: the ones to use.
     step : int
         Steps done.
-    """
-
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
-        self.model_config = model_config(config)
-        self.folder = Path(config.output)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(config.seed)
-        self.network = build_network(self.model_config).train()
-        _expect_objects(self.network)
-        _set_dropout(self.network, config.dropout)
-        if config.start_from:
-            self.network.load_state_dict(load_training_checkpoint(config.start_from)[config.start_with])
-        if config.start_memory and not (self.folder / CHECKPOINT).exists():
-            start_memory_attention(self.network, _typical_images(config))
-        self._sized = {size: self._tied(size) for size in config.image_sizes}
-        self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-        self.optimiser = torch.optim.AdamW(_parameter_groups(self.network, config), lr=config.learning_rate)
-        self.step = 0
-        if (self.folder / CHECKPOINT).exists():
-            self._resume()
-
-    def run(self, until: int | None = None, on_step: Callable[[dict[str, Any]], None] | None = None) -> None:
-        """Train up to step ``until``, or to the end. ``on_step`` gets each line of the log."""
-        end = min(until or self.config.steps, self.config.steps)
-        samples = Samples(self.config)
-        loader = DataLoader(
-            samples,
-            batch_size=None,
-            sampler=_From(self.step, end),
-            num_workers=self.config.workers,
-            prefetch_factor=6 if self.config.workers else None,
-            worker_init_fn=_one_thread if self.config.workers else None,
-        )
-        recent: list[Outcome] = []
-        started = time.monotonic()
-        for batch in loader:
-            recent.append(self._train_step(batch))
-            if self.step % self.config.log_every == 0 or self.step == end:
-                line = {
-                    **_summary(recent),
-                    "step": self.step,
-                    "rate": self.learning_rate(),
-                    "seconds": time.monotonic() - started,
-                }
-                self._log(line)
-                if on_step:
-                    on_step(line)
-                recent = []
-            if self.step % self.config.save_every == 0:
-                self.save()
-            if (self.folder / STOP).exists():
-                break
-        self.save()
-
-    def learning_rate(self) -> float:
-        """Of the next step: linear warm-up, then a cosine."""
-        config = self.config
-        if self.step < config.warmup:
-            return config.learning_rate * (self.step + 1) / config.warmup
-        done = (self.step - config.warmup) / max(config.steps - config.warmup, 1)
-        low = config.final_learning_rate
-        return config.learning_rate * (low + (1 - low) * (1 + math.cos(math.pi * min(done, 1.0))) / 2)
-
-    def prior_share(self) -> float:
-        """The share of boxes that come with the prior, now: 1 at first, then fading to ``prior_floor``."""
-        config = self.config
-        faded = min(1.0, self.step / max(config.prior_steps * config.steps, 1))
-        return 1 - faded * (1 - config.prior_floor)
-
-    def save(self) -> None:
-        """Write the checkpoint, in one go."""
-        state = {
-            "network": self.network.state_dict(),
-            "average": self.average,
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "config": self.config.to_dict(),
-            "model_config": self.model_config.to_dict(),
-        }
-        temporary = self.folder / (CHECKPOINT + ".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self.folder / CHECKPOINT)
-
-    def _train_step(self, batch: Batch) -> Outcome:
-        # Everything random in a step follows from its number, so that a resumed run repeats an uninterrupted one.
-        seed = self.config.seed * 1_000_003 + self.step
-        torch.manual_seed(seed)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.learning_rate() * group["relative_rate"]
-        network = self._sized.get(batch.images.shape[-1], self.network)
-        outcome = forward(network, batch, torch.Generator().manual_seed(seed), self.prior_share())
-        self.optimiser.zero_grad(set_to_none=True)
-        outcome.loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_gradient)
-        if torch.isfinite(norm):
-            self.optimiser.step()
-        self.step += 1
-        self._update_average()
-        outcome.loss = outcome.loss.detach()
-        return outcome
-
-    def _tied(self, size: int) -> nn.Module:
-        """A network for another input size that shares the parameters."""
-        network = build_network(self.model_config.with_(image_size=size)).train()
-        network.load_state_dict(self.network.state_dict(keep_vars=True), assign=True)
-        _set_dropout(network, self.config.dropout)
-        return network
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        # A short memory at first, so that the average does not hold on to the random start.
-        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        state = self.network.state_dict()
-        for name, value in self.average.items():
-            if value.is_floating_point():
-                value.lerp_(state[name], 1 - decay)
-            else:
-                value.copy_(state[name])
-
-    def _resume(self) -> None:
-        state = load_training_checkpoint(self.folder / CHECKPOINT)
-        self.network.load_state_dict(state["network"])
-        self.average = state["average"]
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step = state["step"]
-
-    def _log(self, line: dict[str, Any]) -> None:
-        with open(self.folder / LOG, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-
-def model_config(config: TrainConfig) -> ModelConfig:
-    """The network that a stage trains."""
-    return architecture(config.architecture, image_size=config.image_size, box_prior=True, mask_prior=True)
-
-
-def load_training_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What `Trainer.save` wrote.
+    average : Average
+        The averaged weights.
 
     Raises
     ------
-    CheckpointError
-        If it is missing or damaged.
+    ConfigError
+        When the checkpoint there belongs to other settings, or the settings do not fit the machine.
+    CheckpointError, ResourceError, WriteError
     """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"There is no training checkpoint {path}") from error
-    except (RuntimeError, EOFError, ValueError) as error:
-        raise CheckpointError(f"The training checkpoint {path} cannot be read", str(error)) from error
+
+    def __init__(
+        self, config: TaskConfig, task: Task, samples: Dataset[Batch] | None = None, listeners: Sequence[Listener] = ()
+    ) -> None:
+        self.config, self.task, self.folder = config, task, Path(config.output)
+        self.step = 0
+        self._run = config.run
+        self._best: float | None = None
+        self._since_best = 0  # validations
+        self._validated = -1  # the step of the last validation
+        self._bad_steps = 0
+        self._saving_seconds = 0.0
+        self._signal, self._meter = StopSignal(), Meter()
+        self.fabric = make_fabric(config.run)
+        if config.run.threads:
+            torch.set_num_threads(config.run.threads)
+        torch.use_deterministic_algorithms(config.run.deterministic, warn_only=True)
+        self.network = task.network.to(self.fabric.device).train()
+        self._parameters = list(trainable(self.network).values())
+        groups = task.parameter_groups(config.optimiser)
+        self.optimiser = self.fabric.setup_optimizers(make_optimiser(groups, config.optimiser))
+        self.average = Average(self.network, config.optimiser.ema_decay)
+        self._resume()
+        self._samples = self._make_samples() if samples is None else samples
+        self._events = self._make_events(listeners) if self.fabric.is_global_zero else None
+
+    # --- the loop
+
+    def fit(self) -> str:
+        """Train to the end, or until something stops the run; there is a checkpoint then.
+
+        Returns
+        -------
+        str
+            Why it ended: "done", "stop file", "time", "no improvement", "interrupted" or "terminated".
+
+        Raises
+        ------
+        TrainingError
+            When the loss is not a number several times in a row.
+        ResourceError
+            When there is not enough memory.
+        WriteError
+            When a checkpoint cannot be written; the one before is kept.
+        """
+        self._emit("start", steps=self._run.steps, **self._description())
+        self._meter.start()
+        try:
+            with self._signal.listening():
+                reason = self._loop()
+            if reason in ("done", "no improvement"):
+                self._export_last()
+        except UniUltraError as error:
+            with suppress(UniUltraError):  # such as a full disk, which may be the very error
+                self._emit("error", text=str(error))
+            raise
+        self._emit("end", reason=reason)
+        return reason
+
+    def _loop(self) -> str:
+        reason = self._why_stop()
+        batches = iter(self._loader())
+        while not reason:
+            group = self._next_batches(batches)
+            had_memory, is_bad = attempt(lambda group=group: self._step(group))
+            if not had_memory:
+                self._give_up_for_memory(group)
+            self._count_bad(is_bad)
+            reason = self._why_stop()
+            if reason or self._is_due(self._run.log_every):
+                self._report()
+            if self._is_due(self._run.validate_every) or (reason == "done" and self._run.validate_every):
+                self._validate()
+                reason = reason or self._why_stop()
+            if reason or self._is_due(self._run.save_every):
+                self.save()
+        return reason
+
+    def _next_batches(self, batches: Iterator[Batch]) -> list[Batch]:
+        """The batches of one step, on the device."""
+        began = time.monotonic()
+        group = [next(batches) for _ in range(self._run.accumulate)]
+        self._meter.waited(time.monotonic() - began)
+        return [_moved(batch, self.fabric.device) for batch in group]
+
+    def _step(self, batches: Sequence[Batch]) -> bool:
+        """Change the weights once; True when the loss was no number and they were left as they are."""
+        settings = self.config.optimiser
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(settings, self.step, self._run.steps) * group["relative_rate"]
+        outcomes = self._gradients(batches)
+        if settings.sharpness:
+            with worst_neighbour(self._parameters, settings.sharpness):
+                self._gradients(batches)
+        norm = self.fabric.clip_gradients(
+            self.network, self.optimiser, max_norm=settings.clip_gradient or float("inf"), error_if_nonfinite=False
+        )
+        loss = torch.stack([outcome.loss for outcome in outcomes]).mean()
+        loss = float(self.fabric.all_reduce(loss, reduce_op="mean"))
+        is_sound = bool(np.isfinite(loss) and torch.isfinite(norm))
+        scales = getattr(self.fabric.strategy.precision, "scaler", None) is not None
+        if is_sound or scales:  # fp16's scaler skips by itself, and has to see why to lower its scale
+            self.optimiser.step()
+        self.step += 1
+        if is_sound:
+            self.average.update(self.step)
+        frames = sum(batch.images.shape[0] * batch.images.shape[1] for batch in batches)
+        self._meter.add(outcomes, frames, loss, float(norm), skipped=not is_sound)
+        return not np.isfinite(loss) if scales else not is_sound
+
+    def _gradients(self, batches: Sequence[Batch]) -> list[Outcome]:
+        """Compute the gradients of a step, averaged over its batches and over the processes."""
+        self.optimiser.zero_grad(set_to_none=True)
+        outcomes = []
+        for number, batch in enumerate(batches):
+            # Everything random follows from the step's number, so that a resumed run repeats an uninterrupted one.
+            seed = _seed(self._run.seed, self.step, number, self.fabric.global_rank)
+            torch.manual_seed(seed)
+            with self.fabric.autocast():
+                outcome = self.task.loss(batch, torch.Generator().manual_seed(seed), self.step / self._run.steps)
+            self.fabric.backward(outcome.loss / len(batches))
+            outcomes.append(replace(outcome, loss=outcome.loss.detach()))
+        average_gradients(self._parameters, self.fabric)
+        return outcomes
+
+    def _is_due(self, every: int) -> bool:
+        return every > 0 and self.step % every == 0
+
+    # --- what ends a run
+
+    def _why_stop(self) -> str:
+        """Why the run ends now, the same in every process; "" to go on."""
+        reason = self._own_reason()
+        if self.fabric.world_size > 1:
+            code = torch.tensor(float(_REASONS.index(reason)), device=self.fabric.device)
+            reason = _REASONS[int(self.fabric.all_reduce(code, reduce_op="max"))]
+        if reason == "stop file" and self.fabric.is_global_zero:
+            (self.folder / STOP).unlink(missing_ok=True)  # it has done its work: the next start goes on
+        return reason
+
+    def _own_reason(self) -> str:
+        if self.step >= self._run.steps:
+            return "done"
+        if self._run.early_stopping and self._since_best >= self._run.early_stopping:
+            return "no improvement"
+        if self._signal.reason:
+            return self._signal.reason
+        if self.fabric.is_global_zero and self.step and (self.folder / STOP).exists():
+            return "stop file"
+        # The next step and the checkpoint after it have to fit.
+        needed = self._meter.elapsed() + self._meter.seconds_a_step + self._saving_seconds
+        return "time" if self._run.max_minutes and needed > 60 * self._run.max_minutes else ""
+
+    def _count_bad(self, is_bad: bool) -> None:
+        self._bad_steps = self._bad_steps + 1 if is_bad else 0
+        if is_bad:
+            self._emit("notice", text="the loss or its gradient is not a number; this step was skipped")
+        if self._bad_steps >= self._run.bad_steps:
+            raise TrainingError(
+                f"The loss was not a number in {self._bad_steps} steps in a row, the last of them step {self.step}",
+                f"such steps change nothing, and the last checkpoint is kept: {self.folder / CHECKPOINT}",
+                "Lower optimiser.learning_rate, lengthen optimiser.warmup, or use run.precision bf16 or fp32",
+            )
+
+    def _give_up_for_memory(self, batches: Sequence[Batch]) -> None:
+        """Save what there is and say what to lower. A step that ran out of memory has not changed the weights."""
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.fabric.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.save(together=False)
+        shape = " x ".join(map(str, batches[0].images.shape))
+        raise ResourceError(
+            f"There is not enough memory on {describe_device(self.fabric.device)} for step {self.step + 1}",
+            f"its batch was {shape} (clips x frames x height x width); the run is saved up to step {self.step}",
+            "Lower data.batch (and raise run.accumulate), turn on run.activation_checkpointing, use run.precision "
+            "bf16, shorten data.clip_frames, or lower model.image_size",
+        )
+
+    # --- validation and export
+
+    def _validate(self) -> None:
+        if self._validated == self.step:
+            return
+        self._validated = self.step
+        found = self._validation() if self.fabric.is_global_zero else None
+        found = self.fabric.broadcast(found.metrics if found else None)
+        self._meter.pause()
+        if found is None:
+            return
+        is_better = self._is_better(found)
+        self._since_best = 0 if is_better else self._since_best + 1
+        self._emit("validation", metrics=found, best=is_better, seconds=self._meter.elapsed())
+        if is_better:
+            self._best = found[self._run.monitor]
+            if self._run.keep == "best":
+                self._export()
+
+    def _validation(self) -> Validation | None:
+        self.network.eval()
+        try:
+            with self.average.in_place(), torch.no_grad(), self.fabric.autocast():
+                found = self.task.validate(self._run)
+        finally:
+            self.network.train()
+        for number, picture in enumerate(found.pictures if found else ()):
+            with atomic_path(self.folder / OVERLAYS / f"step_{self.step:06d}_{number}.png") as path:
+                Image.fromarray(picture).save(path)
+        return found
+
+    def _is_better(self, metrics: dict[str, float]) -> bool:
+        name = self._run.monitor
+        if name not in metrics:
+            known = ", ".join(metrics)
+            raise TrainingError(f"run.monitor is {name!r}", "validation gives no such metric", f"Choose from {known}")
+        sign = -1 if name.endswith(("error", "loss")) else 1
+        return bool(np.isfinite(metrics[name])) and (self._best is None or sign * metrics[name] > sign * self._best)
+
+    def _export_last(self) -> None:
+        if self._run.keep == "last" or self._best is None:
+            self._export()
+
+    def _export(self) -> None:
+        """Write the model of the averaged weights."""
+        if self.fabric.is_global_zero:
+            files = self.task.export({**self.network.state_dict(), **self.average.values}, self.folder)
+            self._emit("checkpoint", paths=[str(file) for file in files], kind="model")
+        self.fabric.barrier()
+
+    # --- state
+
+    def save(self, together: bool = True) -> None:
+        """Write the checkpoint, in one go, in the first process.
+
+        Parameters
+        ----------
+        together : bool
+            Wait for the other processes.
+
+        Raises
+        ------
+        WriteError
+            The checkpoint before is kept.
+        """
+        began = time.monotonic()
+        if self.fabric.is_global_zero:
+            save_training_checkpoint(self.folder / CHECKPOINT, self._state())
+            self._emit("checkpoint", paths=[str(self.folder / CHECKPOINT)], kind="state")
+        if together:
+            self.fabric.barrier()
+        self._saving_seconds = time.monotonic() - began
+        self._meter.pause()
+
+    def _state(self) -> dict[str, Any]:
+        network = self.network.state_dict()
+        return {
+            "step": self.step,
+            "network": network,
+            "average": {**network, **self.average.values},
+            "optimiser": self.optimiser.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "best": self._best,
+            "since_best": self._since_best,
+            "processes": self.fabric.world_size,
+            "config": to_dict(self.config),
+            "model_config": self.task.model_config.to_dict(),
+        }
+
+    def _resume(self) -> None:
+        """Take up the run in the output folder, if there is one."""
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            return
+        state = load_training_checkpoint(path)
+        now = {**to_dict(self.config), "processes": self.fabric.world_size}
+        check_unchanged({**state["config"], "processes": state["processes"]}, now, self.folder)
+        self.network.load_state_dict(state["network"])
+        self.average.load(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.step, self._best, self._since_best = state["step"], state["best"], state["since_best"]
+
+    # --- data and progress
+
+    def _make_samples(self) -> Samples:
+        run, count = self._run, self._run.steps * self._run.accumulate
+        size = self.task.model_config.image_size
+        return Samples(self.config.data, size, count, run.seed, self.fabric.global_rank, self.fabric.world_size)
+
+    def _loader(self) -> DataLoader:
+        workers = self.config.data.workers
+        first, end = (step * self._run.accumulate for step in (self.step, self._run.steps))
+        return DataLoader(
+            self._samples,
+            batch_size=None,
+            sampler=_Range(first, end),
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            worker_init_fn=_one_thread if workers else None,
+        )
+
+    def _make_events(self, listeners: Sequence[Listener]) -> Events:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(self.folder, error) from error
+        board = tensorboard(self.folder)
+        return Events(self.folder, [*listeners, *([board] if board else [])])
+
+    def _emit(self, event: str, **values: Any) -> None:
+        if self._events is not None:
+            self._events.emit(event, self.step, **values)
+
+    def _description(self) -> dict[str, Any]:
+        own = sum(parameter.numel() for parameter in self._parameters)
+        total = sum(parameter.numel() for parameter in self.network.parameters())
+        return {
+            "device": describe_device(self.fabric.device),
+            "processes": self.fabric.world_size,
+            "precision": self._run.precision,
+            "trainable_parameters": own,
+            "parameters": total,
+        }
+
+    def _report(self) -> None:
+        rate = learning_rate(self.config.optimiser, max(self.step - 1, 0), self._run.steps)
+        line = self._meter.report(self._run.steps - self.step, self.fabric.world_size)
+        self._emit("step", learning_rate=rate, **line)
 
 
-class _From(Sampler[int]):
-    """The steps from ``first`` up to ``end``."""
+class _Range(Sampler[int]):
+    """Batch numbers from ``first`` up to ``end``."""
 
     def __init__(self, first: int, end: int) -> None:
-        self.range = range(first, end)
+        self._range = range(first, end)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.range)
+        return iter(self._range)
 
     def __len__(self) -> int:
-        return len(self.range)
+        return len(self._range)
 
 
-def _typical_images(config: TrainConfig) -> Tensor:
-    batch = Samples(replace(config, clip_share=0.0, image_sizes=(), seed=config.seed + 1, batch=16))[0]
-    return prepare_images(batch.images[:, 0], config.image_size)
+def _seed(*numbers: int) -> int:
+    """One seed of several numbers, so that neighbouring ones have nothing in common."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    tensors = {item.name: getattr(batch, item.name) for item in fields(batch)}
+    return replace(batch, **{name: value.to(device) for name, value in tensors.items() if isinstance(value, Tensor)})
 
 
 def _one_thread(_worker: int) -> None:
     torch.set_num_threads(1)
-
-
-def _expect_objects(network: nn.Module) -> None:
-    nn.init.constant_(network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias, _INITIAL_SCORE)
-
-
-def _set_dropout(network: nn.Module, share: float) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = share
-        elif hasattr(module, "dropout_p"):  # sam2's attention
-            module.dropout_p = share
-
-
-def _parameter_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Matrices and kernels decay; biases, norms and single embeddings do not. The memory has a rate of its own."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            is_matrix = parameter.ndim >= 2 and min(parameter.shape[:2]) > 1
-            groups.setdefault((is_matrix, name.startswith(_MEMORY)), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "weight_decay": config.weight_decay if is_matrix else 0.0,
-            "relative_rate": config.memory_rate if is_memory else 1.0,
-        }
-        for (is_matrix, is_memory), parameters in groups.items()
-    ]
-
-
-def _summary(outcomes: list[Outcome]) -> dict[str, Any]:
-    dice: dict[str, list[float]] = {}
-    for outcome in outcomes:
-        for name, values in outcome.dice.items():
-            dice.setdefault(name, []).extend(values)
-    errors: list[float] = [error for outcome in outcomes for error in outcome.iou_error]
-    loss: Tensor = torch.stack([outcome.loss for outcome in outcomes]).mean()
-    return {
-        "loss": round(float(loss), 4),
-        "dice": {name: [round(sum(values) / len(values), 4), len(values)] for name, values in sorted(dice.items())},
-        "iou_error": round(sum(errors) / max(len(errors), 1), 4),
-    }

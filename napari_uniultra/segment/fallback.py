@@ -34,18 +34,18 @@ def run_with_fallback(host: Host, work: Callable[[], T], notify: Callable[[str],
     ResourceError
         If the memory does not suffice on the CPU either.
     """
-    done, value = _attempt(work)
+    done, value = attempt(work)
     if done:
         return value
     _free(host)
-    done, value = _attempt(work)
+    done, value = attempt(work)
     if done:
         return value
     if host.model.device.type != "cpu":
         notify("The graphics card ran out of memory. The session goes on on the CPU, more slowly; nothing was lost.")
         host.model = _on_cpu(host.model)
         _free(host)
-        done, value = _attempt(work)
+        done, value = attempt(work)
         if done:
             return value
     raise ResourceError(
@@ -55,7 +55,8 @@ def run_with_fallback(host: Host, work: Callable[[], T], notify: Callable[[str],
     )
 
 
-def _attempt(work: Callable[[], T]) -> tuple[bool, T | None]:
+def attempt(work: Callable[[], T]) -> tuple[bool, T | None]:
+    """Whether ``work`` had enough memory, and what it returned."""
     try:
         return True, work()
     except (torch.OutOfMemoryError, MemoryError):

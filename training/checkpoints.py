@@ -1,0 +1,117 @@
+"""The state of a run on disk: written whole or not at all, read as data, and taken up only by the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import IO, Any
+
+import torch
+
+from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.errors import CheckpointError
+from napari_uniultra.training.settings import ConfigError
+
+CHECKPOINT = "last.pt"
+# What may differ when a run goes on: it changes what is written when, or how far the run goes, but no step done so far.
+_HARMLESS = (
+    "output",
+    "data.workers",
+    "run.steps",
+    "run.device",
+    "run.threads",
+    "run.activation_checkpointing",
+    "run.log_every",
+    "run.save_every",
+    "run.validate_every",
+    "run.validation_cases",
+    "run.validation_frames",
+    "run.overlays",
+    "run.monitor",
+    "run.keep",
+    "run.early_stopping",
+    "run.max_minutes",
+    "run.bad_steps",
+)
+
+
+def save_training_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Write a run's state in place of an older one.
+
+    Raises
+    ------
+    WriteError
+        When the disk is full or refuses; the older file is still there then.
+    """
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        stream = _Remembering(file)
+        try:
+            torch.save(dict(state), stream)
+        except RuntimeError as error:  # torch puts its own in place of the operating system's
+            raise (stream.error or error) from error
+
+
+def load_training_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What `save_training_checkpoint` wrote, on the CPU.
+
+    Raises
+    ------
+    CheckpointError
+        If it is missing, damaged, or holds more than data.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"There is no training checkpoint {path}") from error
+    except (RuntimeError, EOFError, ValueError, UnpicklingError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"The training checkpoint {path} cannot be read", reason, "Begin anew with --restart"
+        ) from error
+
+
+def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], folder: str | Path) -> None:
+    """Refuse to go on with a run under other settings.
+
+    Raises
+    ------
+    ConfigError
+        Naming every setting that differs and matters.
+    """
+    old, new = dict(_flat(before)), dict(_flat(now))
+    names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    changed = [name for name in names if name not in _HARMLESS]
+    if changed:
+        listed = "; ".join(f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in changed)
+        raise ConfigError(
+            f"The run in {folder} began with other settings",
+            listed,
+            "Put them back, begin anew with --restart, or choose another output",
+        )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+class _Remembering:
+    """A file to write to that remembers why writing failed."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
