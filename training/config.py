@@ -45,6 +45,12 @@ class ModelSettings:
     mask_prior: bool | None = setting(
         None, help="Give a tracked object's last mask as a prompt, for networks from scratch; empty for the base's own."
     )
+    rotary_grid: int | None = setting(
+        None,
+        low=1,
+        high=256,
+        help="Feature map's side that the memory's rotary positions span at every input size; empty for the base's.",
+    )
     start_memory: bool = setting(
         False, help="Give a memory that was never trained a start that suits clips, when the run begins."
     )

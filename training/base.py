@@ -1,0 +1,116 @@
+"""The network a run begins with: a model of the zoo, a checkpoint, an earlier run's weights, or random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from napari_uniultra.model.build import build_network
+from napari_uniultra.model.checkpoint import load_into, sha256_of
+from napari_uniultra.model.config import ModelConfig, architecture
+from napari_uniultra.model.zoo import load_model
+from napari_uniultra.training.checkpoints import CHECKPOINT, load_training_checkpoint
+from napari_uniultra.training.config import ModelSettings
+
+_INITIAL_SCORE = 2.0  # logit: objects are there more often than not, and an absent one's mask gets no gradient
+# What `architecture` decides; the rest of a configuration stays the base's.
+_TRUNK = ("embed_dim", "num_heads", "stages", "global_att_blocks", "window_spec", "window_pos_embed_bkg_spatial_size")
+_OPTIONAL = ("image_size", "box_prior", "mask_prior", "rotary_grid")
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """A network to train, on the CPU.
+
+    Attributes
+    ----------
+    network : SAM2Base
+    config : ModelConfig
+        That it was built from.
+    sha256 : str
+        Of the checkpoint that its weights come from; "" for random ones.
+    card : dict
+        What that checkpoint says of itself.
+    """
+
+    network: nn.Module
+    config: ModelConfig
+    sha256: str
+    card: dict[str, Any]
+
+
+def load_base(settings: ModelSettings, seed: int = 0) -> Base:
+    """Build the network, with its weights; new parts of it are random, by ``seed``.
+
+    Raises
+    ------
+    CheckpointError
+        When the base is missing, damaged, or does not fit the architecture.
+    """
+    state, config, sha256, card = _weights(settings)
+    config = _changed(config, settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_network(config)
+    if state is None:
+        nn.init.constant_(network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias, _INITIAL_SCORE)
+    else:
+        load_into(network, state, allow_missing_adapters=True)
+    set_dropout(network, settings.dropout)
+    return Base(network, config, sha256, card)
+
+
+def _weights(settings: ModelSettings) -> tuple[Mapping[str, Tensor] | None, ModelConfig, str, dict[str, Any]]:
+    if settings.base is None:
+        return None, architecture(settings.architecture), "", {}
+    run = Path(settings.base) / CHECKPOINT
+    if run.is_file():
+        state = load_training_checkpoint(run)
+        return state[settings.weights], ModelConfig.from_dict(state["model_config"]), sha256_of(run), {}
+    model = load_model(settings.base, "cpu")
+    return model.network.state_dict(), model.config, model.sha256, model.card
+
+
+def _changed(config: ModelConfig, settings: ModelSettings) -> ModelConfig:
+    """The base's configuration with what the settings say otherwise."""
+    if settings.architecture is not None and settings.architecture != config.architecture:
+        wanted = architecture(settings.architecture)
+        names = (*_TRUNK, "architecture", "adapter")
+        config = config.with_(**{name: getattr(wanted, name) for name in names})
+    changes = {name: getattr(settings, name) for name in _OPTIONAL if getattr(settings, name) is not None}
+    if settings.width is not None:
+        changes["embed_dim"] = settings.width
+    return config.with_(**changes)
+
+
+def set_dropout(network: nn.Module, share: float) -> None:
+    """The share of values that every dropout of a network drops in training."""
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = share
+        elif hasattr(module, "dropout_p"):  # sam2's attention
+            module.dropout_p = share
+
+
+def set_image_size(network: nn.Module, size: int) -> None:
+    """Make a network take inputs of another size; it then computes what one built for that size computes.
+
+    sam2 derives these few numbers from the input's size when it builds a network, and everything else as it runs.
+
+    Parameters
+    ----------
+    network : SAM2Base
+    size : int
+        Side of the input in pixels, a multiple of 32.
+    """
+    grid = size // network.backbone_stride
+    encoder = network.sam_prompt_encoder
+    network.image_size, network.sam_image_embedding_size = size, grid
+    encoder.image_embedding_size = (grid, grid)
+    encoder.input_image_size = (size, size)
+    encoder.mask_input_size = (4 * grid, 4 * grid)
