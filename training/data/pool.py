@@ -12,6 +12,7 @@ import numpy as np
 from napari_uniultra.training.data.simulate import simulate_clip
 
 STILL_SIDE, CLIP_SIDE, CLIP_FRAMES = 384, 320, 8
+_VERSION = 2  # of the simulator: what an earlier one made is not taken for this one's
 _CLIP_SEEDS = 10_000_000  # clips use other seeds than stills
 
 
@@ -39,7 +40,7 @@ class SimulatedPool:
     def _get(self, seed: int, frames: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         if self.folder is None:
             return simulate_clip(seed, frames, size)
-        path = self.folder / f"{frames}x{size}_{seed}.npz"
+        path = self.folder / f"v{_VERSION}_{frames}x{size}_{seed}.npz"
         try:
             with open(path, "rb") as file, np.load(file) as stored:
                 images, count = stored["images"], int(stored["count"])

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from napari_uniultra.errors import ReadError
-from napari_uniultra.training.data.augment import GreyChange, random_affine, to_uint8, view
+from napari_uniultra.training.data.augment import look
 from napari_uniultra.training.data.cases import Annotated
 from napari_uniultra.training.data.importers import open_manifests
 from napari_uniultra.training.data.pool import SimulatedPool
 from napari_uniultra.training.data.settings import DataSettings
-from napari_uniultra.training.data.simulate import motion, warp
+from napari_uniultra.training.data.simulate_motion import draw_motion, moved
 from napari_uniultra.training.data.store import FrameStore
 from napari_uniultra.training.settings import ConfigError
 
@@ -122,7 +122,7 @@ class Samples(Dataset):
             samples = [draw.clip(frames) for _ in range(max(count // frames, 1))]
         else:
             samples = [draw.still() for _ in range(count)]
-        images, masks = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*samples, strict=True))
+        images, masks = (torch.stack(arrays) for arrays in zip(*samples, strict=True))
         return Batch(images, masks, tuple(draw.skipped.items()))
 
 
@@ -138,7 +138,7 @@ class _Draw:
         self.samples, self.rng, self.step, self.size = samples, rng, step, size
         self.skipped: dict[str, str] = {}
 
-    def still(self) -> tuple[np.ndarray, np.ndarray]:
+    def still(self) -> tuple[Tensor, Tensor]:
         """Images (1, S, S) uint8 and masks (1, S, S) bool."""
         if self._is_simulated():
             image, masks = self.samples.pool.still(self._reach(self.samples.data.simulated_stills))
@@ -147,7 +147,7 @@ class _Draw:
             image, masks = case.image, case.masks
         return self._look(image[None], masks[self.rng.integers(len(masks))][None])
 
-    def clip(self, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    def clip(self, frames: int) -> tuple[Tensor, Tensor]:
         """Images (T, S, S) uint8 and masks (T, S, S) bool."""
         loops = self.samples.loops
         if self._is_simulated():
@@ -160,7 +160,6 @@ class _Draw:
         images, masks = self._look(images, masks)
         if self.rng.random() < _ABSENT:
             frame = self.rng.integers(1, frames)
-            images, masks = images.copy(), masks.copy()
             images[frame] = self.still()[0][0]
             masks[frame] = False
         return images, masks
@@ -231,20 +230,10 @@ class _Draw:
             images, mask = images[::-1], mask[::-1]
         return images, mask
 
-    def _look(self, images: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The same random view and the same machine settings for all frames of a clip."""
-        strength = self.samples.data.augmentation
-        for _ in range(4):
-            matrix = random_affine(self.rng, masks[0], strength)
-            _, seen = view(images[0], masks[:1], matrix, self.size)
-            if seen.sum() >= 40:
-                break
-        else:
-            matrix = np.eye(2, 3, dtype=np.float32)
-        change = GreyChange.draw(self.rng, strength)
-        frames = [view(image, mask[None], matrix, self.size) for image, mask in zip(images, masks, strict=True)]
-        grey = [to_uint8(change.apply(self.rng, image)) for image, _ in frames]
-        return np.stack(grey), np.stack([mask[0] for _, mask in frames])
+    def _look(self, images: np.ndarray, masks: np.ndarray) -> tuple[Tensor, Tensor]:
+        frames, truth = (torch.tensor(np.ascontiguousarray(array))[None] for array in (images, masks))
+        seen, found = look(self.rng, frames, truth, self.size, self.samples.data.augmentation)
+        return seen[0], found[0]
 
 
 def _mask_of(annotated: Annotated, target: str) -> np.ndarray:
@@ -256,10 +245,6 @@ def _mask_of(annotated: Annotated, target: str) -> np.ndarray:
 def _moved(rng: Generator, case: Annotated, frames: int) -> tuple[np.ndarray, np.ndarray]:
     """A real still as a loop: tissue moved smoothly."""
     mask = case.masks[rng.integers(len(case.masks))]
-    fields = motion(rng, len(mask), frames) * (rng.uniform(0.05, 0.5) if rng.random() < _GENTLE else 1.0)
-    images, masks = [case.image], [mask]
-    for field in fields[1:]:
-        moved = warp(np.stack([case.image, mask]), field)
-        images.append(np.clip(moved[0], 0, 255).astype(np.uint8))
-        masks.append(moved[1] > 0.5)
-    return np.stack(images), np.stack(masks)
+    motion = draw_motion(rng, frames).scaled(rng.uniform(0.05, 0.5) if rng.random() < _GENTLE else 1.0)
+    loop = moved(torch.from_numpy(np.stack([case.image, mask * np.uint8(255)])).float(), motion, frames)
+    return loop[:, 0].to(torch.uint8).numpy(), (loop[:, 1] > 127.5).numpy()

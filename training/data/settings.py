@@ -51,6 +51,9 @@ class PromptSettings:
     moved_mask: float = setting(0.0, low=0, help="Weight of a mask that lies where the structure was a frame before.")
     none: float = setting(0.0, low=0, help="Weight of no prompt at all.")
     corrections: float = setting(0.2, low=0, high=1, help="Share of predictions that are corrected by a click.")
+    conditioning_frames: int = setting(
+        1, low=1, high=8, help="Frames of a clip that are prompted at most; their number is drawn evenly."
+    )
     clip_corrections: float = setting(0.15, low=0, high=1, help="Share of a clip's later frames that are corrected.")
     prior_start: float = setting(1.0, low=0, high=1, help="Share of boxes with the box prior, at first.")
     prior_end: float = setting(0.5, low=0, high=1, help="Share of boxes with the box prior, once it has faded.")

@@ -1,394 +1,437 @@
 """A simulator of ultrasound: layered tissue with structures in it, speckle, shadows and sectors, with exact masks.
 
-It is statistical rather than physical: complex Gaussian scatterers scaled by the tissue's echogenicity, seen through an
-anisotropic point-spread function, log-compressed. Everything follows from the seed. What it makes is varied on purpose,
-so that a model trained on it also works on organs that no training set holds.
+It is statistical rather than physical: complex Gaussian scatterers that move with the tissue, scaled by its
+echogenicity, seen through a separable point-spread function along linear or diverging beams, attenuated with depth,
+shadowed and enhanced below structures, and log-compressed. Many scenes are rendered at once, on any device. What it
+makes is varied on purpose, so that a model trained on it also works on organs that no training set holds.
+
+Everything follows from a scene's seed; on another device the speckle is another, the anatomy the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.random import Generator
-from scipy import ndimage
+from torch import Tensor
 
-_MIN_AREA = 0.001  # of the image; smaller remains of a structure are no target
+from napari_uniultra.training.data.simulate_anatomy import (
+    MAX_DROPOUTS,
+    MAX_EDGES,
+    NEVER,
+    ORDERS,
+    Structure,
+    Tissue,
+    draw_structures,
+    draw_tissue,
+)
+from napari_uniultra.training.data.simulate_motion import Motion, Moving, draw_motion
+from napari_uniultra.training.data.simulate_scan import (
+    Beams,
+    Columns,
+    Scanner,
+    draw_scanner,
+    pixel_centres,
+    smoothed,
+    smoothing,
+)
+from napari_uniultra.training.data.smooth_noise import gaussian, smooth_noise
+
+_MIN_AREA = 0.001  # of the picture; smaller remains of a structure are no target
+_MIN_VISIBLE = 0.4  # of a structure, the rest being covered by others
+_MARGIN = 0.3  # tissue beside the picture that may come into view, in shares of its side
+_FAR = 4.0  # levels beyond this are all the same
+_SCATTER_STREAM, _SCENE_STREAM = 0x5CA7, 0x5CE3
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A batch of simulated loops; stills have one frame.
+
+    Attributes
+    ----------
+    images : (B, T, N, N) uint8
+    masks : (B, T, K, N, N) bool
+        A scene's structures come first; what it lacks of K is empty. Structures may lie inside one another, and may
+        leave the picture: the mask is then empty. On the first frame every one is there.
+    counts : (B,) int64, on the CPU
+        Structures of each scene, at least 1.
+    """
+
+    images: Tensor
+    masks: Tensor
+    counts: Tensor
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Scenes with all their structures, K being the most that one of them has.
+
+    Attributes
+    ----------
+    images : (B, T, N, N) uint8
+    masks : (B, T, K, N, N) bool
+    targets : (B, K) bool
+        Which structures are worth asking for: the others are distractors, covered, out of view or tiny.
+    """
+
+    images: Tensor
+    masks: Tensor
+    targets: Tensor
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Tissue before it is scanned.
+    """All that is drawn for one loop, before it is rendered."""
 
-    Attributes
+    scanner: Scanner
+    tissue: Tissue
+    structures: list[Structure]
+    motion: Motion
+    decorrelation: float
+
+
+def simulate_stills(seeds: Sequence[int], size: int = 384, device: torch.device | str = "cpu") -> Simulated:
+    """One image for each seed.
+
+    Parameters
     ----------
-    echo : (N, N) float32
-        Natural logarithm of the scatterers' amplitude.
-    masks : (K, N, N) bool
-        The structures, which may lie inside one another.
+    seeds : sequence of int
+    size : int
+        Side of the image, N.
+    device : torch.device
     """
-
-    echo: np.ndarray
-    masks: np.ndarray
+    return simulate_clips(seeds, 1, size, device)
 
 
-@dataclass(frozen=True)
-class Scanner:
-    """How a scene is seen; one for all frames of a clip.
+@torch.no_grad()
+def simulate_clips(
+    seeds: Sequence[int], frames: int, size: int = 320, device: torch.device | str = "cpu", every: int = 1
+) -> Simulated:
+    """One loop for each seed, in which tissue moves, structures pulse and speckle slowly changes.
 
-    Attributes
+    A seed gives the same loop whatever the other seeds are.
+
+    Parameters
     ----------
-    psf : tuple of float
-        Standard deviations of the point-spread function in pixels, axial and lateral.
-    dynamic_range_db, gamma, gain, offset, blur : float
-        Log compression and the grey curve after it; ``blur`` in pixels.
-    field : (N, N) bool
-        The part of the image that is scanned.
+    seeds : sequence of int
+    frames : int
+        T.
+    size : int
+        Side of the frames, N.
+    device : torch.device
+    every : int
+        Take every so many frames of the loop only, so that more happens between them.
     """
-
-    psf: tuple[float, float]
-    dynamic_range_db: float
-    gamma: float
-    gain: float
-    offset: float
-    blur: float
-    field: np.ndarray
-
-
-def simulate_still(seed: int, size: int = 384) -> tuple[np.ndarray, np.ndarray]:
-    """One image and its structures.
-
-    Returns
-    -------
-    image : (size, size) uint8
-    masks : (K, size, size) bool, K >= 1
-    """
-    images, masks = simulate_clip(seed, frames=1, size=size)
-    return images[0], masks[0]
+    seeds = [int(seed) for seed in seeds]
+    # One scene fits into a CPU's caches, and several do not; an accelerator has work enough only with many.
+    together = 1 if torch.device(device).type == "cpu" else len(seeds)
+    results: dict[int, tuple[Tensor, Tensor]] = {}
+    attempt = 0
+    while missing := [seed for seed in dict.fromkeys(seeds) if seed not in results]:
+        for first in range(0, len(missing), together):
+            some = missing[first : first + together]
+            scenes = [draw_scene(np.random.default_rng([_SCENE_STREAM, attempt, seed]), frames, every) for seed in some]
+            made = render(scenes, frames, size, device, [[attempt, seed] for seed in some])
+            for seed, images, masks, is_kept in zip(some, made.images, made.masks, made.targets.cpu(), strict=True):
+                if is_kept.any():  # else every structure fell outside the sector: draw another scene
+                    results[seed] = images, masks[:, is_kept.nonzero().flatten().to(masks.device)]
+        attempt += 1
+    found = [results[seed] for seed in seeds]
+    counts = [masks.shape[1] for _, masks in found]
+    padded = [F.pad(masks, (0, 0, 0, 0, 0, max(counts) - masks.shape[1])) for _, masks in found]
+    return Simulated(torch.stack([images for images, _ in found]), torch.stack(padded), torch.tensor(counts))
 
 
 def simulate_clip(seed: int, frames: int, size: int = 320) -> tuple[np.ndarray, np.ndarray]:
-    """A loop in which tissue moves, structures pulse and speckle slowly decorrelates.
+    """One loop on the CPU: images (frames, size, size) uint8 and masks (frames, K, size, size) bool, K >= 1."""
+    made = simulate_clips([seed], frames, size)
+    return made.images[0].numpy(), made.masks[0].numpy()
 
-    Returns
-    -------
-    images : (frames, size, size) uint8
-    masks : (frames, K, size, size) bool
-        A structure may leave the image: its mask is then empty. On the first frame every one is there.
+
+def simulate_still(seed: int, size: int = 384) -> tuple[np.ndarray, np.ndarray]:
+    """One image on the CPU, (size, size) uint8, and its structures, (K, size, size) bool, K >= 1."""
+    images, masks = simulate_clip(seed, 1, size)
+    return images[0], masks[0]
+
+
+def draw_scene(rng: np.random.Generator, frames: int, every: int = 1) -> Scene:
+    """A scene from a generator, with the motion of ``frames`` frames, ``every`` apart."""
+    scanner, tissue, structures = draw_scanner(rng), draw_tissue(rng), draw_structures(rng)
+    pulsing = max(structures, key=lambda structure: abs(structure.pulse))
+    decorrelation = rng.uniform(0.05, 0.6) * every**0.5
+    reach = max(pulsing.radius, 0.03) * 1.2
+    motion = draw_motion(rng, frames * every, (pulsing.x, pulsing.y), reach, pulsing.pulse)
+    return Scene(scanner, tissue, structures, motion.thinned(every), decorrelation)
+
+
+def render(
+    scenes: list[Scene], frames: int, size: int, device: torch.device | str, seeds: Sequence[Sequence[int]]
+) -> Rendered:
+    """Render scenes together.
+
+    Parameters
+    ----------
+    seeds : sequence of sequence of int
+        Of the scatterers, one for each scene.
     """
-    rng = np.random.default_rng(seed)
-    scanner = _scanner(rng, size)
-    scene = _scene(rng, size)
-    kept = [mask for mask in scene.masks if (mask & scanner.field).mean() > _MIN_AREA]
-    while not kept:  # every structure fell outside the sector
-        scene = _scene(rng, size)
-        kept = [mask for mask in scene.masks if (mask & scanner.field).mean() > _MIN_AREA]
-    scene = Scene(scene.echo, np.stack(kept))
-    displacements = motion(rng, size, frames)
-    tissue = _scatterers(rng, size)
-    decorrelation = rng.uniform(0.05, 0.6)
-    images, masks = [], []
-    level = None
+    device = torch.device(device)
+    span = 1.0 if frames == 1 else 1 + 2 * _MARGIN
+    beams = Beams([scene.scanner for scene in scenes], size, device)
+    canvas = _paint(scenes, beams, round(size * span), span, device)
+    scatterers = _Scatterers(seeds, device)
+    tissue = scatterers.draw(canvas.echo.shape[-1])
+    grid, field_of_view = beams.scan_grid()
+    across, depth = pixel_centres(len(scenes), size, 1.0, device)
+    moving = Moving([scene.motion for scene in scenes], *beams.to_picture(across, depth))
+    fixed = _fixed_echo(scenes, across, depth, device)
+    gains = _per_structure(scenes, "behind", canvas.levels.shape[1], device)
+    decorrelation = torch.tensor([scene.decorrelation for scene in scenes], device=device)[:, None, None]
+    images, masks, level = [], [], None
+    layers = torch.cat([canvas.echo[:, None], canvas.blood[:, None], tissue, canvas.levels], dim=1)
     for frame in range(frames):
-        if frame == 0:
-            echo, truth, scatterers = scene.echo, scene.masks, tissue
+        if frames == 1:
+            seen = layers
         else:
-            moved = warp(
-                np.concatenate([scene.echo[None], scene.masks, tissue.real[None], tissue.imag[None]]),
-                displacements[frame],
-            )
-            echo, truth = moved[0], moved[1:-2] > 0.5
-            share = min(1.0, decorrelation * frame**0.5)
-            scatterers = np.sqrt(1 - share**2) * (moved[-2] + 1j * moved[-1]) + share * _scatterers(rng, size)
-        image, level = _scan(echo, scatterers, scanner, level)
-        images.append(image)
-        masks.append(truth & scanner.field)
-    return np.stack(images), np.stack(masks)
+            was = torch.stack(beams.to_beams(*moving.origin(frame)), dim=-1)
+            seen = F.grid_sample(layers, (was - 0.5) * 2 / span, padding_mode="border", align_corners=False)
+        echo, blood, real, imaginary, levels = seen[:, 0], seen[:, 1], seen[:, 2], seen[:, 3], seen[:, 4:]
+        if frame:
+            share = (decorrelation * frame**0.5).clamp(max=1.0)
+            share = torch.maximum(share, blood.clamp(0, 1))
+            fresh = scatterers.draw(size)
+            real = (1 - share**2).sqrt() * real + share * fresh[:, 0]
+            imaginary = (1 - share**2).sqrt() * imaginary + share * fresh[:, 1]
+        echo = echo + fixed + _below(levels < 1, gains)
+        amplitude = torch.exp(echo)
+        envelope = beams.envelope(real * amplitude, imaginary * amplitude)
+        level = beams.level(envelope) if level is None else level
+        images.append(beams.picture(beams.compress(envelope, level), grid, field_of_view))
+        whole = F.grid_sample(levels, grid, padding_mode="border", align_corners=False) < 1
+        masks.append(_uncovered(scenes, whole) & field_of_view[:, None])
+        if frame == 0:
+            targets = _targets(scenes, whole, masks[0])
+    return Rendered(torch.stack(images, dim=1), torch.stack(masks, dim=1), targets)
 
 
-def _scan(echo: np.ndarray, scatterers: np.ndarray, scanner: Scanner, level: float | None) -> tuple[np.ndarray, float]:
-    field = scatterers * np.exp(echo)
-    real = ndimage.gaussian_filter(field.real, scanner.psf, truncate=3)
-    imag = ndimage.gaussian_filter(field.imag, scanner.psf, truncate=3)
-    envelope = np.hypot(real, imag)
-    if level is None:
-        level = float(np.percentile(envelope[scanner.field], 99.3)) + 1e-9
-    image = np.clip(20 * np.log10(envelope / level + 1e-6) / scanner.dynamic_range_db + 1, 0, 1) ** scanner.gamma
-    if scanner.blur > 0.3:
-        image = ndimage.gaussian_filter(image, scanner.blur, truncate=3)
-    image = np.clip(image * scanner.gain + scanner.offset, 0, 1) * scanner.field
-    return (image * 255).astype(np.uint8), level
+class _Scatterers:
+    """Complex Gaussian scatterers, from a generator of its own for each scene."""
+
+    def __init__(self, seeds: Sequence[Sequence[int]], device: torch.device) -> None:
+        states = [np.random.SeedSequence([_SCATTER_STREAM, *seed]).generate_state(1, np.uint64) for seed in seeds]
+        self._generators = [torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1))) for state in states]
+        self._device = device
+
+    def draw(self, size: int) -> Tensor:
+        """(B, 2, N, N) float32."""
+        return torch.stack([torch.randn(2, size, size, generator=g, device=self._device) for g in self._generators])
 
 
-def _scatterers(rng: Generator, size: int) -> np.ndarray:
-    noise = rng.standard_normal((2, size, size), dtype=np.float32)
-    return noise[0] + 1j * noise[1]
+# Painting
 
 
-def _scanner(rng: Generator, size: int) -> Scanner:
-    scale = size / 256
-    return Scanner(
-        psf=(scale * rng.uniform(0.5, 1.5), scale * rng.uniform(0.7, 3.6)),
-        dynamic_range_db=rng.uniform(35, 75),
-        gamma=rng.uniform(0.8, 2.2),
-        gain=rng.uniform(0.6, 1.15),
-        offset=rng.uniform(-0.06, 0.06),
-        blur=scale * rng.uniform(-0.4, 1.2),
-        field=_field(rng, size),
-    )
+@dataclass
+class _Canvas:
+    """Tissue at rest on the beams and around them, (B, C, C) each; levels (B, K, C, C), far outside where there is no
+    structure.
+    """
+
+    echo: Tensor
+    blood: Tensor
+    levels: Tensor
+    x: Tensor
+    y: Tensor
 
 
-def _field(rng: Generator, size: int) -> np.ndarray:
-    """The scanned area: the whole image, a rectangle or a sector."""
-    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
-    kind = rng.random()
-    if kind < 0.3:
-        return np.ones((size, size), bool)
-    if kind < 0.55:
-        top, bottom = rng.uniform(0, 0.12), rng.uniform(0.7, 1.0)
-        left, right = rng.uniform(0, 0.12), rng.uniform(0.85, 1.0)
-        return (y >= top) & (y < bottom) & (x >= left) & (x < right)
-    apex_x, apex_y = rng.uniform(0.4, 0.6), -rng.uniform(0.02, 0.8)
-    half_angle = rng.uniform(0.45, 0.9)
-    angle, radius = np.abs(np.arctan2(x - apex_x, y - apex_y)), np.hypot(x - apex_x, y - apex_y)
-    return (angle < half_angle) & (radius > rng.uniform(0.6, 1.0) * -apex_y) & (radius < rng.uniform(0.9, 1.1) - apex_y)
+def _paint(scenes: list[Scene], beams: Beams, size: int, span: float, device: torch.device) -> _Canvas:
+    x, y = beams.to_picture(*pixel_centres(len(scenes), size, span, device))
+    echo = _layers([scene.tissue for scene in scenes], x, y)
+    slots = max(len(scene.structures) for scene in scenes)
+    levels = torch.full((len(scenes), slots, size, size), _FAR, device=device)
+    canvas = _Canvas(echo, torch.zeros_like(echo), levels, x, y)
+    for slot in range(slots):
+        for is_strip in (False, True):
+            chosen = [
+                index
+                for index, scene in enumerate(scenes)
+                if slot < len(scene.structures) and scene.structures[slot].is_strip == is_strip
+            ]
+            if chosen:
+                _add([scenes[index].structures[slot] for index in chosen], chosen, slot, canvas)
+    return canvas
 
 
-# Tissue
+_NUMBERS = tuple(
+    name for name in Structure.__dataclass_fields__ if name not in ("waves", "noise", "is_strip", "is_target", "hides")
+)
 
 
-def _scene(rng: Generator, size: int) -> Scene:
-    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
-    echo = _layers(rng, x, y)
-    count = rng.choice([1, 2, 3, 4], p=[0.3, 0.35, 0.25, 0.1])
-    kinds = rng.choice(len(_KINDS), size=count, p=_KIND_WEIGHTS)
-    masks: list[np.ndarray] = []
-    # Bands first: they are the layers in which the other structures lie.
-    for kind in sorted(kinds, key=lambda k: _KINDS[k] is not _band):
-        echo, mask = _KINDS[kind](rng, x, y, echo)
-        if _KINDS[kind] is not _band and rng.random() < 0.7:  # most structures hide what lay there before
-            masks = [other & ~mask for other in masks if (other & mask).sum() < 0.6 * other.sum()]
-        masks.append(mask)
-    for _ in range(rng.integers(0, 3)):  # shadow columns: bone, gas, poor contact
-        centre, width, start = rng.uniform(0, 1), rng.uniform(0.01, 0.09), rng.uniform(-0.2, 0.8)
-        echo = echo - rng.uniform(0.5, 3) * np.exp(-(((x - centre) / width) ** 2)) * (y > start)
-    echo = echo - y * rng.uniform(-0.5, 2.5) + _noise(rng, size, 3) * rng.uniform(0, 0.4)
-    return Scene(echo.astype(np.float32), np.stack(masks))
+def _add(structures: list[Structure], chosen: list[int], slot: int, canvas: _Canvas) -> None:
+    """Paint one structure of each of the chosen scenes, all of one shape."""
+    device, size = canvas.x.device, canvas.x.shape[-1]
+    index = torch.tensor(chosen, device=device)
+    of = Columns(structures, _NUMBERS, device)
+
+    def noise(name: str) -> Tensor | float:
+        return _noise(structures, name, size, device)
+
+    x, y, before = canvas.x[index], canvas.y[index], canvas.echo[index]
+    dx, dy = x - of.x, y - of.y
+    along = dx * of.tilt.cos() + dy * of.tilt.sin()
+    across = dy * of.tilt.cos() - dx * of.tilt.sin()
+    if structures[0].is_strip:
+        middle = across + of.bend * along**2
+        half = (of.half * (1 + of.taper * noise("taper"))).clamp(min=0.004)
+        level = torch.maximum(middle.abs() / half, along.abs() / of.length)
+    else:
+        level = torch.hypot(along, across / of.aspect) / (of.radius * _border(structures, along, across / of.aspect))
+        middle = across
+    level = (level * (1 + of.roughness * noise("roughness"))).clamp(0, _FAR)
+
+    mean = before.mean(dim=(1, 2), keepdim=True)
+    inside = of.keep * before + of.of_mean * mean + of.contrast + of.texture * noise("texture")
+    if any(structure.spots for structure in structures):
+        inside = inside + of.spots * (noise("spots") > 1.2)
+    if any(structure.fibres for structure in structures):
+        turned = middle * of.fibre_angle.cos() + along * of.fibre_angle.sin()
+        phase = turned * of.fibre_pitch + 0.6 * noise("fibre")
+        inside = inside + of.fibres * _streaks(phase) * (noise("gap") > of.fibre_gap)
+    inside_share = torch.sigmoid(((1 - level) * of.sharpness).clamp(-30, 30))
+    echo = torch.lerp(before, inside, inside_share)
+
+    facing = across_beam(dx, dy)
+    rim = of.rim * torch.lerp(torch.ones_like(facing), facing, of.rim_facing.expand_as(facing))
+    if any(structure.rim_gap > -NEVER for structure in structures):
+        rim = rim * torch.sigmoid(4 * (noise("rim") - of.rim_gap))
+    echo = echo + rim * gaussian((level - of.rim_at) / of.rim_width)
+    if any(structure.midline for structure in structures):
+        echo = echo + of.midline * gaussian(across / 0.006) * (level < 0.85)
+    canvas.echo[index] = echo
+    canvas.blood[index] = torch.lerp(canvas.blood[index], of.blood.expand_as(echo), inside_share)
+    canvas.levels[index, slot] = level
 
 
-def _noise(rng: Generator, size: int, cells: float) -> np.ndarray:
-    """Smooth noise of unit variance, about ``cells`` cells across."""
-    coarse = torch.from_numpy(rng.standard_normal((1, 1, int(cells) + 3, int(cells) + 3)).astype(np.float32))
-    noise = F.interpolate(coarse, (size, size), mode="bicubic", align_corners=True)[0, 0].numpy()
-    return noise / (noise.std() + 1e-6)
+def across_beam(dx: Tensor, dy: Tensor) -> Tensor:
+    """How squarely a beam from above meets a round wall at (dx, dy) from its middle: 0 to 1."""
+    return dy.abs() / (torch.hypot(dx, dy) + 1e-3)
 
 
-def _layers(rng: Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Skin, fat, fascia, muscle: bands of echogenicity with bright lines between them, and fibres."""
-    size = len(x)
-    depth = y + rng.uniform(0.02, 0.12) * _noise(rng, size, rng.integers(1, 6)) + rng.normal(0, 0.15) * x
-    edges = np.sort(rng.uniform(0, 1, rng.integers(2, 9)))
-    values = rng.normal(0, rng.uniform(0.3, 0.8), len(edges) + 1)
-    echo = values[np.digitize(depth, edges)].astype(np.float32)
-    for edge in edges:
-        if rng.random() < 0.5:
-            echo += rng.uniform(0.5, 2.2) * np.exp(-(((depth - edge) / rng.uniform(0.003, 0.014)) ** 2))
-    if rng.random() < 0.5:
-        echo += _fibres(rng, depth, x) * rng.uniform(0.2, 1.2)
-    echo += _noise(rng, size, rng.integers(6, 30)) * rng.uniform(0, 0.5)
+def _border(structures: list[Structure], u: Tensor, v: Tensor) -> Tensor:
+    """The relative radius of an outline at the angle of (u, v), from a table: a series at each pixel costs far more."""
+    angles = np.linspace(0, 2 * np.pi, 513)
+    series = np.stack([np.cos(np.outer(ORDERS, angles)), np.sin(np.outer(ORDERS, angles))], axis=1)
+    table = 1 + np.einsum("nkp,kpa->na", np.stack([s.waves for s in structures]), series)
+    table = torch.from_numpy(np.maximum(table, 0.3).astype(np.float32)).to(u.device)
+    place = (torch.atan2(v, u) / (2 * np.pi) % 1.0).flatten(1) * 512
+    low = place.long().clamp(max=511)
+    return torch.lerp(table.gather(1, low), table.gather(1, low + 1), place - low).view_as(u)
+
+
+def _noise(structures: list, name: str, size: int, device: torch.device) -> Tensor | float:
+    """The smooth noise of that name of each, (B, N, N); 0 where none has it."""
+    own = [index for index, structure in enumerate(structures) if name in structure.noise]
+    if not own:
+        return 0.0
+    made = smooth_noise([structures[index].noise[name] for index in own], size, device)
+    if len(own) == len(structures):
+        return made
+    padded = torch.zeros(len(structures), size, size, device=device)
+    padded[torch.tensor(own, device=device)] = made
+    return padded
+
+
+def _streaks(phase: Tensor) -> Tensor:
+    return torch.cos(2 * np.pi * phase).clamp(min=0) ** 4
+
+
+def _layers(tissues: list[Tissue], x: Tensor, y: Tensor) -> Tensor:
+    """Bands of echogenicity with bright lines between them, and fibres, (B, N, N)."""
+    device, size = x.device, x.shape[-1]
+    names = ("wave", "slope", "fibres", "fibre_pitch", "fibre_slope", "fibre_gap", "mottle")
+    of = Columns(tissues, names, device)
+
+    def table(name: str) -> Tensor:
+        return torch.from_numpy(np.stack([getattr(t, name) for t in tissues]).astype(np.float32)).to(device)
+
+    depth = y + of.wave * _noise(tissues, "wave", size, device) + of.slope * x
+    edges, lines, widths = table("edges"), table("lines"), table("widths")
+    flat = depth.flatten(1).contiguous()
+    place = torch.searchsorted(edges, flat)
+    echo = table("values").gather(1, place)
+    for neighbour in (place - 1, place):  # only the lines above and below matter
+        neighbour = neighbour.clamp(0, MAX_EDGES - 1)
+        away = (flat - edges.gather(1, neighbour)) / widths.gather(1, neighbour)
+        echo = echo + lines.gather(1, neighbour) * gaussian(away)
+    echo = echo.view_as(depth) + of.mottle * _noise(tissues, "mottle", size, device)
+    if any(tissue.fibres for tissue in tissues):
+        phase = depth * of.fibre_pitch + x * of.fibre_slope + 0.6 * _noise(tissues, "fibre", size, device)
+        echo = echo + of.fibres * _streaks(phase) * (_noise(tissues, "gap", size, device) > of.fibre_gap)
     return echo
 
 
-def _fibres(rng: Generator, across: np.ndarray, along: np.ndarray) -> np.ndarray:
-    """Broken bright streaks, as of muscle or fascia."""
-    size = len(across)
-    phase = across * rng.uniform(15, 60) + along * rng.normal(0, 6) + 0.6 * _noise(rng, size, 8)
-    streaks = np.clip(np.cos(2 * np.pi * phase), 0, 1) ** rng.uniform(2, 8)
-    return streaks * (_noise(rng, size, 14) > rng.uniform(-0.5, 0.7))
+# What stays with the probe
 
 
-# Structures: each adds itself to the echogenicity and returns its mask.
-Structure = Callable[[Generator, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+def _fixed_echo(scenes: list[Scene], across: Tensor, depth: Tensor, device: torch.device) -> Tensor:
+    """Attenuation with depth, clutter near the probe, columns of poor contact and uneven brightness, (B, N, N)."""
+    tissues = [scene.tissue for scene in scenes]
+    of = Columns(tissues, ("attenuation", "clutter", "unevenness"), device)
+    echo = -of.attenuation * depth + of.clutter * torch.exp(-depth / 0.03)
+    echo = echo + of.unevenness * _noise(tissues, "unevenness", depth.shape[-1], device)
+    dropouts = torch.from_numpy(np.stack([tissue.dropouts for tissue in tissues]).astype(np.float32)).to(device)
+    for index in range(MAX_DROPOUTS):
+        centre, width, start, loss = dropouts[:, index, :, None, None].unbind(1)
+        echo = echo - loss * gaussian((across - centre) / width) * (depth > start)
+    return echo
 
 
-def _outline(
-    rng: Generator, x: np.ndarray, y: np.ndarray, radius: float, aspect: float, roughness: float, tilt: float
-) -> np.ndarray:
-    """A star-shaped outline as a level function: 0 at the centre, 1 on the border, about linear between."""
-    centre_x, centre_y = rng.uniform(0.12, 0.88, 2)
-    u = (x - centre_x) * np.cos(tilt) + (y - centre_y) * np.sin(tilt)
-    v = ((y - centre_y) * np.cos(tilt) - (x - centre_x) * np.sin(tilt)) / aspect
-    angle = np.arctan2(v, u)
-    border = np.ones_like(angle)
-    for order in range(2, 10):
-        border += rng.normal(0, roughness / order**0.9) * np.cos(order * angle + rng.uniform(0, 2 * np.pi))
-    return np.hypot(u, v) / (radius * np.maximum(border, 0.3))
+def _below(inside: Tensor, gains: Tensor) -> Tensor:
+    """Enhancement (gain > 0) or shadow (gain < 0) along the beams below structures, growing with the path through them.
+
+    Parameters
+    ----------
+    inside : (B, K, N, N) bool
+        Rows are depth.
+    gains : (B, K, 1, 1)
+
+    Returns
+    -------
+    (B, N, N)
+    """
+    size = inside.shape[-1]
+    spread = smoothing([size / 80], size, inside.device)
+    path = inside.float().cumsum(dim=2) / size
+    effect = (torch.where(inside, 0.0, (path * 6).clamp(max=1)) * gains).sum(dim=1, keepdim=True)
+    return smoothed(effect, None, spread)[:, 0]
 
 
-def _fill(
-    rng: Generator, echo: np.ndarray, level: np.ndarray, inside: np.ndarray, sharpness: tuple[float, float]
-) -> np.ndarray:
-    soft = 1 / (1 + np.exp(np.clip((level - 1) * rng.uniform(*sharpness), -30, 30)))
-    return echo * (1 - soft) + inside * soft
+def _per_structure(scenes: list[Scene], name: str, slots: int, device: torch.device) -> Tensor:
+    """(B, K, 1, 1) float32, 0 where a scene has no such structure."""
+    values = np.zeros((len(scenes), slots, 1, 1), np.float32)
+    for row, scene in zip(values, scenes, strict=True):
+        row[: len(scene.structures), 0, 0] = [getattr(structure, name) for structure in scene.structures]
+    return torch.from_numpy(values).to(device)
 
 
-def _rim(echo: np.ndarray, level: np.ndarray, at: float, width: float, gain: float | np.ndarray) -> np.ndarray:
-    return echo + gain * np.exp(-(((level - at) / width) ** 2))
+# Masks
 
 
-def _behind(rng: Generator, echo: np.ndarray, mask: np.ndarray, gain: float) -> np.ndarray:
-    """Enhancement (gain > 0) or shadow (gain < 0) below a structure, growing with the path through it."""
-    path = np.cumsum(mask, axis=0) / len(mask)
-    effect = np.where((path > 0) & ~mask, np.minimum(path * 6, 1) * gain, 0.0)
-    return echo + ndimage.gaussian_filter(effect.astype(np.float32), len(mask) / 80, truncate=2)
+def _uncovered(scenes: list[Scene], shown: Tensor) -> Tensor:
+    """Masks (B, K, N, N) bool without what later structures cover."""
+    hides = _per_structure(scenes, "hides", shown.shape[1], shown.device) > 0
+    covered = torch.zeros_like(shown[:, 0])
+    uncovered = torch.empty_like(shown)
+    for slot in reversed(range(shown.shape[1])):
+        uncovered[:, slot] = shown[:, slot] & ~covered
+        covered = covered | (shown[:, slot] & hides[:, slot])
+    return uncovered
 
 
-def _blob(rng: Generator, x: np.ndarray, y: np.ndarray, echo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A mass, cyst or organ of any contrast and roughness."""
-    size = len(x)
-    level = _outline(
-        rng,
-        x,
-        y,
-        rng.uniform(0.04, 0.33),
-        rng.uniform(0.35, 1.0),
-        rng.choice([0.03, 0.08, 0.14, 0.22]),
-        rng.uniform(0, np.pi),
-    )
-    if rng.random() < 0.3:  # spiculated or lobulated
-        level = level * (1 + rng.uniform(0.03, 0.12) * _noise(rng, size, rng.integers(8, 30)))
-    mask = level < 1
-    contrast = rng.choice([-1, -1, -1, 1]) * rng.uniform(0.4, 3.0)
-    inside = echo * rng.uniform(0, 1) + contrast + _noise(rng, size, rng.integers(5, 40)) * rng.uniform(0, 0.7)
-    echo = _fill(rng, echo, level, inside, (6, 60))
-    if rng.random() < 0.4:
-        echo = _rim(echo, level, rng.uniform(0.97, 1.05), rng.uniform(0.02, 0.12), rng.uniform(0.4, 2))
-    gain = rng.normal(0, 0.8)
-    return _behind(rng, echo, mask, -abs(gain) * 1.5 if rng.random() < 0.4 else gain * 0.6), mask
-
-
-def _vessel(rng: Generator, x: np.ndarray, y: np.ndarray, echo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A vessel across: a dark lumen with bright walls, strongest where the beam meets them, and enhancement below."""
-    level = _outline(rng, x, y, rng.uniform(0.03, 0.15), rng.uniform(0.55, 1.0), 0.03, rng.normal(0, 0.3))
-    mask = level < 1
-    lumen = np.full_like(echo, echo.mean() - rng.uniform(2, 5)) + _noise(rng, len(x), 12) * rng.uniform(0, 0.5)
-    echo = _fill(rng, echo, level, lumen, (12, 80))
-    rows, columns = np.nonzero(mask)
-    if len(rows):
-        facing = np.abs(y - rows.mean() / len(x)) / (
-            np.hypot(x - columns.mean() / len(x), y - rows.mean() / len(x)) + 1e-3
-        )
-        echo = _rim(echo, level, rng.uniform(1.03, 1.15), rng.uniform(0.04, 0.14), rng.uniform(0.3, 2.2) * facing)
-    return _behind(rng, echo, mask, rng.uniform(0, 2)), mask
-
-
-def _head(rng: Generator, x: np.ndarray, y: np.ndarray, echo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A fetal head: an ellipse with a bright, partly missing skull, dark inside, in fluid or tissue."""
-    size = len(x)
-    tilt = rng.uniform(0, np.pi)
-    level = _outline(rng, x, y, rng.uniform(0.12, 0.45), rng.uniform(0.65, 0.95), 0.006, tilt)
-    mask = level < 1
-    if rng.random() < 0.5:  # amniotic fluid around it
-        pool = level + 0.25 * _noise(rng, size, 3)
-        echo = np.where(pool < rng.uniform(1.1, 1.8), echo - rng.uniform(1, 3), echo)
-    brain = np.full_like(echo, echo.mean() - rng.uniform(0.3, 2.5)) + _noise(
-        rng, size, rng.integers(8, 30)
-    ) * rng.uniform(0.2, 0.9)
-    brain = np.maximum(brain, brain.mean() + rng.uniform(0, 1.5) * (_noise(rng, size, rng.integers(10, 40)) > 1.2))
-    echo = _fill(rng, echo, level, brain, (15, 60))
-    if rng.random() < 0.6 and mask.any():  # the midline
-        rows, columns = np.nonzero(mask)
-        away = (y - rows.mean() / size) * np.cos(tilt) - (x - columns.mean() / size) * np.sin(tilt)
-        broken = _noise(rng, size, 10) > rng.uniform(-1, 0.5)
-        echo = echo + rng.uniform(0.5, 2.5) * np.exp(-((away / 0.006) ** 2)) * broken * (level < 0.85)
-    width = rng.uniform(0.02, 0.06)
-    present = 1 / (1 + np.exp(-4 * (_noise(rng, size, 3) + rng.uniform(-0.3, 1.5))))
-    echo = _rim(echo, level, 1 - width, width, rng.uniform(1, 4) * present)
-    return _behind(rng, echo, mask, -rng.uniform(0, 1.5)), mask
-
-
-def _nerve(rng: Generator, x: np.ndarray, y: np.ndarray, echo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A nerve across: flat, bright-rimmed, with a honeycomb of dark fascicles in a bright matrix."""
-    size = len(x)
-    level = _outline(
-        rng, x, y, rng.uniform(0.04, 0.2), rng.uniform(0.25, 0.9), rng.uniform(0.03, 0.14), rng.normal(0, 0.5)
-    )
-    mask = level < 1
-    fascicles = np.clip(_noise(rng, size, rng.uniform(20, 60)), -1, 1)
-    inside = echo * rng.uniform(0.2, 0.8) + rng.uniform(-0.6, 1.2) + fascicles * rng.uniform(0.3, 1.5)
-    echo = _fill(rng, echo, level, inside, (8, 40))
-    echo = _rim(echo, level, rng.uniform(0.95, 1.08), rng.uniform(0.04, 0.15), rng.uniform(0, 1.6))
-    return _behind(rng, echo, mask, rng.normal(0, 0.4)), mask
-
-
-def _band(rng: Generator, x: np.ndarray, y: np.ndarray, echo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A muscle or other layer from side to side between two bright fasciae, with fibres."""
-    size = len(x)
-    slope, bend = rng.normal(0, 0.12), 0.02 * rng.random() * _noise(rng, size, 2)
-    top = rng.uniform(0.05, 0.55)
-    thickness = rng.uniform(0.08, 0.4) + rng.normal(0, 0.06) * (x - 0.5)
-    depth = y - slope * (x - 0.5) - bend
-    middle = top + thickness / 2
-    level = np.abs(depth - middle) / np.maximum(thickness / 2, 0.02)
-    if rng.random() < 0.5:  # ends inside the image
-        level = np.maximum(level, np.abs(x - rng.uniform(0.3, 0.7)) / rng.uniform(0.2, 0.5))
-    mask = level < 1
-    pennation = rng.normal(0, 0.6)
-    across = depth * np.cos(pennation) + x * np.sin(pennation)
-    inside = echo * rng.uniform(0, 0.5) + rng.normal(-0.5, 0.6) + _fibres(rng, across, x) * rng.uniform(0.3, 1.8)
-    echo = _fill(rng, echo, level, inside, (20, 80))
-    return _rim(echo, level, rng.uniform(1.0, 1.1), rng.uniform(0.02, 0.1), rng.uniform(0.3, 2.5)), mask
-
-
-def _tube(rng: Generator, x: np.ndarray, y: np.ndarray, echo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A vessel, duct or tendon along its length."""
-    size = len(x)
-    tilt = rng.normal(0, 0.5)
-    along = (x - 0.5) * np.cos(tilt) + (y - rng.uniform(0.2, 0.8)) * np.sin(tilt)
-    across = (y - rng.uniform(0.2, 0.8)) * np.cos(tilt) - (x - 0.5) * np.sin(tilt)
-    across = across + rng.normal(0, 0.4) * along**2 + 0.01 * _noise(rng, size, 3)
-    half = rng.uniform(0.02, 0.09) * (1 + 0.15 * _noise(rng, size, 2))
-    level = np.abs(across) / np.maximum(half, 0.01)
-    level = np.maximum(level, np.abs(along - rng.normal(0, 0.15)) / rng.uniform(0.15, 0.8))
-    mask = level < 1
-    dark = rng.random() < 0.7
-    inside = echo - rng.uniform(1.5, 4) if dark else echo + rng.uniform(0.3, 1.5) + _fibres(rng, across, x)
-    echo = _fill(rng, echo, level, inside, (10, 60))
-    return _rim(echo, level, rng.uniform(1.05, 1.2), rng.uniform(0.05, 0.2), rng.uniform(0, 2)), mask
-
-
-_KINDS: tuple[Structure, ...] = (_blob, _vessel, _head, _nerve, _band, _tube)
-_KIND_WEIGHTS = (0.36, 0.17, 0.14, 0.14, 0.11, 0.08)
-
-
-# Motion
-
-
-def motion(rng: Generator, size: int, frames: int) -> np.ndarray:
-    """Displacements (frames, 2, size, size) in pixels, (row, column): drift, tilt, stretch and elastic pulsation."""
-    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size - 0.5
-    elastic = np.stack([_noise(rng, size, 3), _noise(rng, size, 3)]) * rng.uniform(0, 0.03)
-    heart_rate, phase = rng.uniform(0.1, 0.8), rng.uniform(0, 2 * np.pi)
-    drift = rng.normal(0, rng.choice([0.005, 0.02, 0.05]), 2)
-    turn, stretch = rng.normal(0, 0.02), rng.normal(0, 0.02, 2)
-    walk = np.cumsum(rng.normal(0, 0.5, (frames, 2)), axis=0) * np.abs(drift)
-    fields = []
-    for frame in range(frames):
-        beat = np.sin(heart_rate * frame + phase) - np.sin(phase)
-        rows = drift[0] * frame + walk[frame, 0] + turn * frame * x + stretch[0] * beat * 2 * y + beat * elastic[0]
-        columns = drift[1] * frame + walk[frame, 1] - turn * frame * y + stretch[1] * beat * 2 * x + beat * elastic[1]
-        fields.append(np.stack([rows, columns]) * size)
-    return np.stack(fields).astype(np.float32)
-
-
-def warp(images: np.ndarray, displacement: np.ndarray) -> np.ndarray:
-    """Images (C, N, N) drawn from where the displacement (2, N, N) points; the border is mirrored."""
-    size = images.shape[-1]
-    grid = np.mgrid[0:size, 0:size].astype(np.float32) + displacement
-    grid = np.ascontiguousarray((2 * grid[::-1] + 1).transpose(1, 2, 0) / size - 1, dtype=np.float32)
-    source = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))[None]
-    moved = F.grid_sample(source, torch.from_numpy(grid)[None], padding_mode="reflection", align_corners=False)[0]
-    return moved.numpy()
+def _targets(scenes: list[Scene], whole: Tensor, visible: Tensor) -> Tensor:
+    """Which structures (B, K, N, N) of the first frame are targets, of some size and mostly in sight: (B, K) bool."""
+    is_target = _per_structure(scenes, "is_target", whole.shape[1], whole.device)[..., 0, 0] > 0
+    share, area = visible.float().mean(dim=(2, 3)), whole.float().mean(dim=(2, 3))
+    return is_target & (share > _MIN_AREA) & (share > _MIN_VISIBLE * area)
