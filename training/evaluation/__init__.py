@@ -1,1 +1,1 @@
-"""Scores of models and of other tools' masks against the truth, and their report."""
+"""How well a model, or any other tool, segments and tracks, beside an ellipse drawn into the same box."""

@@ -1,0 +1,122 @@
+"""Masks that another tool wrote, taken as answers, so that its scores stand in the same table.
+
+They lie in a folder under the names of the cases: ``DIR/<case>`` with any suffix of a mask file for an image, and for a
+loop either one file with a mask a frame (as `uniultra segment` writes) or a folder with a file a frame, named as the
+frame or by its number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from napari_uniultra.errors import ReadError
+from napari_uniultra.io.readers.images import image_files
+from napari_uniultra.training.data.cases import Case
+from napari_uniultra.training.data.labels import MASK_SUFFIXES, read_labels, structures
+from napari_uniultra.training.evaluation.answers import IMAGE, MISSING, OTHER_SIZE, UNREADABLE, FrameAnswer
+from napari_uniultra.training.evaluation.cases import LabelledCase, Masks, union
+
+AS_GIVEN = "as given"
+
+
+class OtherTool:
+    """A folder of masks; its name is the tool's.
+
+    Raises
+    ------
+    ReadError
+        If there is no such folder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.name = self.folder.resolve().name
+        if not self.folder.is_dir():
+            raise ReadError(f"There is no folder {folder}", fix="Name the folder that holds the other tool's masks")
+
+    def answers(self, case: Case, labelled: LabelledCase, prompt: str = AS_GIVEN) -> Iterator[FrameAnswer]:
+        """One answer for every annotated frame; what is missing or does not fit is a failure."""
+        first = labelled.numbers[labelled.annotated[0]]
+        for index in labelled.annotated:
+            truth, number = labelled.truth(index), labelled.numbers[index]
+            labels, why = self._labels(case, number)
+            if labels is not None and labels.shape != labelled.file_shape_hw:
+                labels, why = None, OTHER_SIZE
+            since = number - first if labelled.is_loop else None
+            if labels is None:
+                failures = dict.fromkeys([*truth, IMAGE], why)
+                yield FrameAnswer(self.name, prompt, index, {}, failures=failures, since_prompt=since)
+                continue
+            masks = objects_found(labelled.at_canvas(labels), truth, case)
+            yield FrameAnswer(self.name, prompt, index, masks, since_prompt=since)
+
+    def _labels(self, case: Case, number: int) -> tuple[np.ndarray | None, str]:
+        """A frame's label image (H, W), or why there is none."""
+        path, index = self._file(case, number)
+        if path is None:
+            return None, MISSING
+        try:
+            labels = read_labels(path)
+        except ReadError:
+            return None, UNREADABLE
+        return (labels[index], "") if index < len(labels) else (None, MISSING)
+
+    def _file(self, case: Case, number: int) -> tuple[Path | None, int]:
+        """The file of a frame's mask, and the frame's place in it."""
+        place = self.folder / case.name
+        if not place.resolve().is_relative_to(self.folder.resolve()):
+            return None, 0
+        if place.is_dir():
+            stems = [f"{number}"]
+            if case.frames.is_dir():
+                stems.insert(0, image_files(case.frames)[number].stem)
+            return _first_file(place, lambda stem: stem in stems or (stem.isdecimal() and int(stem) == number)), 0
+        if place.is_file():
+            return place, number
+        stems = {place.name, place.stem} if place.suffix else {place.name}
+        return _first_file(place.parent, lambda stem: stem in stems), number
+
+
+def objects_found(labels: np.ndarray, truth: Masks, case: Case) -> Masks:
+    """The objects of the truth in another tool's label image (H, W), and everything that it marks as `IMAGE`.
+
+    A single object gets all that is marked. Several get the label of their own name where the tool tells objects by the
+    truth's labels; else each connected part goes to the object that it overlaps most.
+    """
+    wanted = case.labels if case.labels and np.isin(labels, list(case.labels)).any() else None
+    masks, names = structures(labels, wanted)
+    everything = union(masks, labels.shape)
+    found: Masks = {name: np.zeros(labels.shape, bool) for name in truth}
+    if len(truth) == 1:
+        found = dict.fromkeys(truth, everything)
+    elif not case.separate and set(names) <= set(truth):
+        found.update(zip(names, masks, strict=True))
+    else:
+        for part in _parts(masks):
+            overlaps = {name: np.count_nonzero(part & mask) for name, mask in truth.items()}
+            best = max(overlaps, key=overlaps.__getitem__, default=None)
+            if best is not None and overlaps[best]:
+                found[best] |= part
+    return {**found, IMAGE: everything}
+
+
+def _parts(masks: np.ndarray) -> Iterator[np.ndarray]:
+    for mask in masks:
+        numbered, count = ndimage.label(mask)
+        for part in range(1, count + 1):
+            yield numbered == part
+
+
+def _first_file(folder: Path, matches) -> Path | None:
+    if not folder.is_dir():
+        return None
+    files = (path for path in sorted(folder.iterdir()) if path.name.lower().endswith(MASK_SUFFIXES))
+    return next((path for path in files if matches(_stem(path))), None)
+
+
+def _stem(path: Path) -> str:
+    return path.name[:-7] if path.name.lower().endswith(".nii.gz") else path.stem

@@ -1,0 +1,205 @@
+"""One evaluation from cases to scores, and its files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from napari_uniultra import __version__
+from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.errors import ReadError
+from napari_uniultra.model.zoo import Model, load_model
+from napari_uniultra.training.data.cases import Case
+from napari_uniultra.training.data.importers import open_manifest
+from napari_uniultra.training.evaluation.answers import FrameAnswer
+from napari_uniultra.training.evaluation.cases import LabelledCase
+from napari_uniultra.training.evaluation.others import OtherTool
+from napari_uniultra.training.evaluation.pictures import Gallery, Picture
+from napari_uniultra.training.evaluation.report import report_html
+from napari_uniultra.training.evaluation.scores import Score, scores_of
+from napari_uniultra.training.evaluation.settings import EvaluationSettings
+from napari_uniultra.training.evaluation.stills import still_answers
+from napari_uniultra.training.evaluation.summary import Drift, Reliability, Row, drifts, reliability, table
+from napari_uniultra.training.evaluation.tables import write_csv, write_json
+from napari_uniultra.training.evaluation.tracking import tracked_answers
+
+SCORES, SUMMARY, REPORT = "scores.csv", "summary.json", "report.html"
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out.
+
+    Attributes
+    ----------
+    settings : EvaluationSettings
+    model : mapping
+        Name, SHA-256 and input size; empty where only masks of other tools were scored.
+    scores : tuple of Score
+        By case, then frame; failed ones included.
+    not_scored : tuple of (str, str)
+        Cases whose own files cannot be used, and why: there is no truth to score against.
+    pictures : mapping
+        As `Gallery.pictures`.
+    """
+
+    settings: EvaluationSettings
+    model: Mapping[str, Any]
+    scores: tuple[Score, ...]
+    not_scored: tuple[tuple[str, str], ...]
+    pictures: Mapping[tuple[str, str, str], tuple[list[Picture], list[Picture]]] = field(default_factory=dict)
+
+    def table(self) -> list[Row]:
+        """Means by data set, prompt and method."""
+        return table(self.scores, self.settings)
+
+    def drifts(self) -> list[Drift]:
+        """Tracked objects over time."""
+        return drifts(self.scores)
+
+    def reliability(self) -> list[Reliability]:
+        """Predicted IoU against the true one."""
+        return reliability(self.scores, self.settings)
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the single scores, JSON-ready."""
+        return {
+            "version": __version__,
+            "model": dict(self.model),
+            "settings": asdict(self.settings),
+            "table": [asdict(row) for row in self.table()],
+            "drift": [{**asdict(drift), "lost_at": drift.lost_at} for drift in self.drifts()],
+            "reliability": [asdict(own) for own in self.reliability()],
+            "failures": [
+                {"case": own.case, "frame": own.frame, "object": own.object, "method": own.method, "why": own.failure}
+                for own in self.scores
+                if own.failure
+            ],
+            "not_scored": [{"case": case, "why": why} for case, why in self.not_scored],
+            "note": "Research use only: not a medical device.",
+        }
+
+
+def select_cases(data: str | os.PathLike[str], part: str) -> tuple[Case, ...]:
+    """The cases of a part of a manifest, or of a folder with a ``splits.json``; all of them for "all".
+
+    Raises
+    ------
+    ReadError
+        If it cannot be read, or holds no case of that part.
+    """
+    manifest = open_manifest(data)
+    cases = manifest.cases if part == ALL else manifest.part(part)
+    if not cases:
+        raise ReadError(
+            f"The part {part!r} of {Path(data).name} holds no case",
+            f"there are {len(manifest.cases)} in all",
+            "Choose another part, or 'all'",
+        )
+    return cases
+
+
+def model_at(name: str, device: str = "auto", image_size: int | None = None) -> Model:
+    """A model by name or checkpoint, at any input size.
+
+    Raises
+    ------
+    CheckpointError, ResourceError
+    """
+    model = load_model(name, device)
+    if image_size in (None, model.image_size):
+        return model
+    from napari_uniultra.model.build import build_network
+    from napari_uniultra.model.checkpoint import load_into
+
+    config = model.config.with_(image_size=image_size)
+    network = build_network(config)
+    load_into(network, model.network.state_dict())
+    return replace(model, network=network.to(model.device).eval(), config=config)
+
+
+def evaluate(
+    cases: Sequence[Case],
+    settings: EvaluationSettings,
+    model: Any = None,
+    others: Iterable[OtherTool] = (),
+    on_case: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Score a model, other tools, or both, on the same cases; the ellipse in the same box always stands beside them.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    settings : EvaluationSettings
+        ``image_size`` is for `model_at`: the model is used as it is.
+    model : Model, optional
+    others : iterable of OtherTool
+    on_case : callable, optional
+        Is told the name of each case when it is done.
+
+    Raises
+    ------
+    ReadError
+        If not one case could be scored.
+    """
+    others = list(others)
+    gallery, scores, not_scored = Gallery(settings.pictures), [], []
+    for case in cases:
+        try:
+            labelled = LabelledCase(case, settings.every, settings.canvas)
+            labelled.check()
+        except ReadError as error:
+            not_scored.append((case.name, _without_folders(str(error), case)))
+        else:
+            for answer in _answers(case, labelled, settings, model, others):
+                found = list(scores_of(labelled, answer, settings))
+                gallery.offer(labelled, answer, found[-1], settings.jitter)
+                scores += found
+        if on_case is not None:
+            on_case(case.name)
+    if not scores:
+        what, why = not_scored[0] if not_scored else ("", "there was no case")
+        raise ReadError("Nothing could be scored", f"{what}: {why}" if what else why, "Check the manifest")
+    facts = {}
+    if model is not None:
+        facts = {"name": model.name, "sha256": model.sha256, "image_size": model.image_size}
+    return Evaluation(settings, facts, tuple(scores), tuple(not_scored), gallery.pictures())
+
+
+def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str]) -> list[Path]:
+    """Write ``scores.csv``, ``summary.json`` and ``report.html``, each whole or not at all; returns their paths.
+
+    Raises
+    ------
+    WriteError
+    """
+    paths = [Path(folder) / name for name in (SCORES, SUMMARY, REPORT)]
+    write_csv(paths[0], evaluation.scores)
+    write_json(paths[1], evaluation.summary())
+    with atomic_path(paths[2]) as temporary:
+        temporary.write_text(report_html(evaluation), encoding="utf-8")
+    return paths
+
+
+def _answers(
+    case: Case, labelled: LabelledCase, settings: EvaluationSettings, model: Any, others: Sequence[OtherTool]
+) -> Iterator[FrameAnswer]:
+    if settings.stills:
+        yield from still_answers(labelled, settings, model)
+    if settings.tracking and model is not None and labelled.is_loop:
+        yield from tracked_answers(labelled, settings, model)
+        if settings.corrections:
+            yield from tracked_answers(labelled, settings, model, corrected=True)
+    for tool in others:
+        yield from tool.answers(case, labelled)
+
+
+def _without_folders(text: str, case: Case) -> str:
+    """An error's words without the folders of this machine."""
+    for path in (case.frames, *case.masks):
+        text = text.replace(f"{path.parent}{os.sep}", "")
+    return text
