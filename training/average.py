@@ -8,11 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import torch
-
-from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.errors import CheckpointError, UniUltraError
-from napari_uniultra.training.trainer import CHECKPOINT, load_training_checkpoint
+from napari_uniultra.training.checkpoints import CHECKPOINT, load_training_checkpoint, save_training_checkpoint
 
 
 def average_runs(first: str | Path, second: str | Path, output: str | Path) -> None:
@@ -29,8 +26,7 @@ def average_runs(first: str | Path, second: str | Path, output: str | Path) -> N
         name: (value + other["average"][name]) / 2 if value.is_floating_point() else value
         for name, value in one["average"].items()
     }
-    with atomic_path(Path(output) / CHECKPOINT) as path:
-        torch.save({**other, "average": mean}, path)
+    save_training_checkpoint(Path(output) / CHECKPOINT, {**other, "average": mean})
 
 
 def main(arguments: list[str]) -> int:

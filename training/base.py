@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_uniultra.model.build import build_network
-from napari_uniultra.model.checkpoint import load_into, sha256_of
+from napari_uniultra.model.checkpoint import load_into
 from napari_uniultra.model.config import ModelConfig, architecture
 from napari_uniultra.model.zoo import load_model
 from napari_uniultra.training.checkpoints import CHECKPOINT, load_training_checkpoint
@@ -32,14 +32,15 @@ class Base:
     network : SAM2Base
     config : ModelConfig
         That it was built from.
-    sha256 : str
-        Of the checkpoint that its weights come from; "" for random ones.
+    name, sha256 : str
+        Of the checkpoint that its weights come from; "" for random ones, and for those of a run's state.
     card : dict
         What that checkpoint says of itself.
     """
 
     network: nn.Module
     config: ModelConfig
+    name: str
     sha256: str
     card: dict[str, Any]
 
@@ -52,28 +53,45 @@ def load_base(settings: ModelSettings, seed: int = 0) -> Base:
     CheckpointError
         When the base is missing, damaged, or does not fit the architecture.
     """
-    state, config, sha256, card = _weights(settings)
-    config = _changed(config, settings)
+    start = read_start(settings)
+    config = _changed(start.config, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_network(config)
-    if state is None:
+    if start.state is None:
         nn.init.constant_(network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias, _INITIAL_SCORE)
     else:
-        load_into(network, state, allow_missing_adapters=True)
+        load_into(network, start.state, allow_missing_adapters=True)
     set_dropout(network, settings.dropout)
-    return Base(network, config, sha256, card)
+    return Base(network, config, start.name, start.sha256, start.card)
 
 
-def _weights(settings: ModelSettings) -> tuple[Mapping[str, Tensor] | None, ModelConfig, str, dict[str, Any]]:
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Weights to start from, as they are stored; ``state`` is None for random ones."""
+
+    state: Mapping[str, Tensor] | None
+    config: ModelConfig
+    name: str = ""
+    sha256: str = ""
+    card: dict[str, Any] = field(default_factory=dict)
+
+
+def read_start(settings: ModelSettings) -> Start:
+    """Read what ``settings.base`` names.
+
+    Raises
+    ------
+    CheckpointError
+    """
     if settings.base is None:
-        return None, architecture(settings.architecture), "", {}
+        return Start(None, architecture(settings.architecture))
     run = Path(settings.base) / CHECKPOINT
     if run.is_file():
         state = load_training_checkpoint(run)
-        return state[settings.weights], ModelConfig.from_dict(state["model_config"]), sha256_of(run), {}
+        return Start(state[settings.weights], ModelConfig.from_dict(state["model_config"]))
     model = load_model(settings.base, "cpu")
-    return model.network.state_dict(), model.config, model.sha256, model.card
+    return Start(model.network.state_dict(), model.config, model.name, model.sha256, model.card)
 
 
 def _changed(config: ModelConfig, settings: ModelSettings) -> ModelConfig:

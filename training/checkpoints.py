@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -9,11 +10,15 @@ from typing import IO, Any
 
 import torch
 
-from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.atomic import atomic_path, write_error
 from napari_uniultra.errors import CheckpointError
+from napari_uniultra.training.events import EVENTS, TENSORBOARD
 from napari_uniultra.training.settings import ConfigError
 
 CHECKPOINT = "last.pt"
+MODEL, ADAPTER, STUDENT = "model.safetensors", "adapter.safetensors", "student.safetensors"
+OVERLAYS = "overlays"
+_WRITTEN = (CHECKPOINT, EVENTS, MODEL, ADAPTER, STUDENT, OVERLAYS, TENSORBOARD)
 # What may differ when a run goes on: it changes what is written when, or how far the run goes, but no step done so far.
 _HARMLESS = (
     "output",
@@ -89,6 +94,24 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], folder: s
             listed,
             "Put them back, begin anew with --restart, or choose another output",
         )
+
+
+def remove_run(folder: str | Path) -> None:
+    """Delete a run's state, progress and exports; files that a run does not write stay.
+
+    Raises
+    ------
+    WriteError
+    """
+    try:
+        for name in _WRITTEN:
+            path = Path(folder) / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from napari_uniultra.core.atomic import write_error
 
-EVENTS = "events.jsonl"
+EVENTS, TENSORBOARD = "events.jsonl", "tensorboard"
 Listener = Callable[[Mapping[str, Any]], None]
 
 
@@ -124,7 +124,7 @@ def tensorboard(folder: str | Path) -> Listener | None:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    writer = SummaryWriter(str(Path(folder) / "tensorboard"))
+    writer = SummaryWriter(str(Path(folder) / TENSORBOARD))
 
     def listen(event: Mapping[str, Any]) -> None:
         for name, value in _scalars(event):

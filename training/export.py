@@ -15,11 +15,12 @@ from typing import Any
 import yaml
 
 from napari_uniultra.errors import UniUltraError
-from napari_uniultra.model.checkpoint import save_checkpoint
+from napari_uniultra.model.build import build_network
+from napari_uniultra.model.checkpoint import load_into, save_checkpoint
 from napari_uniultra.model.config import ModelConfig
 from napari_uniultra.model.preprocess import MEAN, STD
 from napari_uniultra.model.zoo import pack_model
-from napari_uniultra.training.trainer import CHECKPOINT, load_training_checkpoint
+from napari_uniultra.training.checkpoints import CHECKPOINT, load_training_checkpoint
 
 MAX_SHARD_BYTES = 14_500_000
 
@@ -43,6 +44,7 @@ def export_model(run: str | Path, card: Mapping[str, Any], folder: str | Path, i
     """
     state = load_training_checkpoint(Path(run) / CHECKPOINT)
     config = ModelConfig.from_dict(state["model_config"]).with_(**({"image_size": image_size} if image_size else {}))
+    load_into(build_network(config), state["average"])  # refuses a run whose method added parts to the network
     card = {**card, "normalisation": {"mean": list(MEAN), "std": list(STD)}}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,272 +1,130 @@
-"""One training step's forward pass: stills through the decoder, clips through the memory, with a person's prompts."""
+"""The loss of a batch: stills through the decoder, clips through the memory, prompted and corrected as by a person."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from napari_uniultra.model.preprocess import prepare_images
-from napari_uniultra.model.prior import PRIOR_LOGIT, box_prior, mask_prior
-from napari_uniultra.training.data.prompts import (
-    box_points,
-    correction_clicks,
-    degraded_masks,
-    jittered_boxes,
-    positive_clicks,
-)
+from napari_uniultra.model.config import ModelConfig
+from napari_uniultra.training.config import LossSettings
 from napari_uniultra.training.data.samples import Batch
+from napari_uniultra.training.data.settings import PromptSettings
 from napari_uniultra.training.losses import mask_iou, segmentation_loss
+from napari_uniultra.training.passes import Answer, Clips, Stills, encode
+from napari_uniultra.training.prompting import Prompter, Prompts, carried, chance, corrected
+from napari_uniultra.training.task import Outcome
 
-_OUTWARDS = 0.7  # the share of boxes that are drawn outside the structure on all sides
 # The share of other prompts that train the three masks too: sam2 falls back on them where the single one is unstable.
 _MULTIMASK = 0.3
-_CORRECTED = 0.4  # the share of still steps that go on with a correction click
-_CLIP_CORRECTED = 0.15  # the share of later frames in clips that are corrected
-_MOVED = 0.08  # of the image's side: how far a structure moves between two frames at most
-_CARRIED = 0.7  # the share of tracked frames that also get the mask prior
-_POINTER_RANGE = 16  # sam2 scales the pointers' temporal code by min(frames, 16) - 1: train on what long loops use
-_PREVIOUS_LIMIT = 32.0  # as sam2's predictors clamp logits that come back as a prompt
+_CARRIED = 0.7  # the share of tracked frames that also get the mask prior, in networks that know it
 
 
-@dataclass(frozen=True)
-class Prompts:
-    """One prompt for each object of a batch.
+class SegmentationLoss:
+    """How well a network segments a batch as prompted.
 
-    Attributes
+    Parameters
     ----------
-    name : str
-        For the log.
-    points, labels : (B, P, 2) float32 and (B, P) int32, or None
-    dense : (B, 1, S/4, S/4) float32, or None
-        Mask-prompt logits: a box's prior, an earlier prediction.
+    config : ModelConfig
+        The network's; says which priors it knows.
+    prompts : PromptSettings
+    loss : LossSettings
     """
 
-    name: str
-    points: Tensor | None
-    labels: Tensor | None
-    dense: Tensor | None = None
+    def __init__(self, config: ModelConfig, prompts: PromptSettings, loss: LossSettings) -> None:
+        self._config, self._prompts, self._loss = config, prompts, loss
+        self._prompter = Prompter(prompts, config)
 
-    @property
-    def inputs(self) -> dict[str, Tensor] | None:
-        """As sam2 takes points."""
-        return None if self.points is None else {"point_coords": self.points, "point_labels": self.labels}
+    def __call__(self, network: nn.Module, batch: Batch, generator: Generator, progress: float) -> Outcome:
+        """The loss of a batch on the network's device; see `task.Task.loss`."""
+        score = _Score(batch.masks, self._loss)
+        (self._clips if batch.is_clip else self._stills)(network, batch, generator, progress, score)
+        return score.outcome()
 
-    def plus(self, points: Tensor, labels: Tensor, dense: Tensor) -> Prompts:
-        """With further clicks and the prediction that they correct."""
-        before = [] if self.points is None else [(self.points, self.labels)]
-        joined = [torch.cat(parts, dim=1) for parts in zip(*before, (points, labels), strict=True)]
-        return Prompts("correction", joined[0], joined[1], dense)
+    def _stills(self, network: nn.Module, batch: Batch, generator: Generator, progress: float, score: _Score) -> None:
+        masks = batch.masks[:, 0]
+        stills = Stills(network, encode(network, batch.images))
+        for prompts in self._prompter.for_stills(masks, generator, progress):
+            answer = stills.ask(prompts, _offers_three(prompts, generator))
+            score.add(prompts.name, 0, answer)
+            if chance(self._prompts.corrections, generator):
+                prompts = corrected(prompts, masks, answer.best, generator)
+                score.add(prompts.name, 0, stills.ask(prompts, _offers_three(prompts, generator)))
+
+    def _clips(self, network: nn.Module, batch: Batch, generator: Generator, progress: float, score: _Score) -> None:
+        """SAM2's scheme: some frames are prompted, the others tracked, and some of all corrected by a click.
+
+        The prompted frames come first, and every frame sees them; a corrected frame is as good as a prompted one.
+        """
+        encoded, clips = encode(network, batch.images), Clips(network)
+        first = self._conditioning(batch.masks, generator)
+        before: dict[int, Tensor] = {}
+        for frame in (*first, *(frame for frame in range(batch.images.shape[1]) if frame not in first)):
+            masks, features = batch.masks[:, frame], encoded.at(frame)
+            if frame in first:
+                prompts = self._prompter.for_clip(masks, generator, progress)
+                name = f"first {prompts.name}"
+            else:
+                prompts = self._carried(before.get(frame - 1), generator)
+                name = prompts.name if prompts else "tracked"
+            answer = clips.ask(frame, features, prompts, first=frame in first)
+            is_given = prompts is not None and prompts.mask is not None
+            if not is_given:  # else the answer is the truth itself
+                score.add(name, frame, answer)
+            if frame not in first:
+                prompts = None
+            if is_corrected := not is_given and chance(self._prompts.clip_corrections, generator):
+                prompts = corrected(prompts or Prompts("tracked"), masks, answer.best, generator)
+                answer = clips.ask(frame, features, prompts, first=frame in first)
+                score.add(f"{name.split(',')[0]}, corrected", frame, answer)
+            before[frame] = answer.best
+            clips.keep(frame, features, answer, prompts, conditions=frame in first or is_corrected)
+
+    def _conditioning(self, masks: Tensor, generator: Generator) -> list[int]:
+        """The frames to prompt: the first, and some of those on which all objects are."""
+        most = self._prompts.conditioning_frames
+        count = int(torch.randint(most, (), generator=generator)) if most > 1 else 0
+        full = masks.flatten(2).any(dim=2).all(dim=0).nonzero()[:, 0].tolist()
+        others = [frame for frame in full if frame > 0]
+        order = torch.randperm(len(others), generator=generator).tolist()
+        return [0, *sorted(others[index] for index in order[:count])]
+
+    def _carried(self, previous: Tensor | None, generator: Generator) -> Prompts | None:
+        if previous is None or not self._config.mask_prior or not chance(_CARRIED, generator):
+            return None
+        return carried(previous)
 
 
-@dataclass
-class Outcome:
-    """The loss of a step and what the log shows of it."""
-
-    loss: Tensor
-    dice: dict[str, list[float]] = field(default_factory=dict)
-    iou_error: list[float] = field(default_factory=list)
+def _offers_three(prompts: Prompts, generator: Generator) -> bool:
+    # As sam2's own rule: up to one point asks for three masks, of which the best by predicted IoU is taken.
+    is_ambiguous = prompts.points is None or prompts.points.shape[1] <= 1
+    return is_ambiguous or chance(_MULTIMASK, generator)
 
 
-def forward(network: nn.Module, batch: Batch, generator: Generator, prior: float) -> Outcome:
-    """The loss of a batch. ``prior`` is the share of boxes that come with the box prior."""
-    return (_clips if batch.is_clip else _stills)(network, batch, generator, prior)
+class _Score:
+    """Gathers the losses and scores of several predictions against their truths (B, T, S, S)."""
 
-
-class _Losses:
-    """Gathers the losses and scores of several predictions against their truths."""
-
-    def __init__(self, masks: Tensor) -> None:
+    def __init__(self, masks: Tensor, settings: LossSettings) -> None:
         side = masks.shape[-1] // 2
-        self.masks = masks
-        self.targets = F.interpolate(masks.flatten(0, 1)[:, None].float(), (side, side), mode="area").view(
-            *masks.shape[:2], side, side
-        )
-        self.losses: list[Tensor] = []
-        self.outcome = Outcome(torch.zeros(()))
+        small = F.interpolate(masks.flatten(0, 1)[:, None].float(), (side, side), mode="area")
+        self._targets = small.view(*masks.shape[:2], side, side)
+        self._settings = settings
+        self._terms: list[dict[str, Tensor]] = []
+        self._dice: dict[str, list[float]] = {}
+        self._iou_error: list[float] = []
 
-    def add(self, name: str, frame: int, sam_outputs: tuple[Tensor, ...]) -> None:
-        logits, _, ious, best, _, _, score = sam_outputs
-        targets = self.targets[:, frame]
-        self.losses.append(segmentation_loss(logits, ious, score, targets))
+    def add(self, name: str, frame: int, answer: Answer) -> None:
+        """One prediction; ``name`` says how it was prompted."""
+        targets = self._targets[:, frame]
+        self._terms.append(segmentation_loss(answer.logits, answer.ious, answer.score, targets, self._settings))
         with torch.no_grad():
-            shown = F.interpolate(best, targets.shape[-2:], mode="bilinear", align_corners=False)[:, 0] > 0
-            iou = mask_iou(shown, targets >= 0.5)
-            self.outcome.dice.setdefault(name, []).extend((2 * iou / (1 + iou)).tolist())
-            self.outcome.iou_error.extend((ious.amax(dim=1) - iou).abs().tolist())
+            shown = F.interpolate(answer.best.float(), targets.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+            iou = mask_iou(shown > 0, targets >= 0.5)
+            self._dice.setdefault(name, []).extend((2 * iou / (1 + iou)).tolist())
+            self._iou_error.extend((answer.ious.float().amax(dim=1) - iou).abs().tolist())
 
-    def finish(self) -> Outcome:
-        self.outcome.loss = torch.stack(self.losses).mean()
-        return self.outcome
-
-
-def _stills(network: nn.Module, batch: Batch, generator: Generator, prior: float) -> Outcome:
-    masks = batch.masks[:, 0]
-    features, _, sizes = _encode(network, batch)
-    fine = [_as_map(f, size) for f, size in zip(features[:-1], sizes[:-1], strict=True)]
-    coarse = _as_map(features[-1] + network.no_mem_embed, sizes[-1])
-
-    def decode(prompts: Prompts) -> tuple[Tensor, ...]:
-        # As sam2's own rule: up to one point asks for three masks, of which the best by predicted IoU is taken.
-        is_ambiguous = prompts.points is None or prompts.points.shape[1] <= 1
-        is_ambiguous = is_ambiguous or bool(torch.rand((), generator=generator) < _MULTIMASK)
-        return network._forward_sam_heads(
-            backbone_features=coarse,
-            point_inputs=prompts.inputs,
-            mask_inputs=prompts.dense,
-            high_res_features=fine,
-            multimask_output=is_ambiguous,
-        )
-
-    losses = _Losses(batch.masks)
-    with_prior = bool(torch.rand((), generator=generator) < prior)
-    first = _box(masks, generator, with_prior)
-    second = _draw(_OTHER_PROMPTS, masks, generator)
-    for prompts in (first, second):
-        outputs = decode(prompts)
-        losses.add(prompts.name, 0, outputs)
-        if torch.rand((), generator=generator) < _CORRECTED / 2:
-            corrected = _corrected(prompts, masks, outputs, generator)
-            losses.add(corrected.name, 0, decode(corrected))
-    return losses.finish()
-
-
-def _clips(network: nn.Module, batch: Batch, generator: Generator, prior: float) -> Outcome:
-    count, frames = batch.images.shape[:2]
-    features, positions, sizes = _encode(network, batch)
-    memory: dict[str, dict[int, dict[str, Tensor]]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
-    losses = _Losses(batch.masks)
-    previous: Tensor | None = None
-
-    for frame in range(frames):
-        own = slice(frame * count, (frame + 1) * count)
-        current = [f[:, own] for f in features]
-
-        def track(prompts: Prompts | None, mask: Tensor | None = None, frame: int = frame, current=current, own=own):
-            return network._track_step(
-                frame_idx=frame,
-                is_init_cond_frame=frame == 0,
-                current_vision_feats=current,
-                current_vision_pos_embeds=[p[:, own] for p in positions],
-                feat_sizes=sizes,
-                point_inputs=prompts.inputs if prompts else None,
-                mask_inputs=mask,
-                output_dict=memory,
-                num_frames=_POINTER_RANGE,
-                track_in_reverse=False,
-                prev_sam_mask_logits=prompts.dense if prompts else None,
-            )[1]
-
-        masks = batch.masks[:, frame]
-        is_corrected = False
-        if frame == 0 and torch.rand((), generator=generator) < 0.15:
-            prompts, outputs = None, track(None, masks[:, None].float())
-        elif frame == 0:
-            prompts = _first_prompt(masks, generator, prior)
-            outputs = track(prompts)
-            losses.add("first " + prompts.name, frame, outputs)
-        else:
-            carried = _carried(previous) if torch.rand((), generator=generator) < _CARRIED else None
-            prompts, outputs = None, track(carried)
-            losses.add(carried.name if carried else "tracked", frame, outputs)
-            is_corrected = bool(torch.rand((), generator=generator) < _CLIP_CORRECTED)
-            if is_corrected:
-                prompts = _corrected(Prompts("tracked", None, None), masks, outputs, generator)
-                outputs = track(prompts)
-                losses.add("tracked, corrected", frame, outputs)
-        _, _, _, low, high, pointer, score = outputs
-        previous = low
-        kept = {"pred_masks": low, "obj_ptr": pointer}
-        network._encode_memory_in_output(current, sizes, prompts.inputs if prompts else None, True, high, score, kept)
-        memory["cond_frame_outputs" if frame == 0 or is_corrected else "non_cond_frame_outputs"][frame] = kept
-    return losses.finish()
-
-
-def _encode(network: nn.Module, batch: Batch) -> tuple[list[Tensor], list[Tensor], list[tuple[int, int]]]:
-    """Features and position codes, (HW, T * B, C) from fine to coarse with time before clip, and their sizes."""
-    frames = batch.images.transpose(0, 1).flatten(0, 1)
-    encoded = network.forward_image(prepare_images(frames, batch.images.shape[-1]))
-    _, features, positions, sizes = network._prepare_backbone_features(encoded)
-    return features, positions, sizes
-
-
-def _as_map(feature: Tensor, size: tuple[int, int]) -> Tensor:
-    return feature.permute(1, 2, 0).unflatten(2, size)
-
-
-# Prompts
-
-
-def _box(masks: Tensor, generator: Generator, with_prior: bool) -> Prompts:
-    boxes = jittered_boxes(masks, generator, _OUTWARDS)
-    dense = box_prior(boxes, masks.shape[-1]) if with_prior else None
-    return Prompts("box+prior" if with_prior else "box", *box_points(boxes), dense)
-
-
-def _clicks(count: int) -> Callable[[Tensor, Generator], Prompts]:
-    def draw(masks: Tensor, generator: Generator) -> Prompts:
-        return Prompts(f"{count} click" + "s" * (count > 1), *positive_clicks(masks, generator, count))
-
-    return draw
-
-
-def _box_and_click(masks: Tensor, generator: Generator) -> Prompts:
-    box = _box(masks, generator, True)
-    points, labels = positive_clicks(masks, generator)
-    return Prompts("box+click", torch.cat([box.points, points], 1), torch.cat([box.labels, labels], 1), box.dense)
-
-
-def _rough_mask(masks: Tensor, generator: Generator) -> Prompts:
-    return Prompts("mask", None, None, _as_logits(degraded_masks(masks, generator)))
-
-
-def _moved_mask(masks: Tensor, generator: Generator) -> Prompts:
-    """As a tracked frame gets the mask of the frame before when tissue or probe moved fast, but without memory."""
-    carried = _carried(_as_logits(degraded_masks(masks, generator, _MOVED)))
-    return replace(carried, name="moved mask")
-
-
-def _as_logits(masks: Tensor) -> Tensor:
-    """Masks (B, S, S) bool as mask-prompt logits (B, 1, S/4, S/4)."""
-    side = masks.shape[-1] // 4
-    return (F.interpolate(masks[:, None].float(), (side, side), mode="area") * 2 - 1) * PRIOR_LOGIT
-
-
-_OTHER_PROMPTS = (
-    (0.25, lambda masks, generator: _box(masks, generator, False)),
-    (0.4, _clicks(1)),
-    (0.1, _clicks(3)),
-    (0.15, _box_and_click),
-    (0.1, _rough_mask),
-    (0.3, _moved_mask),
-)
-
-
-def _draw(
-    choices: tuple[tuple[float, Callable[[Tensor, Generator], Prompts]], ...], masks: Tensor, generator: Generator
-) -> Prompts:
-    weights = torch.tensor([weight for weight, _ in choices])
-    return choices[int(torch.multinomial(weights, 1, generator=generator))][1](masks, generator)
-
-
-def _first_prompt(masks: Tensor, generator: Generator, prior: float) -> Prompts:
-    chance = float(torch.rand((), generator=generator))
-    if chance < 0.6:
-        return _box(masks, generator, chance < 0.6 * prior)
-    return _clicks(1)(masks, generator) if chance < 0.88 else _box_and_click(masks, generator)
-
-
-def _carried(previous: Tensor) -> Prompts:
-    """No point, and the mask of the frame before as the model at use gives it."""
-    count = previous.shape[0]
-    nothing = torch.zeros(count, 1, 2), -torch.ones(count, 1, dtype=torch.int32)
-    return Prompts("tracked, carried", *nothing, mask_prior(previous.detach()))
-
-
-def _corrected(prompts: Prompts, masks: Tensor, outputs: tuple[Tensor, ...], generator: Generator) -> Prompts:
-    previous = outputs[3].detach().clamp(-_PREVIOUS_LIMIT, _PREVIOUS_LIMIT)
-    predicted = F.interpolate(previous, masks.shape[-2:], mode="bilinear", align_corners=False)[:, 0] > 0
-    return prompts.plus(*correction_clicks(masks, predicted, generator), previous)
+    def outcome(self) -> Outcome:
+        """The mean over the predictions."""
+        terms = {name: torch.stack([each[name] for each in self._terms]).mean() for name in self._terms[0]}
+        loss = torch.stack(list(terms.values())).sum()
+        return Outcome(loss, {name: term.detach() for name, term in terms.items()}, self._dice, self._iou_error)

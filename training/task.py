@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,12 +30,15 @@ class Outcome:
         By the kind of prompt.
     iou_error : list of float
         How far predicted IoUs were off.
+    after_backward : callable, optional
+        What is to be done once the step's gradients are there, before the weights change.
     """
 
     loss: Tensor
     terms: dict[str, float | Tensor] = field(default_factory=dict)
     dice: dict[str, list[float]] = field(default_factory=dict)
     iou_error: list[float] = field(default_factory=list)
+    after_backward: Callable[[], None] | None = None
 
 
 @dataclass
@@ -47,10 +50,13 @@ class Validation:
     metrics : dict of str to float
     pictures : list of (H, W, 3) uint8
         For a person to look at. They are numbered, never named after a case.
+    skipped : list of (str, str)
+        Cases that could not be read, and why.
     """
 
     metrics: dict[str, float]
     pictures: list[np.ndarray] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Task(Protocol):

@@ -9,14 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from napari_uniultra.core.atomic import atomic_path, write_error
@@ -25,8 +24,10 @@ from napari_uniultra.model.device import describe_device
 from napari_uniultra.segment.fallback import attempt
 from napari_uniultra.training.checkpoints import (
     CHECKPOINT,
+    OVERLAYS,
     check_unchanged,
     load_training_checkpoint,
+    remove_run,
     save_training_checkpoint,
 )
 from napari_uniultra.training.data.samples import Batch, Samples
@@ -41,7 +42,6 @@ from napari_uniultra.training.task import Outcome, Task, TaskConfig, Validation
 __all__ = ["CHECKPOINT", "STOP", "Outcome", "Task", "Trainer", "TrainingError", "Validation"]
 
 STOP = "STOP"  # a file of this name in the output folder ends the run after the step in progress, with a checkpoint
-OVERLAYS = "overlays"
 _REASONS = ("", "done", "no improvement", "stop file", "time", "interrupted", "terminated")
 
 
@@ -62,6 +62,8 @@ class Trainer:
         Batches by number, in place of those that ``config.data`` describes.
     listeners : sequence of callable
         Called with every event, in the first process.
+    restart : bool
+        Delete the run in the output folder and begin anew.
 
     Attributes
     ----------
@@ -78,7 +80,12 @@ class Trainer:
     """
 
     def __init__(
-        self, config: TaskConfig, task: Task, samples: Dataset[Batch] | None = None, listeners: Sequence[Listener] = ()
+        self,
+        config: TaskConfig,
+        task: Task,
+        samples: Dataset[Batch] | None = None,
+        listeners: Sequence[Listener] = (),
+        restart: bool = False,
     ) -> None:
         self.config, self.task, self.folder = config, task, Path(config.output)
         self.step = 0
@@ -98,9 +105,10 @@ class Trainer:
         groups = task.parameter_groups(config.optimiser)
         self.optimiser = self.fabric.setup_optimizers(make_optimiser(groups, config.optimiser))
         self.average = Average(self.network, config.optimiser.ema_decay)
-        self._resume()
+        self._clear_or_resume(restart)
         self._samples = self._make_samples() if samples is None else samples
-        self._events = self._make_events(listeners) if self.fabric.is_global_zero else None
+        self._listeners = tuple(listeners)
+        self._events: Events | None = None
 
     # --- the loop
 
@@ -121,6 +129,7 @@ class Trainer:
         WriteError
             When a checkpoint cannot be written; the one before is kept.
         """
+        self._events = self._make_events() if self.fabric.is_global_zero else None
         self._emit("start", steps=self._run.steps, **self._description())
         self._meter.start()
         try:
@@ -134,6 +143,24 @@ class Trainer:
             raise
         self._emit("end", reason=reason)
         return reason
+
+    def measure(self, steps: int = 3) -> float:
+        """Seconds a step takes, by trying a few; nothing is written, but this trainer's weights change.
+
+        Raises
+        ------
+        ResourceError
+            When there is not enough memory.
+        """
+        batches = iter(self._loader())
+        first = self.step
+        for _ in range(min(steps + 1, self._run.steps - first)):
+            if self.step == first + 1:
+                self._meter.start()  # the first step warms up
+            group = self._next_batches(batches)
+            if not attempt(lambda group=group: self._step(group))[0]:
+                raise self._memory_error(group, "nothing was written")
+        return self._meter.elapsed() / max(self.step - first - 1, 1)
 
     def _loop(self) -> str:
         reason = self._why_stop()
@@ -159,7 +186,9 @@ class Trainer:
         began = time.monotonic()
         group = [next(batches) for _ in range(self._run.accumulate)]
         self._meter.waited(time.monotonic() - began)
-        return [_moved(batch, self.fabric.device) for batch in group]
+        for name, reason in (case for batch in group for case in batch.skipped):
+            self._emit("notice", text=f"{name} was left out: {reason}")
+        return [batch.to(self.fabric.device) for batch in group]
 
     def _step(self, batches: Sequence[Batch]) -> bool:
         """Change the weights once; True when the loss was no number and they were left as they are."""
@@ -199,6 +228,8 @@ class Trainer:
             self.fabric.backward(outcome.loss / len(batches))
             outcomes.append(replace(outcome, loss=outcome.loss.detach()))
         average_gradients(self._parameters, self.fabric)
+        if outcomes[-1].after_backward is not None:
+            outcomes[-1].after_backward()
         return outcomes
 
     def _is_due(self, every: int) -> bool:
@@ -246,10 +277,13 @@ class Trainer:
         if self.fabric.device.type == "cuda":
             torch.cuda.empty_cache()
         self.save(together=False)
+        raise self._memory_error(batches, f"the run is saved up to step {self.step}")
+
+    def _memory_error(self, batches: Sequence[Batch], state: str) -> ResourceError:
         shape = " x ".join(map(str, batches[0].images.shape))
-        raise ResourceError(
-            f"There is not enough memory on {describe_device(self.fabric.device)} for step {self.step + 1}",
-            f"its batch was {shape} (clips x frames x height x width); the run is saved up to step {self.step}",
+        return ResourceError(
+            f"There is not enough memory on {self.device_name} for step {self.step + 1}",
+            f"its batch was {shape} (clips x frames x height x width); {state}",
             "Lower data.batch (and raise run.accumulate), turn on run.activation_checkpointing, use run.precision "
             "bf16, shorten data.clip_frames, or lower model.image_size",
         )
@@ -280,6 +314,8 @@ class Trainer:
                 found = self.task.validate(self._run)
         finally:
             self.network.train()
+        for name, reason in found.skipped if found else ():
+            self._emit("notice", text=f"{name} was left out: {reason}")
         for number, picture in enumerate(found.pictures if found else ()):
             with atomic_path(self.folder / OVERLAYS / f"step_{self.step:06d}_{number}.png") as path:
                 Image.fromarray(picture).save(path)
@@ -343,6 +379,12 @@ class Trainer:
             "model_config": self.task.model_config.to_dict(),
         }
 
+    def _clear_or_resume(self, restart: bool) -> None:
+        if restart and self.fabric.is_global_zero:
+            remove_run(self.folder)
+        self.fabric.barrier()  # so that no process sees what another is about to delete
+        self._resume()
+
     def _resume(self) -> None:
         """Take up the run in the output folder, if there is one."""
         path = self.folder / CHECKPOINT
@@ -359,6 +401,11 @@ class Trainer:
 
     # --- data and progress
 
+    @property
+    def device_name(self) -> str:
+        """What it computes on, in words."""
+        return describe_device(self.fabric.device)
+
     def _make_samples(self) -> Samples:
         run, count = self._run, self._run.steps * self._run.accumulate
         size = self.task.model_config.image_size
@@ -374,15 +421,16 @@ class Trainer:
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             worker_init_fn=_one_thread if workers else None,
+            pin_memory=self.fabric.device.type == "cuda",
         )
 
-    def _make_events(self, listeners: Sequence[Listener]) -> Events:
+    def _make_events(self) -> Events:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise write_error(self.folder, error) from error
         board = tensorboard(self.folder)
-        return Events(self.folder, [*listeners, *([board] if board else [])])
+        return Events(self.folder, [*self._listeners, *([board] if board else [])])
 
     def _emit(self, event: str, **values: Any) -> None:
         if self._events is not None:
@@ -392,7 +440,7 @@ class Trainer:
         own = sum(parameter.numel() for parameter in self._parameters)
         total = sum(parameter.numel() for parameter in self.network.parameters())
         return {
-            "device": describe_device(self.fabric.device),
+            "device": self.device_name,
             "processes": self.fabric.world_size,
             "precision": self._run.precision,
             "trainable_parameters": own,
@@ -421,11 +469,6 @@ class _Range(Sampler[int]):
 def _seed(*numbers: int) -> int:
     """One seed of several numbers, so that neighbouring ones have nothing in common."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _moved(batch: Batch, device: torch.device) -> Batch:
-    tensors = {item.name: getattr(batch, item.name) for item in fields(batch)}
-    return replace(batch, **{name: value.to(device) for name, value in tensors.items() if isinstance(value, Tensor)})
 
 
 def _one_thread(_worker: int) -> None:

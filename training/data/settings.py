@@ -15,6 +15,11 @@ class DataSettings:
         (), help="Manifests (CSV or JSON files, or annotated folders with a splits.json)."
     )
     simulated_share: float = setting(0.0, low=0, high=1, help="Share of samples that are simulated.")
+    simulate_on: str = setting(
+        "workers",
+        choices=("workers", "device"),
+        help="Where samples are simulated: in the data processes, or on the training device, each anew.",
+    )
     simulated_pool: str | None = setting(None, help="Folder that keeps simulated samples, so that each is made once.")
     simulated_stills: int = setting(6000, low=1, help="Number of different simulated stills.")
     simulated_clips: int = setting(800, low=1, help="Number of different simulated clips.")
