@@ -12,13 +12,14 @@ import SimpleITK as sitk
 import tifffile
 from PIL import Image
 
-from napari_uniultra.core.measure import Measurement
+from napari_uniultra.core.measure import CycleMeasurement, MaskShape, Measurement
 from napari_uniultra.core.palette import colour_of
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import WriteError
 from napari_uniultra.io.readers import read_cine
 from napari_uniultra.io.writers import (
     write_contact_sheet,
+    write_cycles_csv,
     write_masks_tiff,
     write_measurements_csv,
     write_overlay_video,
@@ -95,8 +96,9 @@ def test_what_is_no_mask_is_refused(masks: np.ndarray, tmp_path: Path) -> None:
 
 
 def rows(unit: str = "mm2") -> list[Measurement]:
+    shape = MaskShape(3.0, 4.5, 0.5, 2.25, None, 1.125, True)
     return [
-        Measurement(0, 0.0, 1, 'lumen, "left"', 12.34567, unit, 0.9, 3.5),
+        Measurement(0, 0.0, 1, 'lumen, "left"', 12.34567, unit, 0.9, 3.5, shape, -0.5),
         Measurement(1, None, 2, "Füßchen", 0.0, unit, None, None),
     ]
 
@@ -106,15 +108,42 @@ def test_measurements(tmp_path: Path) -> None:
     with (tmp_path / "m.csv").open(newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     columns = ["frame", "time_s", "object_id", "object", "area_mm2", "predicted_iou", "object_score"]
+    columns += ["perimeter_mm", "longest_diameter_mm", "perpendicular_diameter_mm", "equivalent_diameter_mm"]
+    columns += ["ellipse_circumference_mm", "thickness_mm", "area_change_percent", "cut_by_border"]
     assert [list(row.values()) for row in table] == [
-        ["0", "0", "1", 'lumen, "left"', "12.3457", "0.9", "3.5"],
-        ["1", "", "2", "Füßchen", "0", "", ""],
+        ["0", "0", "1", 'lumen, "left"', "12.3457", "0.9", "3.5", "3", "4.5", "0.5", "2.25", "", "1.125", "-50", "1"],
+        ["1", "", "2", "Füßchen", "0", "", "", *[""] * 8],
     ]
     assert list(table[0]) == columns
     write_measurements_csv(tmp_path / "m.csv", rows("px"))
-    assert "area_px" in (tmp_path / "m.csv").read_text(encoding="utf-8").splitlines()[0]
+    header = (tmp_path / "m.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert header.split(",") == [column.replace("mm2", "px").replace("mm", "px") for column in columns]
     with pytest.raises(WriteError, match="some are in mm2 and some in pixels"):
         write_measurements_csv(tmp_path / "m.csv", rows() + rows("px"))
+
+
+def test_cycles(tmp_path: Path) -> None:
+    cycle = CycleMeasurement(1, "lv", 2, 9, 80.0, 360.0, 30.0, 18.0, 0.4, 120.0, 48.0, 0.6)
+    bare = CycleMeasurement(1, "lv", 2, 9, None, None, 30.0, 18.0, 0.4, None, None, None)
+    write_cycles_csv(tmp_path / "c.csv", [cycle, bare], in_mm=True)
+    lines = (tmp_path / "c.csv").read_text(encoding="utf-8").splitlines()
+    assert lines == [
+        "object_id,object,ed_frame,es_frame,ed_time_ms,es_time_ms,ed_area_mm2,es_area_mm2,"
+        "fractional_area_change_percent,ed_volume_ml,es_volume_ml,ejection_fraction_percent",
+        "1,lv,2,9,80,360,30,18,40,120,48,60",
+        "1,lv,2,9,,,30,18,40,,,",
+    ]
+    write_cycles_csv(tmp_path / "c.csv", [], in_mm=False)
+    assert "ed_area_px,es_area_px" in (tmp_path / "c.csv").read_text(encoding="utf-8")
+
+
+def test_names_are_no_formulas_for_a_spreadsheet(tmp_path: Path) -> None:
+    row = Measurement(0, None, 1, '=HYPERLINK("http://x")', 1.0, "px", object_score=-3.5)
+    write_measurements_csv(tmp_path / "m.csv", [row])
+    with (tmp_path / "m.csv").open(newline="", encoding="utf-8") as file:
+        cells = list(csv.reader(file))[1]
+    assert cells[3] == '\'=HYPERLINK("http://x")'
+    assert cells[6] == "-3.5"
 
 
 def test_drawing_by_hand() -> None:

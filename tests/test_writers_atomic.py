@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +17,17 @@ import pytest
 import tifffile
 
 from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.masks import Masks
 from napari_uniultra.core.measure import Measurement
 from napari_uniultra.core.types import Cine, Prompt
 from napari_uniultra.errors import WriteError
 from napari_uniultra.io.writers import (
+    FORMATS,
     ObjectPrompts,
     write_contact_sheet,
+    write_masks,
     write_masks_tiff,
     write_measurements_csv,
-    write_overlay_video,
     write_prompts,
 )
 
@@ -92,29 +94,50 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def write_everything(folder: Path, noise: np.ndarray) -> list:
-    """One function for each writer; each writes far more than 64 kB of noise."""
-    loop, masks = Cine(noise), noise
-    rows = [Measurement(i, None, 1, "x", float(noise.flat[i]), "px") for i in range(20_000)]
-    half = noise[0] > 127
-    return [
-        lambda: write_masks_tiff(folder / "masks.tif", masks),
-        lambda: write_measurements_csv(folder / "m.csv", rows),
-        lambda: write_overlay_video(folder / "overlay.mp4", loop, masks % 3),
-        lambda: write_contact_sheet(folder / "sheet.png", loop, masks % 3),
-        lambda: write_prompts(folder / "prompts.json", [ObjectPrompts(1, "x" * 90_000, {0: Prompt(mask=half)})]),
-    ]
+def writers(folder: Path, noise: np.ndarray) -> dict[str, Callable[[], object]]:
+    """A function for each file; each writes far more than 64 kB of noise."""
+    loop, half = Cine(noise), noise[0] > 127
+    rows = [Measurement(i, None, 1, "x", float(i), "px") for i in range(20_000)]
+    prompts = [ObjectPrompts(1, "x" * 90_000, {0: Prompt(mask=half)})]
+    found: dict[str, Callable[[], object]] = {
+        "m.csv": lambda: write_measurements_csv(folder / "m.csv", rows),
+        "sheet.png": lambda: write_contact_sheet(folder / "sheet.png", loop, noise % 3),
+        "prompts.json": lambda: write_prompts(folder / "prompts.json", prompts),
+    }
+    for entry in FORMATS:
+        if entry.name != "dicom":
+            path = folder / f"masks{entry.suffixes[0]}"
+            masks = Masks(noise[:1] % 3) if entry.name == "yolo" else Masks.of_cine(loop, noise % 3)
+            found[path.name] = lambda path=path, masks=masks: write_masks(path, masks)
+    return found
 
 
-@pytest.mark.parametrize("which", range(5))
-def test_full_disk_keeps_the_old_file(which: int, tiny_disk: Path) -> None:
+NAMES = ["m.csv", "sheet.png", "prompts.json", *(f"masks{f.suffixes[0]}" for f in FORMATS if f.name != "dicom")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_full_disk_keeps_the_old_file(name: str, tiny_disk: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (12, 200, 300), dtype=np.uint8)
-    name = ["masks.tif", "m.csv", "overlay.mp4", "sheet.png", "prompts.json"][which]
     (tiny_disk / name).write_bytes(b"the old file")
     with pytest.raises(WriteError, match="Free some space"):
-        write_everything(tiny_disk, noise)[which]()
+        writers(tiny_disk, noise)[name]()
     assert (tiny_disk / name).read_bytes() == b"the old file"
-    assert not [path for path in tiny_disk.iterdir() if path.name.startswith(".")]
+    left = {path.name for path in tiny_disk.iterdir()} - {name}
+    assert not [other for other in left if other.startswith(".") or not other.endswith(".png")]  # a prompt's mask
+
+
+def test_read_only_and_impossible_places_are_refused_in_words(tmp_path: Path) -> None:
+    noise = np.zeros((2, 20, 30), np.uint8)
+    (tmp_path / "file").write_text("in the way")
+    for name, write in writers(tmp_path / "file", noise).items():
+        with pytest.raises(WriteError, match=r"cannot be written|exists already"):
+            write()
+        assert name
+    long = tmp_path / ("ü" * 300 + ".tif")
+    with pytest.raises(WriteError, match="shorter name"):
+        write_masks(long, Masks(noise))
+    write_masks(tmp_path / "лупа «心».seg.nrrd", Masks(noise))
+    assert (tmp_path / "лупа «心».seg.nrrd").exists()
 
 
 _WRITER = """

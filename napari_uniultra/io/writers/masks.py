@@ -9,10 +9,10 @@ import numpy as np
 import tifffile
 
 from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.masks import Masks
 from napari_uniultra.errors import WriteError
 
 _IMAGEJ_BYTES = 1 << 32  # a classic TIFF, the only kind that ImageJ opens, addresses no more
-_UNEVEN = 1e-3  # relative; time steps that differ by more have no single frame interval
 
 
 def write_masks_tiff(
@@ -38,41 +38,28 @@ def write_masks_tiff(
     WriteError
         When the masks are no labels, or the disk refuses.
     """
-    labels = _labels(np.asarray(masks))
-    step_s = _even_step(frame_times_s)
+    masks = np.asarray(masks)
+    if masks.ndim != 3:
+        raise WriteError(f"An array of shape {masks.shape} is not a stack of masks", "masks are (T, H, W)")
+    write_tiff(path, Masks(masks, {}, spacing_mm, frame_times_s))
+
+
+def write_tiff(path: str | os.PathLike[str], masks: Masks) -> None:
+    """As `write_masks_tiff`."""
+    labels, step_s = masks.labels, masks.frame_interval_s
     options: dict[str, Any] = {"compression": "zlib", "photometric": "minisblack"}
     if labels.nbytes < _IMAGEJ_BYTES - (1 << 26):
         metadata: dict[str, Any] = {"axes": "TYX"}
-        if spacing_mm is not None:
+        if masks.spacing_mm is not None:
             metadata["unit"] = "mm"
-            options["resolution"] = (1 / spacing_mm[1], 1 / spacing_mm[0])
+            options["resolution"] = (1 / masks.spacing_mm[1], 1 / masks.spacing_mm[0])
         if step_s:
             metadata |= {"finterval": step_s, "tunit": "sec", "fps": 1 / step_s}
         options |= {"imagej": True, "metadata": metadata}
     else:
-        options |= {"ome": True, "bigtiff": True, "metadata": _ome_metadata(spacing_mm, step_s)}
+        options |= {"ome": True, "bigtiff": True, "metadata": _ome_metadata(masks.spacing_mm, step_s)}
     with atomic_path(path) as temporary:
         tifffile.imwrite(temporary, labels, **options)
-
-
-def _labels(masks: np.ndarray) -> np.ndarray:
-    if masks.ndim != 3 or not (masks.dtype == bool or np.issubdtype(masks.dtype, np.integer)):
-        raise WriteError(
-            f"An array of shape {masks.shape} and type {masks.dtype} is not a stack of masks",
-            "masks are (T, H, W) whole numbers",
-        )
-    low, high = (int(masks.min()), int(masks.max())) if masks.size else (0, 0)
-    if low < 0 or high > np.iinfo(np.uint16).max:
-        raise WriteError(f"Labels from {low} to {high} cannot be saved", "a label is a number from 0 to 65535")
-    return masks.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16, copy=False)
-
-
-def _even_step(frame_times_s: Any) -> float | None:
-    if frame_times_s is None or len(frame_times_s) < 2:
-        return None
-    steps = np.diff(np.asarray(frame_times_s, dtype=float))
-    mean = float(steps.mean())
-    return mean if mean > 0 and np.ptp(steps) <= _UNEVEN * mean else None
 
 
 def _ome_metadata(spacing_mm: tuple[float, float] | None, step_s: float | None) -> dict[str, Any]:

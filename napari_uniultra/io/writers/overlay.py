@@ -1,10 +1,14 @@
-"""Masks drawn over the loop, as a video and as a sheet of frames, for a person to look at."""
+"""Masks drawn over the loop, as a video and as a sheet of frames, for a person to look at.
+
+Scanners write the patient's name into the picture, beside the scan area: where that area is known, all else is black,
+unless it is asked for.
+"""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.masks import Masks
 from napari_uniultra.core.palette import colour_of
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import WriteError
@@ -21,6 +26,7 @@ from napari_uniultra.errors import WriteError
 _FILL = 0.25  # opacity inside the contour
 _FPS_WHEN_UNKNOWN = 20.0
 _CLOCK = 90_000  # ticks per second of a video: the usual one, far finer than any frame time
+_SHORTEST_GIF_STEP = 2  # hundredths of a second; viewers show shorter ones far too long
 _TILE = 320  # pixels, the longer side of a frame on the contact sheet
 _WHITE = (255, 255, 255)
 
@@ -61,8 +67,11 @@ def write_overlay_video(
     masks: Any,
     names: Mapping[int, str] | None = None,
     fps: float | None = None,
+    whole_picture: bool = False,
 ) -> None:
-    """Write the loop with its masks as H.264 MP4, one frame at a time, at its real speed where that is known.
+    """Write the loop with its masks, one frame at a time, at its real speed where that is known.
+
+    As H.264 MP4, or where ``path`` ends in .gif as an animation, whose times are rounded to hundredths of a second.
 
     Parameters
     ----------
@@ -74,6 +83,8 @@ def write_overlay_video(
         Object names, shown in their colours in the upper left corner.
     fps : float, optional
         Frames per second, in place of the loop's own times; 20 when neither is known.
+    whole_picture : bool
+        Show what lies outside the scan area, too.
 
     Raises
     ------
@@ -82,19 +93,45 @@ def write_overlay_video(
     """
     _check(cine, masks)
     ticks = _ticks(cine, fps)
+    pictures = (
+        _labelled(draw_masks(_shown(cine, index, whole_picture), np.asarray(masks[index])), names or {})
+        for index in range(len(cine))
+    )
+    encode = _encode_gif if Path(path).suffix.lower() == ".gif" else _encode_mp4
     with atomic_path(path) as temporary:
-        _encode(temporary, cine, masks, names or {}, ticks)
+        encode(temporary, cine.shape_hw, pictures, ticks)
 
 
-def _encode(path: Path, cine: Cine, masks: Any, names: Mapping[int, str], ticks: np.ndarray) -> None:
-    height, width = (side + side % 2 for side in cine.shape_hw)  # H.264 in its common form takes even sizes only
+def write_overlay(path: str | os.PathLike[str], masks: Masks, patient_data: bool = False) -> None:
+    """As `write_overlay_video`, of masks that know their loop; names are shown for the objects that have one."""
+    write_overlay_video(path, masks.cine, masks.labels, masks.names, whole_picture=patient_data)
+
+
+def _shown(cine: Cine, index: int, whole_picture: bool) -> np.ndarray:
+    """A frame of the loop, black outside the scan area."""
+    frame = cine.frame(index)
+    if whole_picture or cine.sector is None:
+        return frame
+    return np.where(cine.sector if frame.ndim == 2 else cine.sector[..., None], frame, np.uint8(0))
+
+
+def _encode_gif(path: Path, shape_hw: tuple[int, int], pictures: Iterator[np.ndarray], ticks: np.ndarray) -> None:
+    hundredths = np.rint(ticks * 100 / _CLOCK).astype(int)
+    steps = np.diff(hundredths, append=hundredths[-1] + (hundredths[-1] // max(1, len(ticks) - 1)))
+    durations_ms = (10 * np.maximum(steps, _SHORTEST_GIF_STEP)).tolist()
+    first, *rest = (Image.fromarray(picture).quantize(256) for picture in pictures)
+    options: dict[str, Any] = {"duration": durations_ms} if rest else {}
+    first.save(path, format="GIF", save_all=True, append_images=rest, loop=0, optimize=False, **options)
+
+
+def _encode_mp4(path: Path, shape_hw: tuple[int, int], pictures: Iterator[np.ndarray], ticks: np.ndarray) -> None:
+    height, width = (side + side % 2 for side in shape_hw)  # H.264 in its common form takes even sizes only
     rate = Fraction(_CLOCK * max(1, len(ticks) - 1), int(max(1, ticks[-1]))).limit_denominator(1000)
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = Fraction(1, _CLOCK)
-        for index, tick in enumerate(ticks):
-            picture = _labelled(draw_masks(cine.frame(index), np.asarray(masks[index])), names)
+        for picture, tick in zip(pictures, ticks, strict=True):
             padding = ((0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0))
             frame = av.VideoFrame.from_ndarray(np.pad(picture, padding, mode="edge"), format="rgb24")
             frame.pts, frame.time_base = int(tick), Fraction(1, _CLOCK)
@@ -114,7 +151,9 @@ def _ticks(cine: Cine, fps: float | None) -> np.ndarray:
     return np.maximum.accumulate(ticks - counter) + counter  # frames of one and the same time follow a tick apart
 
 
-def write_contact_sheet(path: str | os.PathLike[str], cine: Cine, masks: Any, n: int = 12) -> None:
+def write_contact_sheet(
+    path: str | os.PathLike[str], cine: Cine, masks: Any, n: int = 12, whole_picture: bool = False
+) -> None:
     """Write ``n`` evenly spaced frames (all, if there are fewer) with contours and frame numbers as one PNG.
 
     Parameters
@@ -125,6 +164,8 @@ def write_contact_sheet(path: str | os.PathLike[str], cine: Cine, masks: Any, n:
         (T, H, W) integer labels.
     n : int
         Number of frames, the first and the last among them.
+    whole_picture : bool
+        Show what lies outside the scan area, too.
 
     Raises
     ------
@@ -139,17 +180,18 @@ def write_contact_sheet(path: str | os.PathLike[str], cine: Cine, masks: Any, n:
     columns = min(len(picked), columns)
     sheet = Image.new("RGB", (columns * width, math.ceil(len(picked) / columns) * height))
     for place, index in enumerate(picked):
-        tile = _tile(cine, np.asarray(masks[int(index)]), int(index), (width, height))
+        frame = _shown(cine, int(index), whole_picture)
+        tile = _tile(cine, frame, np.asarray(masks[int(index)]), int(index), (width, height))
         sheet.paste(tile, (place % columns * width, place // columns * height))
     save_png(path, sheet)
 
 
-def _tile(cine: Cine, labels: np.ndarray, index: int, size: tuple[int, int]) -> Image.Image:
-    frame = Image.fromarray(cine.frame(index)).resize(size, Image.Resampling.BILINEAR)
+def _tile(cine: Cine, frame: np.ndarray, labels: np.ndarray, index: int, size: tuple[int, int]) -> Image.Image:
+    shrunk = Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR)
     rows = (np.arange(size[1]) + 0.5) * labels.shape[0] / size[1]
     cols = (np.arange(size[0]) + 0.5) * labels.shape[1] / size[0]
     small = labels[rows.astype(int)[:, None], cols.astype(int)]  # contours are drawn after shrinking, or they vanish
-    tile = Image.fromarray(draw_masks(np.asarray(frame), small))
+    tile = Image.fromarray(draw_masks(np.asarray(shrunk), small))
     time = "" if cine.frame_times_s is None else f"  {cine.frame_times_s[index]:.2f} s"
     _write_text(tile, f"{index}{time}", (4, 2), _WHITE)
     return tile

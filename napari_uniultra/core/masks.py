@@ -1,0 +1,112 @@
+"""The masks of a loop with what a file of them needs to know: names, size of a pixel, times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from napari_uniultra.core.types import Cine
+from napari_uniultra.errors import WriteError
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Label images of a loop.
+
+    Parameters
+    ----------
+    labels : array-like
+        (T, H, W) bool or integer, 0 for nothing, at most 65535; held as uint8 where that is enough, else as uint16.
+        (H, W) is taken as one frame.
+    names : mapping of int to str
+        Object id to name. Objects without a name are ``object 3``; two may have the same.
+    spacing_mm : (float, float), optional
+        Size of a pixel in mm, (row, column).
+    frame_times_s : ndarray, optional
+        (T,) seconds from the first frame.
+    cine : Cine, optional
+        The loop that the masks belong to: pictures show it, and a DICOM segmentation refers to its file.
+
+    Raises
+    ------
+    WriteError
+        When the labels are no labels, or the times or the loop do not fit them.
+    """
+
+    labels: Any
+    names: Mapping[int, str] = field(default_factory=dict)
+    spacing_mm: tuple[float, float] | None = None
+    frame_times_s: Any = None
+    cine: Cine | None = None
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        set_(self, "labels", checked_labels(self.labels))
+        set_(self, "names", {int(key): str(name) for key, name in self.names.items() if int(key) > 0 and str(name)})
+        if self.frame_times_s is not None:
+            set_(self, "frame_times_s", np.asarray(self.frame_times_s, dtype=float))
+            if self.frame_times_s.shape != (len(self),):
+                raise WriteError(f"{len(self)} frames of masks came with {self.frame_times_s.size} times")
+        if self.cine is not None and (len(self.cine), *self.cine.shape_hw) != self.labels.shape:
+            shape = (len(self.cine), *self.cine.shape_hw)
+            raise WriteError(f"Masks of shape {self.labels.shape} do not fit the loop", f"it has shape {shape}")
+
+    @classmethod
+    def of_cine(cls, cine: Cine, labels: Any, names: Mapping[int, str] | None = None) -> Masks:
+        """Masks of a loop, with its spacing and times."""
+        return cls(labels, names or {}, cine.spacing_mm, cine.frame_times_s, cine)
+
+    def __len__(self) -> int:
+        return self.labels.shape[0]
+
+    @property
+    def shape_hw(self) -> tuple[int, int]:
+        """Height and width of a frame in pixels."""
+        return self.labels.shape[1:]
+
+    @property
+    def ids(self) -> list[int]:
+        """The objects that are in the labels or have a name, in order."""
+        present = {int(value) for frame in self.labels for value in np.unique(frame)} - {0}
+        return sorted(present | set(self.names))
+
+    def name(self, object_id: int) -> str:
+        """An object's name; ``object 3`` where it has none."""
+        return self.names.get(object_id) or f"object {object_id}"
+
+    @property
+    def frame_interval_s(self) -> float | None:
+        """The time between two frames where all are equally far apart, else None."""
+        if self.frame_times_s is None or len(self) < 2:
+            return None
+        steps = np.diff(self.frame_times_s)
+        mean = float(steps.mean())
+        return mean if mean > 0 and np.ptp(steps) <= _UNEVEN * mean else None
+
+
+_UNEVEN = 1e-3  # relative; time steps that differ by more have no single frame interval
+
+
+def checked_labels(labels: Any) -> np.ndarray:
+    """Labels as (T, H, W) uint8, or uint16 above 255.
+
+    Raises
+    ------
+    WriteError
+        For another shape or type, or numbers below 0 or above 65535.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim == 2:
+        labels = labels[None]
+    if labels.ndim != 3 or not (labels.dtype == bool or np.issubdtype(labels.dtype, np.integer)):
+        raise WriteError(
+            f"An array of shape {labels.shape} and type {labels.dtype} is not a stack of masks",
+            "masks are (T, H, W) whole numbers",
+        )
+    low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
+    if low < 0 or high > np.iinfo(np.uint16).max:
+        raise WriteError(f"Labels from {low} to {high} cannot be saved", "a label is a number from 0 to 65535")
+    return labels.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16, copy=False)
