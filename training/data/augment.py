@@ -50,8 +50,8 @@ def look(rng: Generator, images: Tensor, masks: Tensor, size: int, strength: flo
     noise = torch.Generator(images.device).manual_seed(int(rng.integers(1 << 62)))
     seen, found = view(images, masks, views, size)
     lost = (found[:, 0].sum(dim=(1, 2)) < MIN_PIXELS).cpu().numpy()
-    if lost.any():  # a small structure: look at the whole frame instead
-        views[lost] = np.eye(2, 3)
+    if lost.any():  # a small structure, or one at the edge: look at it closely instead
+        views[lost] = [_close_view(box) for box in boxes[lost]]
         seen, found = view(images, masks, views, size)
     return to_uint8(change_grey(seen, changes, noise)), found
 
@@ -82,6 +82,12 @@ def draw_view(rng: Generator, box: np.ndarray, strength: float = 1.0) -> np.ndar
     offset = rng.uniform(-1, 1, 2) * max(1 - zoom, 0.12 * strength)
     offset = np.clip(offset, centre - slack, centre + slack) if strength else np.zeros(2)
     return np.concatenate([matrix, offset[:, None]], axis=1)
+
+
+def _close_view(box: np.ndarray) -> np.ndarray:
+    """A view (2, 3) of a structure with as much again around it."""
+    zoom = float(np.clip(3 * max(box[2:] - box[:2]), 0.1, 1))
+    return np.concatenate([np.eye(2) * zoom, np.clip(box[:2] + box[2:] - 1, zoom - 1, 1 - zoom)[:, None]], axis=1)
 
 
 def view(images: Tensor, masks: Tensor, views: np.ndarray, size: int) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Prompts drawn from ground truth as a person would: boxes a little off, clicks inside, corrections on errors.
 
 Masks are (B, S, S) bool on the model's square, prompts are in model pixels, x right, y down, at pixel edges. Everything
-random comes from a ``torch.Generator``.
+random comes from a ``torch.Generator`` on the CPU, so that the same seed draws the same prompts wherever the masks are.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ def jittered_boxes(masks: Tensor, generator: Generator, outwards: float = 1.0, j
     boxes = tight_boxes(masks)
     size = masks.shape[-1]
     count = len(boxes)
-    moves = torch.rand(count, 4, generator=generator) * jitter * size
-    either = torch.rand(count, 1, generator=generator) >= outwards
-    inward = either & (torch.rand(count, 4, generator=generator) < 0.5)
+    moves = _rand((count, 4), generator, boxes) * jitter * size
+    either = _rand((count, 1), generator, boxes) >= outwards
+    inward = either & (_rand((count, 4), generator, boxes) < 0.5)
     sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
     moves = torch.where(inward, -torch.minimum(moves, _MAX_INWARD * sides), moves)
-    return (boxes + moves * torch.tensor([-1.0, -1.0, 1.0, 1.0])).clamp(0, size)
+    return (boxes + moves * boxes.new_tensor([-1.0, -1.0, 1.0, 1.0])).clamp(0, size)
 
 
 def box_points(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Boxes (B, 4) as SAM2's pair of points, (B, 2, 2), and labels, (B, 2) int32."""
-    labels = torch.tensor(BOX_LABELS, dtype=torch.int32).expand(len(boxes), 2)
+    labels = torch.tensor(BOX_LABELS, dtype=torch.int32, device=boxes.device).expand(len(boxes), 2)
     return boxes.reshape(-1, 2, 2), labels
 
 
@@ -56,20 +56,22 @@ def clicks_inside(regions: Tensor, generator: Generator, count: int = 1) -> Tens
 
     Empty regions give random positions.
     """
-    size = regions.shape[-1]
     values = regions.float()
     near = F.avg_pool2d(values[:, None], 9, stride=1, padding=4)[:, 0]
-    weights = (values * near**4).flatten(1)
-    weights = weights + (weights.sum(dim=1, keepdim=True) <= 0)  # nowhere to click: anywhere
-    chosen = torch.multinomial(weights, count, replacement=True, generator=generator)
+    weights = values * near**4
+    weights = weights + (weights.sum(dim=(1, 2), keepdim=True) <= 0)  # nowhere to click: anywhere
+    # First the row and then the column: so little goes to the CPU that its generator can draw for any device.
+    rows = torch.multinomial(weights.sum(dim=2).cpu(), count, replacement=True, generator=generator)
+    chosen = weights.gather(1, rows[:, :, None].to(weights.device).expand(-1, -1, weights.shape[2]))
+    columns = torch.multinomial(chosen.flatten(0, 1).cpu(), 1, generator=generator).view(-1, count)
     offset = torch.rand(len(regions), count, 2, generator=generator)
-    return torch.stack([chosen % size, torch.div(chosen, size, rounding_mode="floor")], dim=-1) + offset
+    return (torch.stack([columns, rows], dim=-1) + offset).to(regions.device)
 
 
 def positive_clicks(masks: Tensor, generator: Generator, count: int = 1) -> tuple[Tensor, Tensor]:
     """Clicks inside, as points (B, count, 2) and labels (B, count) int32."""
     points = clicks_inside(masks, generator, count)
-    return points, torch.ones(points.shape[:2], dtype=torch.int32)
+    return points, torch.ones(points.shape[:2], dtype=torch.int32, device=points.device)
 
 
 def correction_clicks(masks: Tensor, predicted: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -81,7 +83,7 @@ def correction_clicks(masks: Tensor, predicted: Tensor, generator: Generator) ->
     missed_area, surplus_area = missed.flatten(1).sum(1).float(), surplus.flatten(1).sum(1).float()
     share = missed_area / (missed_area + surplus_area).clamp(min=1)
     is_perfect = (missed_area + surplus_area) == 0
-    is_positive = (torch.rand(len(masks), generator=generator) < share) | is_perfect
+    is_positive = (_rand((len(masks),), generator, share) < share) | is_perfect
     region = torch.where(is_positive[:, None, None], missed, surplus)
     region = torch.where(is_perfect[:, None, None], masks, region)
     return clicks_inside(region, generator, 1), is_positive.int()[:, None]
@@ -95,11 +97,15 @@ def degraded_masks(masks: Tensor, generator: Generator, shift: float = 0.02) -> 
     size = masks.shape[-1]
     count = len(masks)
     soft = F.avg_pool2d(masks[:, None].float(), 2 * (size // 32) + 1, stride=1, padding=size // 32)
-    waves = F.interpolate(
-        torch.randn(count, 1, 9, 9, generator=generator), (size, size), mode="bicubic", align_corners=False
-    )
-    threshold = 0.5 + 0.25 * (2 * torch.rand(count, 1, 1, 1, generator=generator) - 1) + 0.12 * waves
-    moves = (torch.rand(count, 2, generator=generator) * 2 - 1) * 2 * shift
-    view = torch.cat([torch.eye(2).expand(count, 2, 2), moves[:, :, None]], dim=2)
+    waves = torch.randn(count, 1, 9, 9, generator=generator).to(soft.device)
+    waves = F.interpolate(waves, (size, size), mode="bicubic", align_corners=False)
+    threshold = 0.5 + 0.25 * (2 * _rand((count, 1, 1, 1), generator, soft) - 1) + 0.12 * waves
+    moves = (_rand((count, 2), generator, soft) * 2 - 1) * 2 * shift
+    view = torch.cat([torch.eye(2, device=soft.device).expand(count, 2, 2), moves[:, :, None]], dim=2)
     grid = F.affine_grid(view, [count, 1, size, size], align_corners=False)
     return F.grid_sample((soft > threshold.clamp(0.05, 0.95)).float(), grid, align_corners=False)[:, 0] >= 0.5
+
+
+def _rand(shape: tuple[int, ...], generator: Generator, like: Tensor) -> Tensor:
+    """Uniform numbers from the CPU's generator, where ``like`` is."""
+    return torch.rand(shape, generator=generator).to(like.device)

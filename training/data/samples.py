@@ -17,6 +17,7 @@ from napari_uniultra.training.data.cases import Annotated
 from napari_uniultra.training.data.importers import open_manifests
 from napari_uniultra.training.data.pool import SimulatedPool
 from napari_uniultra.training.data.settings import DataSettings
+from napari_uniultra.training.data.simulate_batches import SimulatedPart
 from napari_uniultra.training.data.simulate_motion import draw_motion, moved
 from napari_uniultra.training.data.store import FrameStore
 from napari_uniultra.training.settings import ConfigError
@@ -38,23 +39,26 @@ class Batch:
         One structure a clip, there on the first frame.
     skipped : tuple of (str, str)
         Cases that could not be read and why; others took their places.
+    simulated : SimulatedPart, optional
+        Samples that `to` makes on the device and adds.
     """
 
     images: Tensor
     masks: Tensor
     skipped: tuple[tuple[str, str], ...] = ()
+    simulated: SimulatedPart | None = None
 
     @property
     def is_clip(self) -> bool:
         return self.images.shape[1] > 1
 
     def to(self, device: torch.device | str) -> Batch:
-        """On another device; asynchronously from pinned memory."""
-        return replace(
-            self,
-            images=self.images.to(device, non_blocking=True),
-            masks=self.masks.to(device, non_blocking=True),
-        )
+        """On a device (asynchronously from pinned memory), with the samples that are simulated there."""
+        images, masks = self.images.to(device, non_blocking=True), self.masks.to(device, non_blocking=True)
+        if self.simulated is not None:
+            made = self.simulated.make(device)
+            images, masks = torch.cat([images, made[0]]), torch.cat([masks, made[1]])
+        return replace(self, images=images, masks=masks, simulated=None)
 
     def pin_memory(self) -> Batch:
         """In page-locked memory; a `DataLoader` calls it."""
@@ -117,13 +121,19 @@ class Samples(Dataset):
         size = self.sizes[common.integers(len(self.sizes))]
         count = frames_at(self.data.batch, self.image_size, size)
         draw = _Draw(self, np.random.default_rng([self.seed, step, self.rank]), step, size)
+        frames = 1
         if common.random() < self.data.clip_share:
             frames = int(common.integers(self.data.clip_frames[0], self.data.clip_frames[1] + 1))
-            samples = [draw.clip(frames) for _ in range(max(count // frames, 1))]
-        else:
-            samples = [draw.still() for _ in range(count)]
-        images, masks = (torch.stack(arrays) for arrays in zip(*samples, strict=True))
-        return Batch(images, masks, tuple(draw.skipped.items()))
+        count = max(count // frames, 1)
+        simulated = None
+        if self.data.simulate_on == "device":
+            simulated = draw.simulated_part(int(draw.rng.binomial(count, self.data.simulated_share)), frames)
+            count -= simulated.count
+        samples = [draw.clip(frames) if frames > 1 else draw.still() for _ in range(count)]
+        images = torch.stack([image for image, _ in samples]) if samples else torch.empty(0, frames, size, size)
+        masks = torch.stack([mask for _, mask in samples]) if samples else torch.empty(0, frames, size, size)
+        simulated = simulated if simulated and simulated.count else None
+        return Batch(images.to(torch.uint8), masks.bool(), tuple(draw.skipped.items()), simulated)
 
 
 def frames_at(batch: int, image_size: int, size: int) -> int:
@@ -137,6 +147,12 @@ class _Draw:
     def __init__(self, samples: Samples, rng: Generator, step: int, size: int) -> None:
         self.samples, self.rng, self.step, self.size = samples, rng, step, size
         self.skipped: dict[str, str] = {}
+
+    def simulated_part(self, count: int, frames: int) -> SimulatedPart:
+        """What is left to the device."""
+        every = 1 if self.rng.random() < _GENTLE else int(self.rng.integers(1, 4))
+        strength = self.samples.data.augmentation
+        return SimulatedPart(count, frames, self.size, int(self.rng.integers(1 << 62)), every, strength)
 
     def still(self) -> tuple[Tensor, Tensor]:
         """Images (1, S, S) uint8 and masks (1, S, S) bool."""
@@ -165,7 +181,8 @@ class _Draw:
         return images, masks
 
     def _is_simulated(self) -> bool:
-        return self.rng.random() < self.samples.data.simulated_share
+        data = self.samples.data
+        return data.simulate_on == "workers" and self.rng.random() < data.simulated_share
 
     def _reach(self, count: int) -> int:
         """One of the pool's samples that this step may draw: few at first, all from the middle of the run on."""

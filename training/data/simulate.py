@@ -42,6 +42,7 @@ from napari_uniultra.training.data.smooth_noise import gaussian, smooth_noise
 
 _MIN_AREA = 0.001  # of the picture; smaller remains of a structure are no target
 _MIN_VISIBLE = 0.4  # of a structure, the rest being covered by others
+_PIXELS_TOGETHER = 1 << 24  # of the scenes that an accelerator renders at once: some gigabytes of memory
 _MARGIN = 0.3  # tissue beside the picture that may come into view, in shares of its side
 _FAR = 4.0  # levels beyond this are all the same
 _SCATTER_STREAM, _SCENE_STREAM = 0x5CA7, 0x5CE3
@@ -128,7 +129,7 @@ def simulate_clips(
     """
     seeds = [int(seed) for seed in seeds]
     # One scene fits into a CPU's caches, and several do not; an accelerator has work enough only with many.
-    together = 1 if torch.device(device).type == "cpu" else len(seeds)
+    together = 1 if torch.device(device).type == "cpu" else max(_PIXELS_TOGETHER // size**2, 1)
     results: dict[int, tuple[Tensor, Tensor]] = {}
     attempt = 0
     while missing := [seed for seed in dict.fromkeys(seeds) if seed not in results]:

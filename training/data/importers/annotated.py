@@ -17,12 +17,17 @@ from PIL import Image
 
 from napari_uniultra.errors import ReadError
 from napari_uniultra.training.data.cases import PARTS, Case
+from napari_uniultra.training.data.importers.found import Found
+
+TITLE = "a folder with still/, cine/ and a splits.json"
+WHERE = "your own data"
+LICENCE = "as you received them"
 
 SPLIT = "splits.json"
 
 
-def read(folder: Path, _out: Path | None = None) -> list[Case]:
-    """The cases of the split; loops without masks are left out.
+def read(folder: Path, _out: Path | None = None) -> Found:
+    """The cases of the split.
 
     Raises
     ------
@@ -36,13 +41,15 @@ def read(folder: Path, _out: Path | None = None) -> list[Case]:
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ReadError(f"The split {path} cannot be read", str(error), f"Name a folder with a {SPLIT}") from error
     spacings: dict[Path, dict[str, float]] = {}
-    cases = []
+    cases, left_out = [], []
     for part, name in listed:
         if name.startswith("still/"):
             cases.append(_still(folder, name, part, spacings))
         elif (folder / name / "masks").is_dir():
             cases.append(_loop(folder, name, part))
-    return cases
+        else:
+            left_out.append((name, "it has no masks"))
+    return Found(tuple(cases), tuple(left_out))
 
 
 def _still(folder: Path, name: str, part: str, spacings: dict[Path, dict[str, float]]) -> Case:

@@ -1,0 +1,84 @@
+"""HC18, fetal heads: ``training_set`` with ``<n>_HC.png`` and the drawn ellipse in ``<n>_HC_Annotation.png``.
+
+The ellipse is an outline one pixel wide and gets filled. Images ``<n>_2HC.png`` and so on are of the same examination
+as ``<n>_HC.png``: the number is the subject. Pixel sizes come from the CSV file. The test set has no annotations.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from napari_uniultra.training.data.cases import Case
+from napari_uniultra.training.data.importers.found import Found, image_files, subfolder, write_mask
+
+TITLE = "HC18: fetal heads (999 annotated images; van den Heuvel et al., PLoS ONE 2018)"
+WHERE = "https://zenodo.org/records/1327317"
+LICENCE = "CC BY 4.0"
+
+_SIZES = "training_set_pixel_size_and_HC.csv"
+
+
+def read(folder: Path, out: Path | None = None) -> Found:
+    """Cases of the training set; filled masks are written under ``out``."""
+    images = subfolder(folder, "training_set")
+    sizes = _pixel_sizes(next((path for path in (folder / _SIZES, images / _SIZES) if path.is_file()), None))
+    cases, left_out = [], []
+    for image in (path for path in image_files(images) if not path.stem.endswith("_Annotation")):
+        outline = image.with_name(f"{image.stem}_Annotation.png")
+        if not outline.is_file():
+            left_out.append((image.name, "it has no annotation"))
+            continue
+        filled = _filled(outline)
+        if not filled.any():
+            left_out.append((image.name, "its annotation is empty"))
+            continue
+        size = sizes.get(image.name)
+        cases.append(
+            Case(
+                f"hc18/{image.stem}",
+                image,
+                (write_mask(filled, out, image),),
+                subject=image.stem.partition("_")[0],
+                source="hc18",
+                spacing_mm=(size, size) if size else None,
+            )
+        )
+    return Found(tuple(cases), tuple(left_out))
+
+
+def _filled(outline: Path) -> np.ndarray:
+    """The inside of a drawn closed line, (H, W) uint8 of 0 and 255; a mask that is filled already stays as it is."""
+    with Image.open(outline) as opened:
+        line = np.asarray(opened.convert("L")) > 127
+    # Heads may reach out of the picture: close the line along the picture's edge, where its two ends meet it.
+    return _fill_open(line).astype(np.uint8) * 255
+
+
+def _fill_open(line: np.ndarray) -> np.ndarray:
+    filled = ndimage.binary_fill_holes(line)
+    if filled.sum() > 1.5 * line.sum() or not line.any():
+        return filled
+    # Nothing was enclosed: the ellipse is cut off by the border. Try each border closed in turn.
+    best = filled
+    for side in range(4):
+        closed = np.pad(np.rot90(line, side), ((1, 0), (0, 0)))
+        ends = np.flatnonzero(closed[1])
+        if len(ends) < 2:
+            continue
+        closed[0, ends[0] : ends[-1] + 1] = True
+        inside = np.rot90(ndimage.binary_fill_holes(closed)[1:], -side)
+        best = inside if inside.sum() > best.sum() else best
+    return best
+
+
+def _pixel_sizes(path: Path | None) -> dict[str, float]:
+    """Millimetres per pixel by file name."""
+    if path is None:
+        return {}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return {row["filename"]: float(row["pixel size(mm)"]) for row in csv.DictReader(file)}
