@@ -39,3 +39,7 @@ class PromptError(UniUltraError):
 
 class ResourceError(UniUltraError):
     """The machine lacks what is needed: memory, disk space, or a device."""
+
+
+class TrainingError(UniUltraError):
+    """Training cannot go on as it is, such as when the loss is not a number."""

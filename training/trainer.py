@@ -19,7 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from napari_uniultra.core.atomic import atomic_path, write_error
-from napari_uniultra.errors import ResourceError, UniUltraError
+from napari_uniultra.errors import ResourceError, TrainingError, UniUltraError
 from napari_uniultra.model.device import describe_device
 from napari_uniultra.segment.fallback import attempt
 from napari_uniultra.training.checkpoints import (
@@ -43,10 +43,6 @@ __all__ = ["CHECKPOINT", "STOP", "Outcome", "Task", "Trainer", "TrainingError", 
 
 STOP = "STOP"  # a file of this name in the output folder ends the run after the step in progress, with a checkpoint
 _REASONS = ("", "done", "no improvement", "stop file", "time", "interrupted", "terminated")
-
-
-class TrainingError(UniUltraError):
-    """Training cannot go on as it is."""
 
 
 class Trainer:

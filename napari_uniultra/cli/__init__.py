@@ -12,35 +12,40 @@ import sys
 from collections.abc import Sequence
 
 from napari_uniultra import __version__
-from napari_uniultra.cli import bench, demo, doctor, evaluate, segment, weights
+from napari_uniultra.cli import bench, demo, doctor, evaluate, segment, train, weights
 from napari_uniultra.errors import (
     CheckpointError,
     PromptError,
     ReadError,
     ResourceError,
+    TrainingError,
     UniUltraError,
     WriteError,
 )
+from napari_uniultra.training.settings import ConfigError
 
 OK, UNEXPECTED, USAGE, INTERRUPTED = 0, 1, 2, 130
 _EXIT_CODES: dict[type[Exception], int] = {
+    ConfigError: USAGE,
     ReadError: 3,
     CheckpointError: 4,
     PromptError: 5,
     ResourceError: 6,
     MemoryError: 6,
     WriteError: 7,
+    TrainingError: 8,
 }
 _EPILOG = """\
 exit codes:
   0    done
   1    an error that was not expected
-  2    the command was not understood
+  2    the command or its configuration was not understood
   3    the loop or image cannot be read
   4    the checkpoint is missing, damaged, unsafe or does not fit
   5    a prompt cannot be used
   6    memory, disk space, network or a device is missing
   7    a result cannot be written
+  8    training cannot go on: its loss is not a number
   130  stopped with Ctrl-C; what was finished is kept
 
 Research use only: not a medical device.
@@ -81,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"napari-uniultra {__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (segment, demo, weights, doctor, bench, evaluate):
+    for command in (segment, demo, weights, doctor, bench, train, evaluate):
         command.add_parser(commands)
     return parser
 

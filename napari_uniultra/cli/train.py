@@ -1,0 +1,168 @@
+"""`uniultra train`: fine-tune a model as a configuration says."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_uniultra.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from napari_uniultra.training.finetune import FineTune
+    from napari_uniultra.training.trainer import Trainer
+
+_DESCRIPTION = """\
+Fine-tunes a model as CONFIG says, a YAML file or the name of a preset (quick, paper, video). A run that is already in
+the output folder goes on where it stopped. A file called STOP in that folder, or Ctrl-C, ends a run after the step in
+progress, with a checkpoint. On several GPUs: torchrun --nproc-per-node 4 --no-python uniultra train CONFIG
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add this command to the command line."""
+    parser = commands.add_parser(
+        "train",
+        help="fine-tune a model on your own annotated images and loops",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", nargs="?", metavar="CONFIG", help="settings file, or a preset's name")
+    add_config_arguments(parser)
+    parser.add_argument("--methods", action="store_true", help="list the fine-tuning methods and their options")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every command has that trains by a configuration."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a setting, such as run.steps=500; may be given several times",
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--resume", action="store_true", help="go on with a run; an error when there is none")
+    how.add_argument("--restart", action="store_true", help="begin anew, and delete the run in the output folder")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be trained, on what and how long")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, or say what would be trained."""
+    if arguments.methods:
+        return _list_methods()
+    if arguments.config is None:
+        arguments.parser.error("name a CONFIG, or use --methods")
+    from napari_uniultra.training.config import FineTuneConfig
+    from napari_uniultra.training.events import ConsoleBar
+    from napari_uniultra.training.finetune import FineTune
+    from napari_uniultra.training.trainer import Trainer
+
+    config = read_config(FineTuneConfig, arguments)
+    task = FineTune(config)
+    trainer = Trainer(config, task, listeners=[ConsoleBar()], restart=arguments.restart and not arguments.dry_run)
+    if arguments.dry_run:
+        _show_plan(task, trainer)
+        return 0
+    return fit(trainer)
+
+
+def read_config(kind: type, arguments: argparse.Namespace) -> Any:
+    """The configuration with the command line's changes, once it is known that ``--resume`` has a run to go on with.
+
+    Raises
+    ------
+    ConfigError, CheckpointError
+    """
+    from napari_uniultra.training.checkpoints import CHECKPOINT
+    from napari_uniultra.training.config import find_config
+    from napari_uniultra.training.settings import read_file
+
+    config = read_file(kind, find_config(arguments.config), _changes(arguments.set))
+    if arguments.resume and not (Path(config.output) / CHECKPOINT).is_file():
+        raise CheckpointError(f"There is no run to resume in {config.output}", fix="Leave --resume out to start one")
+    return config
+
+
+def _changes(arguments: list[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` arguments; values are read as YAML."""
+    import yaml
+
+    from napari_uniultra.training.settings import ConfigError
+
+    changes = {}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not (name and equals):
+            raise ConfigError(f"--set {argument} changes nothing", fix="Write --set NAME=VALUE, as in run.steps=500")
+        try:
+            changes[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {argument} cannot be read", str(error).partition("\n")[0]) from error
+    return changes
+
+
+def fit(trainer: Trainer) -> int:
+    """Train, say how it ended, and return the exit code."""
+    from napari_uniultra.cli import INTERRUPTED, OK
+
+    reason = trainer.fit()
+    if trainer.fabric.is_global_zero:
+        print(f"{_ENDINGS[reason]} after step {trainer.step}; results are in {trainer.folder}")
+    return INTERRUPTED if reason in ("interrupted", "terminated") else OK
+
+
+_ENDINGS = {
+    "done": "Done",
+    "no improvement": "Stopped, since validation got no better,",
+    "stop file": "Stopped by the file STOP",
+    "time": "Stopped, since the time is up,",
+    "interrupted": "Stopped",
+    "terminated": "Stopped",
+}
+
+
+def _show_plan(task: FineTune, trainer: Trainer) -> None:
+    from napari_uniultra.training.peft_methods.method import trainable_parameters
+    from napari_uniultra.training.plan import count_parts
+
+    config, run = trainer.config, trainer.config.run
+    trained, share = trainable_parameters(task.network)
+    model = task.model_config
+    print(f"model     {model.architecture}, input {model.image_size} px, from {config.model.base or 'random weights'}")
+    print(f"method    {config.method.name}: {trained:,} parameters are trained, {100 * share:.2f} % of all")
+    for part in count_parts(config.data) if config.data.manifests else ():
+        unreadable = f", {part.unreadable} of the cases cannot be read" if part.unreadable else ""
+        name = part.part or "no part"
+        print(f"{name:<10}{part.subjects} subjects, {part.cases} cases, {part.frames} annotated frames{unreadable}")
+    if config.data.simulated_share:
+        print(f"simulated {100 * config.data.simulated_share:.0f} % of the samples")
+    left = run.steps - trainer.step
+    if left <= 0:
+        print(f"time      none: all {run.steps} steps are done")
+        return
+    seconds = trainer.measure()
+    print(
+        f"time      about {_duration(left * seconds)} on {trainer.device_name}: {left} steps of {seconds:.2f} s, "
+        "validation not counted"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
+def _list_methods() -> int:
+    from dataclasses import MISSING, fields
+
+    from napari_uniultra.training.peft_methods import METHODS, method_class
+
+    for name in METHODS:
+        kind = method_class(name)
+        print(f"{name:<14}{(kind.__doc__ or kind.title).partition(chr(10))[0]}")
+        for option in fields(kind.Options):
+            default = option.default if option.default is not MISSING else "..."
+            print(f"{'':<14}  {option.name} ({default}): {option.metadata['help']}")
+    return 0
