@@ -7,7 +7,8 @@ import torch
 
 from napari_uniultra.model.attention import FastMemoryAttention
 from napari_uniultra.model.build import build_network
-from napari_uniultra.model.config import architecture
+from napari_uniultra.model.config import MemoryConfig, architecture
+from napari_uniultra.model.rotary import axial_rotations
 
 GRID = 6
 
@@ -29,6 +30,27 @@ def test_equals_the_official_module(attention, batch: int, frames: int, pointers
         ours = FastMemoryAttention(attention, GRID)(curr, curr_pos, memory, position, pointers)
     assert expected.std() > 0.1
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pool", [2, 4])
+def test_equals_the_module_with_pooled_memories(pool: int) -> None:
+    torch.manual_seed(pool)
+    config = architecture("uniultra-mini", image_size=128, memory=MemoryConfig(2, 128, pool), rotary_grid=16)
+    attention = build_network(config).memory_attention
+    places, tokens = 64, 3 * 64 // pool**2 + 4
+    curr, curr_pos = torch.randn(places, 2, 256), torch.randn(places, 2, 256)
+    memory, position = torch.randn(tokens, 2, 64), torch.randn(tokens, 2, 64)
+    with torch.inference_mode():
+        expected = attention(curr, memory, curr_pos, position, num_obj_ptr_tokens=4)
+        ours = FastMemoryAttention(attention, 8)(curr, curr_pos, memory, position, 4)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_pooled_key_has_the_code_of_the_middle_of_its_places() -> None:
+    places = axial_rotations(256, 8, 8).view(8, 8, -1)
+    pooled = axial_rotations(256, 4, 4, step=2, offset=0.5).view(4, 4, -1)
+    # Halfway between two neighbours: the square of the code is their product.
+    torch.testing.assert_close(pooled**2, places[::2, ::2] * places[1::2, 1::2], atol=1e-5, rtol=0)
 
 
 def test_spread_rotations_are_the_official_ones_at_their_own_size() -> None:

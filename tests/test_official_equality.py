@@ -11,7 +11,7 @@ from sam2 import sam2_video_predictor as official_module
 
 from napari_uniultra.core.types import Cine
 from napari_uniultra.model.build import build_network, network_arguments
-from napari_uniultra.model.config import architecture
+from napari_uniultra.model.config import LIGHT_MEMORY, MemoryConfig, architecture
 from napari_uniultra.model.preprocess import prepare_images
 from napari_uniultra.segment.session import CineSession
 
@@ -41,11 +41,15 @@ def randomise(network: torch.nn.Module) -> None:
         network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
 
 
-@pytest.fixture(scope="module", params=["uniultra-mini 2.1", "uniultra-mini 2.0", "sam2.1-tiny 2.1"])
+@pytest.fixture(
+    scope="module", params=["uniultra-mini 2.1", "uniultra-mini 2.0", "sam2.1-tiny 2.1", "uniultra-mini 2.1 light"]
+)
 def pair(request: pytest.FixtureRequest):
-    name, version = request.param.split()
+    name, version, *light = request.param.split()
     torch.manual_seed(1)
-    config = architecture(name, image_size=SIZE, version=version)
+    # The official predictor's steps hold for a light memory too: it is made of modules in the same places.
+    memory, rotary_grid = (LIGHT_MEMORY, 16) if light else (MemoryConfig(), None)
+    config = architecture(name, image_size=SIZE, version=version, memory=memory, rotary_grid=rotary_grid)
     network = build_network(config)
     randomise(network)
     official = official_module.SAM2VideoPredictor(

@@ -65,7 +65,9 @@ class _Layer:
     def __init__(self, layer: nn.Module, grid: int) -> None:
         self._layer = layer
         own, cross = layer.self_attn, layer.cross_attn_image
-        self._cos, self._sin = _rotation(own, grid)
+        self._cos, self._sin = _parts(own.compute_cis(end_x=grid, end_y=grid))
+        pooled = getattr(cross, "key_rotations", None)
+        self._key_cos, self._key_sin = (self._cos, self._sin) if pooled is None else _parts(pooled)
         self._own_q, self._own_k = _reordered(own.q_proj), _reordered(own.k_proj)
         weight, bias = _reordered(cross.q_proj)
         scale = weight.shape[0] ** -0.5
@@ -92,8 +94,8 @@ class _Layer:
         """Rotated keys (D, M) of coded memory tokens (M, 64)."""
         weight, bias = self._cross_k
         keys = torch.addmm(bias[:, None], weight, coded.t())
-        spatial = keys[:, : keys.shape[1] - pointers].unflatten(1, (-1, self._cos.shape[0]))
-        _rotate_in_place(*spatial.chunk(2), self._cos.t()[:, None], self._sin.t()[:, None])
+        spatial = keys[:, : keys.shape[1] - pointers].unflatten(1, (-1, self._key_cos.shape[0]))
+        _rotate_in_place(*spatial.chunk(2), self._key_cos.t()[:, None], self._key_sin.t()[:, None])
         return keys
 
     def _rotated(self, x: Tensor) -> Tensor:
@@ -138,7 +140,6 @@ def _reordered(projection: nn.Linear) -> tuple[Tensor, Tensor]:
     return projection.weight[order].contiguous(), projection.bias[order].contiguous()
 
 
-def _rotation(attention: nn.Module, grid: int) -> tuple[Tensor, Tensor]:
-    """Cosine and sine, (s * s, D / 2), of the rotary code's angles."""
-    cis = attention.compute_cis(end_x=grid, end_y=grid)
-    return cis.real.contiguous(), cis.imag.contiguous()
+def _parts(rotations: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine, (places, D / 2), of the rotary code's angles."""
+    return rotations.real.contiguous(), rotations.imag.contiguous()

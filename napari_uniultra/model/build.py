@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from sam2.modeling.backbones.hieradet import Hiera
 from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
 from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
@@ -12,9 +11,9 @@ from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, Memory
 from sam2.modeling.position_encoding import PositionEmbeddingSine
 from sam2.modeling.sam.transformer import RoPEAttention
 from sam2.modeling.sam2_base import SAM2Base
-from torch import Tensor
 
 from napari_uniultra.model.config import ModelConfig
+from napari_uniultra.model.rotary import PooledKeys, PooledMemory, axial_rotations
 from napari_uniultra.model.trunk import AdaptedTrunk
 
 __all__ = ["SAM2Base", "build_network", "network_arguments"]
@@ -26,6 +25,14 @@ _MEMORY_DIM = 64
 
 class Trunk(AdaptedTrunk, Hiera):
     """sam2's Hiera with room for adapters; the same weights under the same names."""
+
+
+class PooledAttention(PooledKeys, RoPEAttention):
+    """sam2's attention with rotary positions, to pooled memories; the same weights under the same names."""
+
+
+class PooledMemoryEncoder(PooledMemory, MemoryEncoder):
+    """sam2's memory encoder with pooled output; the same weights under the same names."""
 
 
 def build_network(config: ModelConfig) -> SAM2Base:
@@ -42,8 +49,8 @@ def network_arguments(config: ModelConfig) -> dict[str, object]:
     is_21 = config.version == "2.1"
     return dict(
         image_encoder=_image_encoder(config),
-        memory_attention=_memory_attention(config.image_size // _STRIDE, config.rotary_grid),
-        memory_encoder=_memory_encoder(),
+        memory_attention=_memory_attention(config),
+        memory_encoder=_memory_encoder(config),
         num_maskmem=7,
         image_size=config.image_size,
         backbone_stride=_STRIDE,
@@ -98,7 +105,8 @@ def _image_encoder(config: ModelConfig) -> ImageEncoder:
     return ImageEncoder(trunk=trunk, neck=neck, scalp=1)
 
 
-def _memory_attention(grid: int, rotary_grid: int | None) -> MemoryAttention:
+def _memory_attention(config: ModelConfig) -> MemoryAttention:
+    grid, memory = config.image_size // _STRIDE, config.memory
     rope = dict(
         rope_theta=10000.0,
         feat_sizes=(grid, grid),
@@ -107,40 +115,41 @@ def _memory_attention(grid: int, rotary_grid: int | None) -> MemoryAttention:
         downsample_rate=1,
         dropout=0.1,
     )
+    cross_attention = RoPEAttention if memory.pool == 1 else PooledAttention
     layer = MemoryAttentionLayer(
         activation="relu",
-        dim_feedforward=2048,
+        dim_feedforward=memory.feedforward,
         dropout=0.1,
         pos_enc_at_attn=False,
         self_attention=RoPEAttention(**rope),
         d_model=_DIM,
         pos_enc_at_cross_attn_keys=True,
         pos_enc_at_cross_attn_queries=False,
-        cross_attention=RoPEAttention(**rope, rope_k_repeat=True, kv_in_dim=_MEMORY_DIM),
+        cross_attention=cross_attention(**rope, rope_k_repeat=True, kv_in_dim=_MEMORY_DIM),
     )
-    attention = MemoryAttention(d_model=_DIM, pos_enc_at_input=True, layer=layer, num_layers=4)
-    if rotary_grid is not None:
-        for rotary in (module for module in attention.modules() if isinstance(module, RoPEAttention)):
-            rotary.compute_cis = partial(_spread_rotations, dim=_DIM, rotary_grid=rotary_grid)
+    attention = MemoryAttention(d_model=_DIM, pos_enc_at_input=True, layer=layer, num_layers=memory.layers)
+    step = 1.0 if config.rotary_grid is None else config.rotary_grid / grid
+    for rotary in (module for module in attention.modules() if isinstance(module, RoPEAttention)):
+        if config.rotary_grid is not None:
+            rotary.compute_cis = partial(axial_rotations, dim=_DIM, step=step)
             rotary.freqs_cis = rotary.compute_cis(end_x=grid, end_y=grid)
+        if isinstance(rotary, PooledAttention):
+            # A pooled place lies in the middle of the places that it stands for.
+            side, middle = grid // memory.pool, (memory.pool - 1) / 2
+            rotary.key_rotations = axial_rotations(_DIM, side, side, step * memory.pool, step * middle)
     return attention
 
 
-def _spread_rotations(dim: int, end_x: int, end_y: int, rotary_grid: int, theta: float = 10000.0) -> Tensor:
-    """sam2's axial rotations, (end_x * end_y, dim / 2) complex64, for positions that always span ``rotary_grid``."""
-    frequencies = theta ** (-torch.arange(0, dim, 4) / dim)
-    rows, columns = torch.meshgrid(torch.arange(end_y), torch.arange(end_x), indexing="ij")
-    across = torch.outer(columns.flatten() * (rotary_grid / end_x), frequencies)
-    down = torch.outer(rows.flatten() * (rotary_grid / end_y), frequencies)
-    angles = torch.cat([across, down], dim=1)
-    return torch.polar(torch.ones_like(angles), angles)
-
-
-def _memory_encoder() -> MemoryEncoder:
+def _memory_encoder(config: ModelConfig) -> MemoryEncoder:
     block = CXBlock(dim=_DIM, kernel_size=7, padding=3, layer_scale_init_value=1e-6, use_dwconv=True)
-    return MemoryEncoder(
+    parts = dict(
         out_dim=_MEMORY_DIM,
         position_encoding=PositionEmbeddingSine(num_pos_feats=_MEMORY_DIM),
         mask_downsampler=MaskDownSampler(kernel_size=3, stride=2, padding=1),
         fuser=Fuser(block, num_layers=2),
     )
+    if config.memory.pool == 1:
+        return MemoryEncoder(**parts)
+    encoder = PooledMemoryEncoder(**parts)
+    encoder.pool = config.memory.pool
+    return encoder

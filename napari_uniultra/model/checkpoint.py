@@ -29,6 +29,7 @@ from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.config import ARCHITECTURES, ModelConfig
 
 FORMAT = "napari-uniultra/1"
+ADAPTER_FORMAT = "napari-uniultra-adapter/1"
 INDEX_NAME = "model.json"
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -99,12 +100,12 @@ def save_checkpoint(
         When it cannot be written.
     """
     state = network.state_dict() if isinstance(network, nn.Module) else network
-    tensors = _as_stored(state, _DTYPES[dtype])
+    tensors = as_stored(state, _DTYPES[dtype])
     about = {"format": FORMAT, "config": config.to_dict(), "card": dict(card)}
     if max_shard_bytes is None:
         metadata = {"format": FORMAT, "config": json.dumps(about["config"]), "card": json.dumps(about["card"])}
         with atomic_path(path) as temporary:
-            _save_file(tensors, temporary, metadata)
+            save_tensors(tensors, temporary, metadata)
             return sha256_of(temporary)
     with atomic_dir(path) as folder:
         about["shards"] = _save_shards(tensors, folder, max_shard_bytes)
@@ -139,11 +140,11 @@ def read_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> 
         elif path.suffix.lower() in (".pt", ".pth"):
             state, about = _read_torch(path), {}
         else:
-            state, about = _read_safetensors(path)
+            state, about = read_tensors(path)
     except OSError as error:
-        raise _unreadable(path, error) from error
-    config, card = (_about_ours(path, about)) if about else _about_official(path, state)
-    return Checkpoint(config, _as_float32(path, state), card, digest)
+        raise unreadable(path, error) from error
+    config, card = (about_ours(path, about)) if about else _about_official(path, state)
+    return Checkpoint(config, as_float32(path, state), card, digest)
 
 
 def load_into(network: nn.Module, state: Mapping[str, Tensor], *, allow_missing_adapters: bool = False) -> None:
@@ -162,7 +163,20 @@ def load_into(network: nn.Module, state: Mapping[str, Tensor], *, allow_missing_
         Naming the weights that are missing, unexpected or of another shape. The network is unchanged then.
     """
     own = network.state_dict()
-    missing = [name for name in own if name not in state and not (allow_missing_adapters and _is_adapter(name))]
+    missing = {name for name in own if name not in state and allow_missing_adapters and _is_adapter(name)}
+    check_fit({name: tensor for name, tensor in own.items() if name not in missing}, state)
+    network.load_state_dict(dict(state), strict=False)
+
+
+def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Compare names and shapes of the weights that a network has and that it is to get.
+
+    Raises
+    ------
+    CheckpointError
+        Naming the weights that are missing, unexpected or of another shape.
+    """
+    missing = [name for name in own if name not in state]
     unexpected = [name for name in state if name not in own]
     misshapen = [
         f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
@@ -175,7 +189,6 @@ def load_into(network: nn.Module, state: Mapping[str, Tensor], *, allow_missing_
         raise CheckpointError(
             "The weights do not fit the network", "; ".join(faults), "Use the configuration that they were trained with"
         )
-    network.load_state_dict(dict(state), strict=False)
 
 
 def adapt(base: Mapping[str, Tensor], config: ModelConfig) -> nn.Module:
@@ -205,7 +218,7 @@ def checkpoint_sha256(path: str | os.PathLike[str]) -> str:
     try:
         return sha256_of(path / INDEX_NAME if path.is_dir() else path)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -217,7 +230,8 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def _unreadable(path: Path, error: OSError) -> CheckpointError:
+def unreadable(path: Path, error: OSError) -> CheckpointError:
+    """The error for a file that is missing or that the system refuses to read."""
     if isinstance(error, FileNotFoundError):
         return CheckpointError(f"There is no checkpoint at {error.filename or path}", fix="Check the path")
     return CheckpointError(f"{path} cannot be read", error.strerror or str(error), "Check the file")
@@ -235,7 +249,8 @@ def _some(names: list[str]) -> str:
 # --- writing
 
 
-def _as_stored(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+def as_stored(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Tensors as a file holds them, all finite or a CheckpointError."""
     stored = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in state.items()}
     broken = [name for name, tensor in stored.items() if not torch.isfinite(tensor).all()]
     if broken:
@@ -247,7 +262,8 @@ def _as_stored(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Ten
     return stored
 
 
-def _save_file(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file; the caller makes it atomic."""
     try:
         save_file(tensors, path, metadata)
     except SafetensorError as error:  # a full disk comes as text that ends in "(os error 28)"
@@ -260,7 +276,7 @@ def _save_shards(tensors: dict[str, Tensor], folder: Path, max_bytes: int) -> li
     entries = []
     for number, names in enumerate(shards, start=1):
         file = folder / f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _save_file({name: tensors[name] for name in names}, file, {"format": FORMAT})
+        save_tensors({name: tensors[name] for name in names}, file, {"format": FORMAT})
         entries.append({"file": file.name, "size": file.stat().st_size, "sha256": sha256_of(file)})
     return entries
 
@@ -281,15 +297,21 @@ def _split(tensors: Mapping[str, Tensor], max_bytes: int) -> Iterator[list[str]]
 # --- reading
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of one file, and its metadata with the JSON inside it parsed."""
+def read_about(path: Path) -> dict[str, Any]:
+    """The metadata of a safetensors file, with the JSON inside it parsed, without reading its tensors."""
     metadata = _checked_header(path)
+    return {name: value if name == "format" else _json(path, value) for name, value in metadata.items()}
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of one file, and its metadata with the JSON inside it parsed."""
+    about = read_about(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged", str(error), _DAMAGED) from error
-    return state, {name: value if name == "format" else _json(path, value) for name, value in metadata.items()}
+    return state, about
 
 
 def _checked_header(path: Path) -> dict[str, str]:
@@ -308,7 +330,7 @@ def _checked_header(path: Path) -> dict[str, str]:
     metadata = header.get("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CheckpointError(f"{path} is damaged", "its metadata is not text", _DAMAGED)
-    return {name: metadata[name] for name in ("format", "config", "card") if name in metadata}
+    return {name: metadata[name] for name in ("format", "config", "card", "adapter") if name in metadata}
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -336,7 +358,7 @@ def _read_shard(folder: Path, shard: Mapping[str, Any]) -> dict[str, Tensor]:
     file = folder / name
     if file.stat().st_size != shard.get("size") or sha256_of(file) != shard.get("sha256"):
         raise CheckpointError(f"{file} is damaged", "its size or SHA-256 is not what the index says", _DAMAGED)
-    return _read_safetensors(file)[0]
+    return read_tensors(file)[0]
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
@@ -381,11 +403,16 @@ def _json(path: Path, text: str | bytes) -> Any:
         raise CheckpointError(f"{path} is damaged", "its description is not valid JSON", _DAMAGED) from error
 
 
-def _about_ours(path: Path, about: Mapping[str, Any]) -> tuple[ModelConfig, dict[str, Any]]:
-    if about.get("format") != FORMAT:
+def about_ours(path: Path, about: Mapping[str, Any], kind: str = FORMAT) -> tuple[ModelConfig, dict[str, Any]]:
+    """The configuration and card in a file's metadata, which must be of this kind."""
+    if kind == FORMAT and about.get("format") == ADAPTER_FORMAT:
+        raise CheckpointError(
+            f"{path} is an adapter and no whole model", fix="Load it as a model, beside its base, and save it merged"
+        )
+    if about.get("format") != kind:
         raise CheckpointError(
             f"{path} is of the unknown format {about.get('format')!r}",
-            f"this version reads {FORMAT!r}",
+            f"this version reads {kind!r}",
             "Update napari-uniultra, or use another checkpoint",
         )
     config, card = about.get("config"), about.get("card", {})
@@ -418,7 +445,8 @@ def _depth(state: Iterable[str]) -> int:
     return len({name[len(prefix) :].split(".", 1)[0] for name in state if name.startswith(prefix)})
 
 
-def _as_float32(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def as_float32(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What was read from ``path`` as float32, all finite or a CheckpointError."""
     strange = [name for name, tensor in state.items() if not tensor.is_floating_point() or tensor.is_sparse]
     if strange:
         raise CheckpointError(f"{path} is not a SAM2 checkpoint", f"{_some(strange)} hold no floating-point numbers")

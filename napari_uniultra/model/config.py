@@ -12,6 +12,16 @@ EdgeOperator = Literal["sobel", "laplace", "canny"]
 EdgeDirection = Literal["horizontal", "vertical", "diagonal_right", "diagonal_left"]
 
 
+def _check_choice(what: str, value: Any, choices: tuple[Any, ...]) -> None:
+    if value not in choices:
+        raise CheckpointError(f"There is no {what} {value!r}", fix=f"Choose one of {', '.join(map(str, choices))}")
+
+
+def _check_range(what: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise CheckpointError(f"A {what} of {value} cannot be used", fix=f"Choose from {low:g} to {high:g}")
+
+
 @dataclass(frozen=True)
 class AdapterConfig:
     """The context-edge hybrid adapter (CH-Adapter; UniUltra, arXiv 2511.15771, Eqs. 1-3).
@@ -56,6 +66,29 @@ class AdapterConfig:
 
 
 @dataclass(frozen=True)
+class MemoryConfig:
+    """The memory attention's size; the defaults are SAM2's.
+
+    Parameters
+    ----------
+    layers : int
+    feedforward : int
+        Hidden width of each layer's MLP.
+    pool : int
+        What is remembered of a frame is averaged over ``pool`` x ``pool`` places.
+    """
+
+    layers: int = 4
+    feedforward: int = 2048
+    pool: int = 1
+
+    def __post_init__(self) -> None:
+        _check_range("number of memory layers", self.layers, 1, 16)
+        _check_range("width of the memory's MLP", self.feedforward, 8, 8192)
+        _check_choice("pooling of memories", self.pool, (1, 2, 4))
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A SAM2 network, with or without CH-Adapters in its image encoder.
 
@@ -79,6 +112,7 @@ class ModelConfig:
     rotary_grid : int, optional
         Side of the feature map that the memory attention's rotary positions are spread over, whatever the input's
         size, so that what was learnt at one size holds at another. None counts places, as SAM2 does.
+    memory : MemoryConfig
     """
 
     architecture: str
@@ -94,6 +128,7 @@ class ModelConfig:
     box_prior: bool = False
     mask_prior: bool = False
     rotary_grid: int | None = None
+    memory: MemoryConfig = MemoryConfig()
 
     def __post_init__(self) -> None:
         if self.image_size % 32 or not 64 <= self.image_size <= 4096:
@@ -110,6 +145,11 @@ class ModelConfig:
         _check_range("number of heads", self.num_heads, 1, self.embed_dim)
         if self.rotary_grid is not None:
             _check_range("rotary grid", self.rotary_grid, 1, 256)
+        if self.image_size // 16 % self.memory.pool:
+            raise CheckpointError(
+                f"Memories of a {self.image_size} px input cannot be pooled {self.memory.pool} x {self.memory.pool}",
+                fix=f"Choose an input size that is a multiple of {16 * self.memory.pool}",
+            )
 
     @property
     def trunk_channels(self) -> tuple[int, ...]:
@@ -134,21 +174,15 @@ class ModelConfig:
             For unknown or missing fields or values of the wrong kind.
         """
         try:
-            adapter = data.get("adapter")
-            values = dict(data, adapter=AdapterConfig(**_tuples(AdapterConfig, adapter)) if adapter else None)
+            adapter, memory = data.get("adapter"), data.get("memory") or {}
+            values = dict(
+                data,
+                adapter=AdapterConfig(**_tuples(AdapterConfig, adapter)) if adapter else None,
+                memory=MemoryConfig(**_tuples(MemoryConfig, memory)),
+            )
             return cls(**_tuples(cls, values))
         except (TypeError, AttributeError, ValueError) as error:
             raise CheckpointError("The model configuration cannot be understood", str(error)) from error
-
-
-def _check_choice(what: str, value: Any, choices: tuple[Any, ...]) -> None:
-    if value not in choices:
-        raise CheckpointError(f"There is no {what} {value!r}", fix=f"Choose one of {', '.join(map(str, choices))}")
-
-
-def _check_range(what: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise CheckpointError(f"A {what} of {value} cannot be used", fix=f"Choose from {low:g} to {high:g}")
 
 
 def _tuples(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,6 +193,8 @@ def _tuples(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"unknown fields: {', '.join(unknown)}")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
 
+
+LIGHT_MEMORY = MemoryConfig(layers=2, feedforward=512, pool=2)
 
 _TINY = ModelConfig("sam2-tiny")
 _LARGE = ModelConfig(

@@ -48,8 +48,10 @@ class AdaptedTrunk:
         x = attend(block, x)
         normed = block.norm2(x)
         x = x + block.drop_path(block.mlp(normed))
-        adapter = getattr(block, "adapter", None)
-        return x if adapter is None else x + self.adapter_scale * adapter(normed, edges)
+        if (adapter := getattr(block, "adapter", None)) is not None:
+            x = x + self.adapter_scale * adapter(normed, edges)
+        after = getattr(block, "after_block", None)  # a fine-tuning method's own part
+        return x if after is None else x + after(x)
 
 
 def attend(block: nn.Module, x: Tensor) -> Tensor:

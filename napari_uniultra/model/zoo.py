@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # listing models needs no torch
     import torch
     from torch import nn
 
+    from napari_uniultra.model.adapter_file import AdapterFile
     from napari_uniultra.model.checkpoint import Checkpoint
 
 DEFAULT_MODEL = "uniultra-mini"
@@ -163,7 +164,8 @@ def load_model(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto
     Parameters
     ----------
     name : str or path
-        A bundled or added model's name, or a checkpoint: a file or a folder of shards.
+        A bundled or added model's name, or a checkpoint: a file, a folder of shards, or an adapter file, whose base
+        must be among the models or in the same folder.
     device : {"auto", "cuda", "mps", "cpu"}
         "auto" takes the fastest that the machine has.
 
@@ -176,13 +178,11 @@ def load_model(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto
     """
     import torch
 
-    from napari_uniultra.model.checkpoint import read_checkpoint
     from napari_uniultra.model.device import choose_device
 
     target = choose_device(device)
     label, path, sha256 = _locate(name)
-    checkpoint = read_checkpoint(path, sha256)
-    network = _network_of(checkpoint, path)
+    network, about = _open(path, sha256, look_beside=True)
     try:
         network = network.to(target)
     except torch.OutOfMemoryError as error:
@@ -190,7 +190,7 @@ def load_model(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto
             f"The model {label!r} does not fit into the memory of {target}",
             fix="Close other programs that use the GPU, choose a smaller model, or device='cpu'",
         ) from error
-    return Model(network, checkpoint.config, target, label, checkpoint.sha256, checkpoint.card)
+    return Model(network, about.config, target, label, about.sha256, about.card)
 
 
 def add_model(path: str | os.PathLike[str], name: str | None = None) -> ModelInfo:
@@ -233,22 +233,19 @@ def pack_model(path: str | os.PathLike[str], folder: Path, *, move: bool = False
     CheckpointError, WriteError
         As `add_model`.
     """
-    from napari_uniultra.model.checkpoint import read_checkpoint
-
     path = Path(path)
-    checkpoint = read_checkpoint(path)
-    _network_of(checkpoint, path)
+    _, about = _open(path, look_beside=False)
     with atomic_dir(folder) as new:
         for source, target in _files_of(path):
             (shutil.move if move else shutil.copyfile)(source, new / target)
         size = sum(file.stat().st_size for file in new.iterdir())
         info = {
-            "architecture": checkpoint.config.architecture,
-            "image_size": checkpoint.config.image_size,
+            "architecture": about.config.architecture,
+            "image_size": about.config.image_size,
             "size_bytes": size,
-            "licence": str(checkpoint.card.get("licence", "unknown")),
-            "description": str(checkpoint.card.get("description", "")),
-            "sha256": checkpoint.sha256,
+            "licence": str(about.card.get("licence", "unknown")),
+            "description": str(about.card.get("description", "")),
+            "sha256": about.sha256,
         }
         (new / INFO_NAME).write_text(json.dumps(info, indent=1), encoding="utf-8")
 
@@ -323,6 +320,56 @@ def _locate(name: str | os.PathLike[str]) -> tuple[str, Path, str | None]:
             f"Download them once: uniultra weights download {name}",
         )
     return name, info.path, info.sha256
+
+
+@dataclass(frozen=True)
+class _About:
+    """What a file says of the network that it holds."""
+
+    config: ModelConfig
+    card: dict[str, Any]
+    sha256: str
+
+
+def _open(path: Path, sha256: str | None = None, *, look_beside: bool) -> tuple[nn.Module, _About]:
+    """The network of a checkpoint or an adapter file, with its weights, on the CPU."""
+    from napari_uniultra.model.adapter_file import is_adapter_file, read_adapter_file
+    from napari_uniultra.model.checkpoint import read_checkpoint
+
+    if not is_adapter_file(path):
+        checkpoint = read_checkpoint(path, sha256)
+        return _network_of(checkpoint, path), _About(checkpoint.config, checkpoint.card, checkpoint.sha256)
+    # Methods are known to the training package alone.
+    from napari_uniultra.training.peft_methods.adapter_file import restore
+
+    adapter = read_adapter_file(path, sha256)
+    base, _ = _open(_find_base(adapter, path, look_beside), adapter.base_sha256, look_beside=look_beside)
+    network, config = restore(adapter, base.state_dict())
+    return network, _About(config, dict(adapter.card), adapter.sha256)
+
+
+def _find_base(adapter: AdapterFile, path: Path, look_beside: bool) -> Path:
+    """Where an adapter's base is: among the models, or in the adapter's own folder."""
+    from napari_uniultra.model.checkpoint import INDEX_NAME, checkpoint_sha256
+
+    models = [info for info in list_models() if info.sha256 == adapter.base_sha256]
+    present = [info.path for info in models if info.path is not None]
+    if present:
+        return present[0]
+    beside = sorted(path.parent.iterdir()) if look_beside else []
+    for other in beside:
+        is_checkpoint = other.suffix.lower() in (".safetensors", ".pt", ".pth") or (other / INDEX_NAME).is_file()
+        if other != path and is_checkpoint and checkpoint_sha256(other) == adapter.base_sha256:
+            return other
+    raise CheckpointError(
+        f"{path} adapts a model that is not here",
+        f"its base is {adapter.base_name!r} with the SHA-256 {adapter.base_sha256}",
+        f"Download it once: uniultra weights download {models[0].name}"
+        if models
+        else "Add that model, or put its file into the adapter's folder"
+        if look_beside
+        else "Add that model first",
+    )
 
 
 def _network_of(checkpoint: Checkpoint, path: Path) -> nn.Module:

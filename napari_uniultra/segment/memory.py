@@ -20,7 +20,8 @@ class FrameMemory:
     Attributes
     ----------
     features : Tensor, optional
-        (1, 64, s, s) bfloat16, as SAM2's predictor stores them; None until another frame first attends to them.
+        (1, 64, m, m) bfloat16, as SAM2's predictor stores them; m is s over the model's pooling of memories. None
+        until another frame first attends to them.
     logits : Tensor
         (1, 1, 4s, 4s) float32 mask logits, the starting point of a correction.
     source : object

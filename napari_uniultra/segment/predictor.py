@@ -76,7 +76,8 @@ class Predictor:
                 self._memory_attention = FastMemoryAttention(network.memory_attention, self._grid)
             blank = torch.empty(1, 1, self._grid, self._grid, device=model.device)
             image_position = network.image_encoder.neck.position_encoding(blank)
-            memory_position = network.memory_encoder.position_encoding(blank)
+            remembered = F.avg_pool2d(blank, model.config.memory.pool)
+            memory_position = network.memory_encoder.position_encoding(remembered)
             self._image_position = _tokens(image_position)
             self._memory_position = _tokens(memory_position)
             self._dense_position = network.sam_prompt_encoder.get_dense_pe()
@@ -190,7 +191,7 @@ class Predictor:
 
     @torch.inference_mode()
     def remember(self, embedding: FrameEmbedding, logits: Tensor, object_score: Tensor, *, prompted: bool) -> Tensor:
-        """Encode masks into memory features (B, 64, s, s) bfloat16; a prompted mask counts as certain.
+        """Encode masks into memory features (B, 64, m, m) bfloat16; a prompted mask counts as certain.
 
         Parameters
         ----------
@@ -230,7 +231,7 @@ class Predictor:
         plan : MemoryPlan
             The layout that the objects share.
         spatial, pointers
-            For each object, the memory features, (1, 64, s, s), of ``plan.spatial`` and the pointers, (1, 256), of
+            For each object, the memory features, (1, 64, m, m), of ``plan.spatial`` and the pointers, (1, 256), of
             ``plan.pointers``.
         num_frames : int
             Frames of the loop; it scales the temporal code of the pointers.
