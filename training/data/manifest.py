@@ -77,13 +77,14 @@ class Manifest:
             raise ReadError(f"There is no part {name!r}", fix=f"Choose one of {', '.join(PARTS)}")
         return tuple(case for case in self.cases if case.part == name)
 
-    def with_parts(self, parts: Mapping[str, str]) -> Manifest:
-        """With the part of each case by its name."""
-        return Manifest(tuple(replace(case, part=parts.get(case.name, case.part)) for case in self.cases))
 
-
-def read_manifest(path: str | Path) -> Manifest:
+def read_manifest(path: str | Path, without_parts: bool = False) -> Manifest:
     """Read a CSV or JSON manifest.
+
+    Parameters
+    ----------
+    without_parts : bool
+        Leave the parts out, which may overlap, to divide the cases anew.
 
     Raises
     ------
@@ -101,7 +102,8 @@ def read_manifest(path: str | Path) -> Manifest:
     if not rows:
         raise ReadError(f"The manifest {path} lists no case", fix="Give it a line a case, with 'frames' and 'masks'")
     first = 2 if path.suffix.lower() != ".json" else 1  # the header is line 1
-    return Manifest(tuple(_Row(path, number, row).case() for number, row in enumerate(rows, first)))
+    cases = (_Row(path, number, row).case() for number, row in enumerate(rows, first))
+    return Manifest(tuple(replace(case, part="") if without_parts else case for case in cases))
 
 
 def merge_manifests(manifests: Mapping[str, Manifest]) -> Manifest:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from napari_uniultra.errors import ReadError
@@ -31,30 +31,33 @@ def check_overlap(cases: Iterable[Case]) -> None:
                 f"both are of subject {case.subject} of {case.source or 'the same source'}",
                 "Keep each subject in one part: 'uniultra data split' does",
             )
-    if len({case.part for case in decided}) > 1:
-        _check_content(decided)
+    if len({case.part for case in decided}) == 1:
+        return
+    for case, other, path in same_pictures(decided):
+        if case.part != other.part:
+            raise ReadError(
+                f"{case.name} is in part {case.part} and {other.name} in part {other.part}",
+                f"both hold the picture {path.name}",
+                "Keep one of them, or split the cases anew: 'uniultra data split --redo'",
+            )
 
 
-def _check_content(cases: list[Case]) -> None:
-    """Compare files of different parts: first their sizes, then their beginnings, then all of them."""
-    suspects = [(path, case) for case in cases for path in _files(case)]
+def same_pictures(cases: Iterable[Case]) -> Iterator[tuple[Case, Case, Path]]:
+    """Pairs of cases of different groups that hold a file of the same content, and one of the files.
+
+    Sizes are compared first, then beginnings, and only what is still alike is read as a whole.
+    """
+    groups = [[(path, case) for case in cases for path in _files(case)]]
     for fingerprint in (_size, _head, _whole):
-        groups: dict[object, list[tuple[Path, Case]]] = {}
-        for path, case in suspects:
-            groups.setdefault(fingerprint(path), []).append((path, case))
-        suspects = [item for group in groups.values() if len({case.part for _, case in group}) > 1 for item in group]
-        if not suspects:
-            return
-    (path, case), *others = suspects
-    same = _whole(path)
-    other_path, other = next(
-        (item for item in others if item[1].part != case.part and _whole(item[0]) == same), others[0]
-    )
-    raise ReadError(
-        f"{case.name} is in part {case.part} and {other.name} in part {other.part}",
-        f"{path.name} and {other_path.name} hold the same picture",
-        "Keep one of them, or give both the same subject and part",
-    )
+        finer = []
+        for group in groups:
+            buckets: dict[object, list[tuple[Path, Case]]] = {}
+            for path, case in group:
+                buckets.setdefault(fingerprint(path), []).append((path, case))
+            finer += [bucket for bucket in buckets.values() if len({case.group for _, case in bucket}) > 1]
+        groups = finer
+    for (path, case), *others in groups:
+        yield from ((case, other, path) for _, other in others if other.group != case.group)
 
 
 def _files(case: Case) -> list[Path]:
@@ -67,7 +70,7 @@ def _size(path: Path) -> object:
 
 def _head(path: Path) -> object:
     with path.open("rb") as file:
-        return path.stat().st_size, hashlib.sha256(file.read(_HEAD_BYTES)).digest()
+        return hashlib.sha256(file.read(_HEAD_BYTES)).digest()
 
 
 def _whole(path: Path) -> object:

@@ -1,4 +1,4 @@
-"""FUGC, the cervix in transvaginal ultrasound: ``images`` and ``labels`` of ``train/labeled_data``, ``val`` and ``test``.
+"""FUGC, the cervix in transvaginal ultrasound: ``images`` and ``labels`` in ``train/labeled_data``, ``val``, ``test``.
 
 Labels are 1, the anterior lip, and 2, the posterior lip. Images without labels are left out. The makers' own parts are
 kept; where ``test`` has labels it becomes the part of that name.

@@ -12,7 +12,7 @@ from napari_uniultra.errors import ReadError
 from napari_uniultra.training.data.importers.found import Found, joined, paired_cases
 
 TITLE = "usgra-seg: nerves and vessels of five regions (244 images of volunteers, 2025)"
-WHERE = "https://github.com, repository usgra-seg, folder dataset"
+WHERE = "the repository usgra-seg on GitHub, folder dataset"
 LICENCE = "CC BY 4.0"
 
 LABELS = {1: "nerve", 2: "vessel"}
