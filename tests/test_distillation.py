@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
+from napari_uniultra.core.types import Prompt
 from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.checkpoint import save_checkpoint
 from napari_uniultra.model.config import ModelConfig, architecture
 from napari_uniultra.model.trunk import attend
+from napari_uniultra.model.zoo import load_model
+from napari_uniultra.segment.predictor import Predictor
+from napari_uniultra.training.checkpoints import CHECKPOINT, load_training_checkpoint
+from napari_uniultra.training.data.samples import Batch
+from napari_uniultra.training.distillation.config import DistillConfig
 from napari_uniultra.training.distillation.match import Distiller, match_losses, weighted_sum
+from napari_uniultra.training.distillation.run import distil
 from napari_uniultra.training.distillation.settings import MatchSettings, StudentSettings, TeacherSettings
 from napari_uniultra.training.distillation.student import build_student, load_teacher, student_config
 from napari_uniultra.training.distillation.taps import STAGES, TERMS, encode, feature_names, feature_width
-from napari_uniultra.training.settings import ConfigError
+from napari_uniultra.training.distillation.task import MATCHED, STUDENT, Distill
+from napari_uniultra.training.events import read_events
+from napari_uniultra.training.settings import ConfigError, read_settings
+from napari_uniultra.training.trainer import STOP
 
 SIZE = 64
 ALL = feature_names(tuple(TERMS), STAGES, STAGES)
@@ -180,11 +194,11 @@ def test_a_configuration_that_matches_nothing_is_refused() -> None:
 
 def test_the_student_keeps_the_teachers_decoder_and_memory(teacher_file: Path) -> None:
     teacher = load_teacher(TeacherSettings(str(teacher_file)))
-    settings = StudentSettings(width=192, image_size=128)
+    settings = StudentSettings(embedding=192, image_size=128)
     config = student_config(settings, teacher.config)
     assert (config.embed_dim, config.image_size, config.box_prior) == (24, 128, True)
     student = build_student(
-        config, StudentSettings(width=192, image_size=128, start=str(teacher_file)), teacher.network
+        config, StudentSettings(embedding=192, image_size=128, start=str(teacher_file)), teacher.network
     )
     assert all(torch.equal(value, teacher.network.state_dict()[name]) for name, value in student.state_dict().items())
 
@@ -192,16 +206,125 @@ def test_the_student_keeps_the_teachers_decoder_and_memory(teacher_file: Path) -
     student = build_student(config, StudentSettings(image_size=128), teacher.network)
     own, theirs = student.state_dict(), teacher.network.state_dict()
     assert all(torch.equal(own[name], theirs[name]) for name in own if not name.startswith("image_encoder."))
-    with pytest.raises(CheckpointError, match=r"student\.width"):
+    with pytest.raises(CheckpointError, match=r"student\.embedding"):
         build_student(config, StudentSettings(image_size=128, start=str(teacher_file)), teacher.network)
 
 
 @pytest.mark.parametrize("width", (640, 512, 384, 256, 192, 128))
 def test_the_widths_of_figure_5(width: int) -> None:
-    config = student_config(StudentSettings(width=width), tiny())
+    config = student_config(StudentSettings(embedding=width), tiny())
     assert config.trunk_channels[0] == width
 
 
 def test_a_width_that_hiera_cannot_have_is_refused() -> None:
     with pytest.raises(ConfigError, match="multiple of 8"):
-        StudentSettings(width=130)
+        StudentSettings(embedding=130)
+
+
+# Runs
+
+
+def write_data(folder: Path, count: int = 6) -> Path:
+    """Bright discs, with a manifest."""
+    lines = ["frames,masks,source,part,name"]
+    y, x = np.mgrid[0:72, 0:80]
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        mask = (y - 24 - 4 * number) ** 2 + (x - 40) ** 2 < (10 + number) ** 2
+        image = np.clip(60 + 90 * mask + rng.normal(0, 12, mask.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(image).save(folder / f"image_{number}.png")
+        Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"mask_{number}.png")
+        part = "val" if number == 0 else "train"
+        lines.append(f"image_{number}.png,mask_{number}.png,discs,{part},disc {number}")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder / "manifest.csv"
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+def settings_for(output: Path, teacher_file: Path, manifest: Path, steps: int, **changes: object) -> DistillConfig:
+    values = {
+        "output": str(output),
+        "teacher": {"checkpoint": str(teacher_file)},
+        "student": {"image_size": SIZE},
+        "data": {"manifests": [str(manifest)], "batch": 2, "workers": 0},
+        "optimiser": {"learning_rate": 2e-3, "ema_decay": 0.5},
+        "run": {"steps": steps, "device": "cpu", "log_every": 1, "save_every": 100, "validate_every": steps},
+        **changes,
+    }
+    return read_settings(DistillConfig, values)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, teacher_file: Path, manifest: Path) -> Path:
+    """A run of both stages."""
+    output = tmp_path_factory.mktemp("run")
+    settings = settings_for(output, teacher_file, manifest, 20, match={"normalise": True}, joint={"steps": 2})
+    assert distil(settings) == "done"
+    return output
+
+
+def test_distilling_reduces_every_loss(finished: Path) -> None:
+    lines = [line for line in read_events(finished) if line["event"] == "step"]
+    first, last = (
+        {name: np.mean([line["terms"][name] for line in part]) for name in ALL if name in lines[0]["terms"]}
+        for part in (lines[:3], lines[-3:])
+    )
+    assert len(first) == 13
+    assert all(last[name] < first[name] for name in first)
+    assert sum(last.values()) < 0.6 * sum(first.values())
+
+
+def test_the_exported_student_is_the_trained_network_and_segments(finished: Path, teacher_file: Path) -> None:
+    matched = load_model(finished / MATCHED, "cpu")
+    average = load_training_checkpoint(finished / CHECKPOINT)["average"]
+    assert any(name.startswith("necks.") for name in average)
+    state = matched.network.state_dict()
+    assert state.keys() == {name[len("student.") :] for name in average if name.startswith("student.")}
+    assert all(torch.equal(value, average[f"student.{name}"]) for name, value in state.items())
+    decoder = load_model(teacher_file, "cpu").network.state_dict()
+    assert all(torch.equal(state[name], decoder[name]) for name in state if not name.startswith("image_encoder."))
+
+    student = load_model(finished / STUDENT, "cpu")
+    assert student.config == matched.config
+    tuned = student.network.state_dict()
+    assert not torch.equal(tuned["sam_mask_decoder.iou_token.weight"], state["sam_mask_decoder.iou_token.weight"])
+    predictor = Predictor(student)
+    embedding = predictor.embed(np.zeros((72, 80), np.uint8))
+    answer = predictor.predict(embedding, predictor.unconditioned(embedding), Prompt(box=(10, 10, 50, 40)), (72, 80))
+    assert torch.isfinite(answer.logits).all()
+
+
+def test_a_resumed_distillation_equals_an_uninterrupted_one(tmp_path: Path, teacher_file: Path, manifest: Path) -> None:
+    whole = settings_for(tmp_path / "whole", teacher_file, manifest, 4)
+    parts = replace(whole, output=str(tmp_path / "parts"))
+    distil(whole)
+
+    def stop(event: Mapping[str, object]) -> None:
+        if event["event"] == "step" and event["step"] == 2:
+            (tmp_path / "parts" / STOP).touch()
+
+    assert distil(parts, [stop]) == "stop file"
+    assert not (tmp_path / "parts" / STUDENT).exists()
+    assert distil(parts) == "done"
+    states = [load_training_checkpoint(tmp_path / name / CHECKPOINT) for name in ("whole", "parts")]
+    assert states[1]["step"] == 4
+    for part in ("network", "average"):
+        assert all(torch.equal(value, states[1][part][name]) for name, value in states[0][part].items())
+
+
+def test_the_teacher_stays_as_it_is_and_may_see_larger_images(
+    teacher_file: Path, manifest: Path, tmp_path: Path
+) -> None:
+    settings = settings_for(tmp_path, teacher_file, manifest, 1, teacher={"checkpoint": str(teacher_file), "image_size": 128})
+    task = Distill(settings)
+    before = {name: value.clone() for name, value in task._teacher.state_dict().items()}
+    batch = Batch(torch.zeros(2, 1, SIZE, SIZE, dtype=torch.uint8), torch.ones(2, 1, SIZE, SIZE, dtype=torch.bool))
+    assert task._goal(batch.images[:, 0])["D1_1"].shape[-1] == 128 // 4
+    task.loss(batch, torch.Generator(), 0.0).loss.backward()
+    assert all(torch.equal(value, before[name]) for name, value in task._teacher.state_dict().items())
+    assert all(parameter.grad is None for parameter in task._teacher.parameters())
+    assert not any("teacher" in name for name in task.network.state_dict())

@@ -26,7 +26,7 @@ class StudentSettings:
     """The model that learns. Prompt encoder, mask decoder and memory are the teacher's."""
 
     architecture: str = setting("uniultra-mini", help="A name of the zoo; `uniultra weights list` shows some.")
-    width: int = setting(
+    embedding: int = setting(
         128, low=64, high=4096, help="Channels of the encoder's last stage, a multiple of 8 (Fig. 5: 640 to 128)."
     )
     image_size: int = setting(512, low=64, high=4096, help="Side of the input in pixels, a multiple of 32.")
@@ -35,9 +35,11 @@ class StudentSettings:
     )
 
     def __post_init__(self) -> None:
-        if self.width % 8:
+        if self.embedding % 8:
             raise ConfigError(
-                f"student.width is {self.width}", "each of the three later stages doubles it", "Choose a multiple of 8"
+                f"student.embedding is {self.embedding}",
+                "each of the three later stages doubles it",
+                "Choose a multiple of 8",
             )
 
 

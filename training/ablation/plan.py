@@ -1,0 +1,174 @@
+"""From a table's rows to models to make: complete settings, each with a fingerprint that tells when it was made."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from math import ceil
+from typing import Any
+
+from napari_uniultra import __version__
+from napari_uniultra.errors import CheckpointError
+from napari_uniultra.model.config import ARCHITECTURES
+from napari_uniultra.model.zoo import model_sha256
+from napari_uniultra.training.ablation.presets import Recipe, RowSettings, TableSettings, read_quick, read_recipes
+from napari_uniultra.training.config import FineTuneConfig
+from napari_uniultra.training.data.manifest import Manifest
+from napari_uniultra.training.distillation.config import DistillConfig
+from napari_uniultra.training.settings import ConfigError, read_settings, to_dict
+
+Settings = FineTuneConfig | DistillConfig
+_CLASSES: dict[str, type] = {"base": FineTuneConfig, "finetune": FineTuneConfig, "distil": DistillConfig}
+_PLACE = "."  # stands for the output folder, and for the teacher's file, until they are known
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user asks of all tables.
+
+    Attributes
+    ----------
+    manifests : tuple of str
+    manifest : Manifest
+        All of them as one.
+    part : str
+        The part of the data to score.
+    quick : bool
+        Random small networks and two steps.
+    device : str
+    changes : mapping
+        Settings, by dotted name, that replace those of the presets.
+    """
+
+    manifests: tuple[str, ...]
+    manifest: Manifest
+    part: str = "test"
+    quick: bool = False
+    device: str = "auto"
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model to make.
+
+    Attributes
+    ----------
+    recipe : str
+    kind : {"base", "finetune", "distil"}
+    settings : FineTuneConfig or DistillConfig
+        Complete but for the output folder and the teacher's file.
+    teacher : Plan or None
+    fingerprint : str
+        Hex; of all that decides the result: settings, data, teacher, version.
+    """
+
+    recipe: str
+    kind: str
+    settings: Settings
+    teacher: Plan | None
+    fingerprint: str
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder."""
+        return f"{self.recipe}-{self.fingerprint[:12]}"
+
+
+def plan_row(row: RowSettings, asked: Asked) -> Plan | None:
+    """The model of a row; None where it is another tool's.
+
+    Raises
+    ------
+    ConfigError
+        When the changes name a setting that there is not.
+    """
+    return None if row.model is None else _plan(row.model, row.change, asked)
+
+
+def plans_of(table: TableSettings, asked: Asked) -> list[Plan]:
+    """Every model that a table needs, teachers before their students, each once."""
+    found: dict[str, Plan] = {}
+    for row in table.rows:
+        plan = plan_row(row, asked)
+        for needed in (plan and plan.teacher, plan):
+            if needed is not None:
+                found.setdefault(needed.fingerprint, needed)
+    return list(found.values())
+
+
+def _plan(name: str, change: Mapping[str, Any], asked: Asked) -> Plan:
+    recipe = read_recipes()[name]
+    teacher = _plan(recipe.teacher, {}, asked) if recipe.teacher else None
+    settings = _settings(recipe, change, asked)
+    return Plan(name, recipe.kind, settings, teacher, _fingerprint(recipe.kind, settings, teacher, asked))
+
+
+def _settings(recipe: Recipe, change: Mapping[str, Any], asked: Asked) -> Settings:
+    kind = _CLASSES[recipe.kind]
+    values: dict[str, Any] = copy.deepcopy(dict(recipe.config))
+    values["output"] = _PLACE
+    quick = read_quick()[recipe.kind] if asked.quick else {}
+    own = {"data.manifests": list(asked.manifests), "run.device": asked.device}
+    for name, value in {**own, **quick, **change, **_fitting(asked.changes, kind)}.items():
+        _set(values, name, value)
+    if kind is DistillConfig:
+        _set(values, "teacher.checkpoint", _PLACE)
+    elif asked.quick:
+        _from_scratch(values["model"])
+    if recipe.epochs:
+        _set_length(values, recipe.epochs, len(asked.manifest.part("train")))
+    return read_settings(kind, values)
+
+
+def _set(values: dict[str, Any], name: str, value: Any) -> None:
+    *groups, last = name.split(".")
+    for group in groups:
+        values = values.setdefault(group, {})
+    values[last] = value
+
+
+def _fitting(changes: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """The changes whose group this kind of run has; the user means every run that has it."""
+    groups = {own: {item.name for item in fields(own)} for own in _CLASSES.values()}
+    for name in changes:
+        if not any(name.split(".")[0] in known for known in groups.values()):
+            listed = ", ".join(sorted(set.union(*groups.values())))
+            raise ConfigError(f"There is no setting called {name!r}", fix=f"Its first part is one of {listed}")
+    return {name: value for name, value in changes.items() if name.split(".")[0] in groups[kind]}
+
+
+def _from_scratch(model: dict[str, Any]) -> None:
+    """A network of the base's kind with random weights, since a quick run is about the run."""
+    if model.get("base") in ARCHITECTURES:
+        model["architecture"], model["base"] = model["base"], None
+
+
+def _set_length(values: dict[str, Any], epochs: int, cases: int) -> None:
+    """Steps from epochs, and the paper's learning rate, which falls by an epoch; what is given already stays."""
+    run, data, optimiser = (values.setdefault(name, {}) for name in ("run", "data", "optimiser"))
+    an_epoch = max(ceil(cases / (data.get("batch", 8) * run.get("accumulate", 1))), 1)
+    run.setdefault("steps", epochs * an_epoch)
+    optimiser.setdefault("decay_every", an_epoch)
+
+
+def _fingerprint(kind: str, settings: Settings, teacher: Plan | None, asked: Asked) -> str:
+    values = to_dict(settings)
+    for name in ("device", "threads"):
+        values["run"].pop(name)
+    values["data"].pop("manifests")
+    cases = [repr(case) for case in asked.manifest.cases if case.part in ("train", "val")] if kind != "base" else []
+    base = None if teacher else _sha256(values["model"]["base"])
+    parts = [__version__, kind, values, cases, base, teacher.fingerprint if teacher else None]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(base: str | None) -> str | None:
+    """Of the weights to start from; None for random ones, and for those that are not on this machine yet."""
+    try:
+        return None if base is None else model_sha256(base)
+    except CheckpointError:
+        return None

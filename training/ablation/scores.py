@@ -1,0 +1,126 @@
+"""Scores of a model on the data sets of a table, with the paper's conventions, kept beside the model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from napari_uniultra import __version__
+from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.errors import ReadError
+from napari_uniultra.model.zoo import Model
+from napari_uniultra.training.ablation.plan import Asked
+from napari_uniultra.training.data.cases import Case
+from napari_uniultra.training.evaluation.others import OtherTool
+from napari_uniultra.training.evaluation.run import evaluate
+from napari_uniultra.training.evaluation.scores import Score
+from napari_uniultra.training.evaluation.settings import EvaluationSettings
+from napari_uniultra.training.evaluation.stills import ELLIPSE
+from napari_uniultra.training.evaluation.summary import Row, table
+
+SetScores = dict[str, dict[str, float]]  # data set -> metric -> mean over its images
+_OF_ROW = {"dice": ("dice", 100.0), "iou": ("iou", 100.0), "hd": ("hd_px", 1.0)}
+
+
+def score_settings(asked: Asked, prompt: str = "box", quick_size: int = 64) -> EvaluationSettings:
+    """How tables are scored: at 1024 px, smooth 1, infinite distances dropped; a quick run at its own small size."""
+    settings = EvaluationSettings(part=asked.part, prompts=(prompt,), pictures=0).as_paper()
+    return replace(settings, canvas=quick_size) if asked.quick else settings
+
+
+def chosen_sets(names: Sequence[str], asked: Asked) -> dict[str, list[Case]]:
+    """The cases to score by data set: the paper's ones that the data have, or else all that the data have.
+
+    A source that holds several structures may be named with one of them, as in JNU-IFM-Head.
+
+    Raises
+    ------
+    ReadError
+        When the part holds no case.
+    """
+    cases = asked.manifest.cases if asked.part == "all" else asked.manifest.part(asked.part)
+    if not cases:
+        raise ReadError(
+            f"The part {asked.part!r} of the data holds no case",
+            f"there are {len(asked.manifest.cases)} in all",
+            "Choose another --part, or divide the data with 'uniultra data split'",
+        )
+    named = {name: [case for case in cases if _belongs(case, name)] for name in names}
+    found = {name: own for name, own in named.items() if own}
+    return found or {source: [c for c in cases if _source(c) == source] for source in sorted(map(_source, cases))}
+
+
+def score_model(model: Model, sets: Mapping[str, Sequence[Case]], settings: EvaluationSettings) -> SetScores:
+    """Means over images by data set: Dice and mIoU in %, HD in px, and ``images``, how many were scored."""
+    return _means(sets, settings, evaluate(_all(sets), settings, model).scores)
+
+
+def score_masks(folder: str | Path, sets: Mapping[str, Sequence[Case]], settings: EvaluationSettings) -> SetScores:
+    """The same of masks that another tool wrote."""
+    return _means(sets, settings, evaluate(_all(sets), settings, others=[OtherTool(folder)]).scores)
+
+
+def kept(folder: Path, sets: Mapping[str, Sequence[Case]], settings: EvaluationSettings) -> Path:
+    """The file that keeps the scores of these settings and cases."""
+    cases = {name: [repr(case) for case in own] for name, own in sets.items()}
+    parts = json.dumps([__version__, asdict(settings), cases], sort_keys=True)
+    return folder / f"scores-{hashlib.sha256(parts.encode()).hexdigest()[:12]}.json"
+
+
+def read_scores(path: Path) -> SetScores | None:
+    """What `write_scores` wrote, or None."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def write_scores(path: Path, scores: Any) -> None:
+    """Keep scores.
+
+    Raises
+    ------
+    WriteError
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(scores, indent=1), encoding="utf-8")
+
+
+def _source(case: Case) -> str:
+    return case.source or "data"
+
+
+def _belongs(case: Case, name: str) -> bool:
+    """Whether a case is of a data set by the paper's name, such as BUSI, or JNU-IFM-Head for JNU-IFM's heads."""
+    source, wanted = _source(case).casefold(), name.casefold()
+    return source == wanted or wanted.startswith(f"{source}-")
+
+
+def _all(sets: Mapping[str, Sequence[Case]]) -> list[Case]:
+    """Every case once."""
+    return list({case.name: case for own in sets.values() for case in own}.values())
+
+
+def _means(sets: Mapping[str, Sequence[Case]], settings: EvaluationSettings, scores: Iterable[Score]) -> SetScores:
+    asked = [score for score in scores if score.method != ELLIPSE]
+    means = {}
+    for name in sets:
+        own = _own(asked, name)
+        if own:
+            means[name] = _of_row(table(own, settings)[0])
+    return means
+
+
+def _own(scores: Sequence[Score], name: str) -> list[Score]:
+    """The scores of whole images of a data set, or of one of its structures."""
+    images = [score for score in scores if score.is_image and score.data_set.casefold() == name.casefold()]
+    return images or [s for s in scores if f"{s.data_set}-{s.object}".casefold() == name.casefold()]
+
+
+def _of_row(row: Row) -> dict[str, float]:
+    means = {ours: row.metrics[name].mean * factor for ours, (name, factor) in _OF_ROW.items() if name in row.metrics}
+    return {**means, "images": row.scored, "failed": sum(row.failures.values())}

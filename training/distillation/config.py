@@ -1,0 +1,31 @@
+"""A distillation as plain data, read from YAML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from napari_uniultra.training.config import LossSettings, OptimiserSettings, RunSettings
+from napari_uniultra.training.data.settings import DataSettings, PromptSettings
+from napari_uniultra.training.distillation.settings import (
+    JointSettings,
+    MatchSettings,
+    StudentSettings,
+    TeacherSettings,
+)
+from napari_uniultra.training.settings import setting
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """A distillation, as ``uniultra distill`` reads it."""
+
+    output: str = setting(help="Folder for checkpoints, progress and the student.")
+    teacher: TeacherSettings = setting(help="The model to learn from.")
+    student: StudentSettings = setting(factory=StudentSettings, help="The model that learns.")
+    match: MatchSettings = setting(factory=MatchSettings, help="What is to be alike.")
+    joint: JointSettings = setting(factory=JointSettings, help="The stage with the mask loss that may follow.")
+    data: DataSettings = setting(factory=DataSettings, help="What it learns from.")
+    prompts: PromptSettings = setting(factory=PromptSettings, help="Prompts of the joint stage.")
+    loss: LossSettings = setting(factory=LossSettings, help="Loss of the joint stage.")
+    optimiser: OptimiserSettings = setting(factory=OptimiserSettings, help="How weights follow from gradients.")
+    run: RunSettings = setting(factory=RunSettings, help="How long, where, and what is written when.")
