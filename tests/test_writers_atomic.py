@@ -107,7 +107,7 @@ def writers(folder: Path, noise: np.ndarray) -> dict[str, Callable[[], object]]:
     for entry in FORMATS:
         if entry.name != "dicom":
             path = folder / f"masks{entry.suffixes[0]}"
-            masks = Masks(noise[:1] % 3) if entry.name == "yolo" else Masks.of_cine(loop, noise % 3)
+            masks = Masks(noise[:1, :80] % 3) if entry.name == "yolo" else Masks.of_cine(loop, noise % 3)
             found[path.name] = lambda path=path, masks=masks: write_masks(path, masks)
     return found
 
