@@ -113,7 +113,7 @@ class OpenCase:
     @cached_property
     def frames(self) -> tuple[int, ...]:
         """The numbers of the annotated frames, in order."""
-        return tuple(self._mask_of)
+        return tuple(range(len(self._volume)) if self._volume is not None else self._files)
 
     @property
     def is_loop(self) -> bool:
@@ -148,13 +148,17 @@ class OpenCase:
         return f"{self.case.name}, frame {frame}" if self.is_loop else self.case.name
 
     def _masks(self, frame: int) -> tuple[np.ndarray, tuple[str, ...]]:
-        found = [structures(labels, self.case.labels, self.case.separate) for labels in self._mask_of[frame].read()]
+        if self._volume is not None:
+            labels = [self._volume[frame]]
+        else:
+            labels = [read_labels(path)[0] for path in self._files[frame]]
+        found = [structures(image, self.case.labels, self.case.separate) for image in labels]
         masks = [mask for part, _ in found for mask in part]
         if len(found) == 1:
             names = list(found[0][1])
         else:  # several files, each a structure
             names = [f"{number} {name}".strip() for number, (_, part) in enumerate(found, 1) for name in part]
-        if not masks and len(self._mask_of) == 1:
+        if not masks and not self.is_loop:
             raise ReadError(
                 f"The mask of {self.case.name} is empty",
                 "it marks no structure" + (f" with the labels {list(self.case.labels)}" if self.case.labels else ""),
@@ -163,7 +167,23 @@ class OpenCase:
         return (np.stack(masks) if masks else np.zeros((0, 0, 0), bool)), tuple(names)
 
     @cached_property
-    def _mask_of(self) -> dict[int, _MaskFiles]:
+    def _volume(self) -> np.ndarray | None:
+        """The label images of all frames, where one file holds them."""
+        case = self.case
+        if len(case.masks) > 1 or case.masks[0].is_dir() or case.masks[0].suffix.lower() in IMAGE_SUFFIXES:
+            return None
+        labels = read_labels(case.masks[0])
+        if len(labels) > 1 and len(labels) != len(self.cine):
+            raise ReadError(
+                f"The masks of {case.name} do not fit its frames",
+                f"there are {len(labels)} masks and {len(self.cine)} frames",
+                "Give one mask for each frame",
+            )
+        return labels
+
+    @cached_property
+    def _files(self) -> dict[int, tuple[Path, ...]]:
+        """The mask files of each annotated frame."""
         case = self.case
         if case.separate and (case.frames.is_dir() or any(path.is_dir() for path in case.masks)):
             raise ReadError(
@@ -173,18 +193,9 @@ class OpenCase:
             )
         if len(case.masks) == 1 and case.masks[0].is_dir():
             return self._in_folder(case.masks[0])
-        if len(case.masks) == 1 and case.masks[0].suffix.lower() not in IMAGE_SUFFIXES:
-            count = len(read_labels(case.masks[0]))
-            if count > 1 and count != len(self.cine):
-                raise ReadError(
-                    f"The masks of {case.name} do not fit its frames",
-                    f"there are {count} masks and {len(self.cine)} frames",
-                    "Give one mask for each frame",
-                )
-            return {index: _MaskFiles(case.masks, index) for index in range(count)}
-        return {0: _MaskFiles(case.masks)}
+        return {0: case.masks}
 
-    def _in_folder(self, folder: Path) -> dict[int, _MaskFiles]:
+    def _in_folder(self, folder: Path) -> dict[int, tuple[Path, ...]]:
         """Mask files by the number of their frame."""
         by_stem = {_stem(path): path for path in sorted(folder.iterdir()) if path.suffix.lower() in MASK_SUFFIXES}
         if self.case.frames.is_dir():
@@ -198,19 +209,7 @@ class OpenCase:
                 "a mask is named as its frame, or by the frame's number for a video",
                 "Rename the masks, or name another folder",
             )
-        return {number: _MaskFiles((path,)) for number, path in found}
-
-
-@dataclass(frozen=True)
-class _MaskFiles:
-    """The masks of one frame: files, or one frame of a file."""
-
-    paths: tuple[Path, ...]
-    index: int = 0
-
-    def read(self) -> list[np.ndarray]:
-        """Label images (H, W)."""
-        return [read_labels(path)[self.index] for path in self.paths]
+        return {number: (path,) for number, path in found}
 
 
 def iterate_case(case: Case, side: int | None = None) -> Iterator[Annotated]:

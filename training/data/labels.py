@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ _LARGEST_LABEL = 64  # a mask whose values all lie below is a label image; else 
 _MIN_PIXELS = 60  # smaller connected parts are the annotator's slips
 
 
-@lru_cache(maxsize=4)
 def read_labels(path: Path) -> np.ndarray:
     """A mask file as label images (T, H, W) of integers: the stored values, palette indices included.
 

@@ -1,0 +1,356 @@
+"""Manifests and splits: reading, writing, clear refusals, and parts that never overlap."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from napari_uniultra.cli import main
+from napari_uniultra.errors import ReadError
+from napari_uniultra.training.data.check import check_manifest
+from napari_uniultra.training.data.importers import open_manifest, open_manifests
+from napari_uniultra.training.data.labels import structures
+from napari_uniultra.training.data.manifest import (
+    Case,
+    Manifest,
+    OpenCase,
+    load_case,
+    read_manifest,
+    write_manifest,
+)
+from napari_uniultra.training.data.splits import split_by_subject
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def picture(path: Path, seed: int, shape: tuple[int, ...] = (24, 32)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, shape, dtype=np.uint8)).save(path)
+    return path
+
+
+def square(path: Path, value: int = 255, shape: tuple[int, int] = (24, 32)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = np.zeros(shape, np.uint8)
+    mask[4:14, 6:18] = value
+    Image.fromarray(mask).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(6):
+        picture(tmp_path / f"images/{number}.png", number)
+        square(tmp_path / f"masks/{number}.png")
+    for number in range(3):
+        picture(tmp_path / f"loop/{number}.png", 10 + number)
+        square(tmp_path / f"loop_masks/{number}_mask.png")
+    return tmp_path
+
+
+def written(folder: Path, text: str, name: str = "manifest.csv") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# Reading and writing
+
+
+def test_a_manifest_with_images_and_a_loop(folder: Path) -> None:
+    path = written(
+        folder,
+        "image,mask,subject,source,spacing_mm,part\n"
+        "images/0.png,masks/0.png,anna,clinic,0.1 0.2,train\n"
+        "loop,loop_masks,bert,clinic,0.3,val\n",
+    )
+    still, loop = read_manifest(path).cases
+    assert (still.subject, still.spacing_mm, still.part) == ("anna", (0.1, 0.2), "train")
+    (seen,) = load_case(still)
+    assert seen.masks.shape == (1, 24, 32)
+    assert seen.masks.sum() == 10 * 12
+    frames = load_case(loop)
+    assert [frame.frame for frame in frames] == [0, 1, 2]
+    assert np.array_equal(frames[2].image, np.asarray(Image.open(folder / "loop/2.png")))
+    assert OpenCase(loop).cine.spacing_mm == (0.3, 0.3)
+
+
+@pytest.mark.parametrize("name", ["copy.csv", "copy.json"])
+def test_a_manifest_comes_back_as_it_was_written(folder: Path, name: str) -> None:
+    cases = (
+        Case("a, 1", folder / "images/0.png", (folder / "masks/0.png", folder / "masks/1.png"), "s", "x", (0.1, 0.2)),
+        Case("b", folder / "loop", (folder / "loop_masks",), part="val", labels={7: "head", 8: "neck"}),
+        Case("c", folder / "images/2.png", (folder / "masks/2.png",), separate=True),
+    )
+    write_manifest(Manifest(cases), folder / name)
+    assert read_manifest(folder / name).cases == cases
+    assert str(folder) not in (folder / name).read_text()  # so that the folder can be moved
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("images/9.png,masks/0.png,,", "case 2.*images/9.png does not exist"),
+        ("../secret.png,masks/0.png,,", "leads out of the manifest's folder"),
+        ("images/0.png,,,", "names no masks"),
+        ("images/0.png,masks/0.png,training,", "its part is 'training'"),
+        ("images/0.png,masks/0.png,,-1", "its spacing is '-1'"),
+        ("images/0.png,masks/0.png,,a b", "its spacing is 'a b'"),
+        ("images/0.png,masks/0.png,,,,", "more values than there are columns"),
+        ("images/\0.png,masks/0.png,,", "not a path|cannot be read"),
+        ("C:/images/0.png,masks/0.png,,", "path of another system"),
+    ],
+)
+def test_a_faulty_line_is_named(folder: Path, row: str, message: str) -> None:
+    (folder.parent / "secret.png").write_bytes(b"")
+    with pytest.raises(ReadError, match=message):
+        read_manifest(written(folder, f"frames,masks,part,spacing_mm\n{row}\n"))
+
+
+def test_an_unknown_column_names_the_nearest(folder: Path) -> None:
+    with pytest.raises(ReadError, match="'subjekt'.*Did you mean 'subject'"):
+        read_manifest(written(folder, "image,mask,subjekt\nimages/0.png,masks/0.png,a\n"))
+
+
+def test_a_link_out_of_the_folder_is_refused_but_an_absolute_path_is_not(folder: Path, tmp_path_factory) -> None:
+    outside = picture(tmp_path_factory.mktemp("else") / "x.png", 99)
+    (folder / "link.png").symlink_to(outside)
+    with pytest.raises(ReadError, match="leads out"):
+        read_manifest(written(folder, "image,mask\nlink.png,masks/0.png\n"))
+    (case,) = read_manifest(written(folder, f"image,mask\n{outside},masks/0.png\n")).cases
+    assert case.frames == outside
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", '{"cases": 3}', "{", '{"cases": []}'])
+def test_a_broken_json_manifest_is_refused(folder: Path, text: str) -> None:
+    with pytest.raises(ReadError, match=r"m\.json"):
+        read_manifest(written(folder, text, "m.json"))
+
+
+# Masks
+
+
+def test_label_images_black_and_white_ones_and_noise_of_jpeg() -> None:
+    labels = np.zeros((40, 60), np.uint8)
+    labels[2:12, 2:12], labels[20:30, 2:12] = 1, 3
+    masks, objects = structures(labels)
+    assert objects == ("1", "3")
+    assert [int(mask.sum()) for mask in masks] == [100, 100]
+    masks, objects = structures(labels, {3: "nerve", 4: "vessel"})
+    assert objects == ("nerve",)
+    jpeg = np.random.default_rng(0).integers(0, 12, (40, 60)).astype(np.uint8)
+    jpeg[5:15, 5:15] = 247
+    masks, objects = structures(jpeg)
+    assert objects == ("object",)
+    assert masks.sum() == 100
+
+
+def test_connected_parts_become_structures_and_specks_are_dropped() -> None:
+    labels = np.zeros((40, 60), np.uint8)
+    labels[2:12, 2:12], labels[2:12, 30:40], labels[20:30, 2:12], labels[35, 35] = 1, 1, 2, 1
+    masks, objects = structures(labels, separate=True)
+    assert sorted(mask.sum() for mask in masks) == [100, 100, 100]
+    assert objects == ("1", "1", "2")
+
+
+def test_several_mask_files_are_several_structures(folder: Path) -> None:
+    (seen,) = load_case(Case("x", folder / "images/0.png", (folder / "masks/0.png", folder / "masks/1.png")))
+    assert len(seen.masks) == 2
+    assert len(set(seen.objects)) == 2
+
+
+def test_an_empty_mask_is_named(folder: Path) -> None:
+    square(folder / "masks/0.png", value=0)
+    with pytest.raises(ReadError, match=r"mask of eve is empty.*0\.png"):
+        load_case(Case("eve", folder / "images/0.png", (folder / "masks/0.png",)))
+
+
+def test_a_mask_of_another_size_is_named_with_both_sizes(folder: Path) -> None:
+    square(folder / "masks/0.png", shape=(20, 32))
+    with pytest.raises(ReadError, match=r"mask of eve does not fit.*32 x 20.*32 x 24"):
+        load_case(Case("eve", folder / "images/0.png", (folder / "masks/0.png",)))
+
+
+@pytest.mark.parametrize("file", ["images/0.png", "masks/0.png"])
+def test_a_damaged_file_is_named(folder: Path, file: str) -> None:
+    (folder / file).write_bytes((folder / file).read_bytes()[:40])
+    with pytest.raises(ReadError, match=r"0\.png cannot be read"):
+        load_case(Case("eve", folder / "images/0.png", (folder / "masks/0.png",)))
+
+
+def test_a_loop_may_lose_its_structure_but_not_on_all_frames(folder: Path) -> None:
+    square(folder / "loop_masks/1_mask.png", value=0)
+    case = Case("loop", folder / "loop", (folder / "loop_masks",))
+    assert [len(frame.masks) for frame in load_case(case)] == [1, 0, 1]
+    for number in (0, 2):
+        square(folder / f"loop_masks/{number}_mask.png", value=0)
+    with pytest.raises(ReadError, match="All masks of loop are empty"):
+        load_case(case)
+
+
+def test_frames_of_a_file_have_masks_by_number_or_in_a_file(folder: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (5, 24, 32), dtype=np.uint8)
+    tifffile.imwrite(folder / "loop.tif", frames)
+    for number in (1, 4):
+        square(folder / f"some/{number:05d}.png")
+    seen = load_case(Case("x", folder / "loop.tif", (folder / "some",)))
+    assert [frame.frame for frame in seen] == [1, 4]
+    assert np.array_equal(seen[1].image, frames[4])
+    labels = np.zeros((5, 24, 32), np.int16)
+    labels[:, 3:9, 3:9], labels[2:, 12:20, 12:20] = 1, 2
+    tifffile.imwrite(folder / "labels.tif", labels)
+    seen = load_case(Case("x", folder / "loop.tif", (folder / "labels.tif",), labels={1: "a", 2: "b"}))
+    assert [frame.objects for frame in seen] == [("a",), ("a",), ("a", "b"), ("a", "b"), ("a", "b")]
+    tifffile.imwrite(folder / "labels.tif", labels[:3])
+    with pytest.raises(ReadError, match="3 masks and 5 frames"):
+        load_case(Case("x", folder / "loop.tif", (folder / "labels.tif",)))
+
+
+def test_a_case_can_be_read_at_the_network_s_size(folder: Path) -> None:
+    (seen,) = load_case(Case("x", folder / "images/0.png", (folder / "masks/0.png",)), side=48)
+    assert seen.image.shape == (48, 48)
+    assert seen.masks.shape == (1, 48, 48)
+    assert seen.masks.mean() == pytest.approx(120 / (24 * 32), rel=0.05)
+
+
+# Parts
+
+
+def still(folder: Path, number: int, **facts) -> Case:
+    return Case(f"case {number}", folder / f"images/{number}.png", (folder / f"masks/{number}.png",), **facts)
+
+
+def test_a_subject_in_two_parts_is_refused(folder: Path) -> None:
+    cases = still(folder, 0, subject="p1", part="train"), still(folder, 1, subject="p1", part="val")
+    with pytest.raises(ReadError, match="case 0 is in part train and case 1 in part val.*subject p1"):
+        Manifest(cases)
+    Manifest((cases[0], replace(cases[1], source="another clinic")))  # a p1 of theirs is somebody else
+
+
+def test_one_picture_under_two_names_in_two_parts_is_refused(folder: Path) -> None:
+    (folder / "images/1.png").write_bytes((folder / "images/0.png").read_bytes())
+    cases = still(folder, 0, part="train"), still(folder, 1, part="test")
+    with pytest.raises(ReadError, match=r"case 1 in part test.*0\.png|case 1 is in part test.*\.png"):
+        Manifest(cases)
+    Manifest((cases[0], replace(cases[1], part="train")))
+
+
+def test_a_frame_of_a_loop_as_a_still_in_another_part_is_refused(folder: Path) -> None:
+    (folder / "loop/1.png").write_bytes((folder / "images/0.png").read_bytes())
+    loop = Case("loop", folder / "loop", (folder / "loop_masks",), part="val")
+    with pytest.raises(ReadError, match="hold the picture"):
+        Manifest((still(folder, 0, part="train"), loop))
+
+
+def test_files_that_only_begin_alike_do_not_count_as_the_same(folder: Path) -> None:
+    for number, end in enumerate((b"a", b"b")):
+        (folder / f"images/{number}.png").write_bytes(bytes(70_000) + end)
+    Manifest((still(folder, 0, part="train"), still(folder, 1, part="test")))
+
+
+def test_manifests_must_not_overlap_with_each_other(folder: Path) -> None:
+    for part in ("train", "val"):
+        written(folder, f"image,mask,part\nimages/0.png,masks/0.png,{part}\n", f"{part}.csv")
+    with pytest.raises(ReadError, match="in part"):
+        open_manifests([folder / "train.csv", folder / "val.csv"])
+
+
+def test_a_split_keeps_subjects_whole_and_depends_on_the_seed_alone(folder: Path) -> None:
+    cases = tuple(
+        replace(still(folder, 0), name=f"{source}{number}", subject=f"p{number // 3}", source=source)
+        for source in "ab"
+        for number in range(60)
+    )
+    # All of them are the same picture, which would join all subjects.
+    for case_number, case in enumerate(cases):
+        path = folder / "many" / f"{case_number}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(str(case_number).encode() * 3)
+    cases = tuple(replace(case, frames=folder / "many" / f"{number}.png") for number, case in enumerate(cases))
+    first = split_by_subject(Manifest(cases), seed=3)
+    again = split_by_subject(Manifest(cases[::-1]), seed=3)
+    assert {c.name: c.part for c in first.cases} == {c.name: c.part for c in again.cases}
+    other = split_by_subject(Manifest(cases), seed=4)
+    assert {c.name: c.part for c in first.cases} != {c.name: c.part for c in other.cases}
+    for source in "ab":  # 20 subjects each
+        sizes = [len({c.subject for c in first.part(part) if c.source == source}) for part in ("train", "val", "test")]
+        assert sizes == [16, 2, 2]
+
+
+def test_a_split_keeps_what_is_fixed_and_joins_equal_pictures(folder: Path) -> None:
+    (folder / "images/1.png").write_bytes((folder / "images/0.png").read_bytes())
+    cases = [still(folder, number) for number in range(6)]
+    cases[5] = replace(cases[5], part="test")
+    for seed in range(12):
+        made = {case.name: case.part for case in split_by_subject(Manifest(tuple(cases)), (3, 2, 1), seed).cases}
+        assert made["case 5"] == "test"
+        assert made["case 0"] == made["case 1"]
+        assert "" not in made.values()
+
+
+def test_shares_that_are_none_are_refused(folder: Path) -> None:
+    for shares in ((0, 0, 0), (1, 2), (-1, 1, 1)):
+        with pytest.raises(ReadError, match="are not shares"):
+            split_by_subject(Manifest((still(folder, 0),)), shares)
+
+
+# The whole manifest, and the command
+
+
+def test_a_check_names_what_is_wrong_and_sees_through_file_formats(folder: Path) -> None:
+    square(folder / "masks/1.png", value=0)
+    Image.open(folder / "images/2.png").save(folder / "images/3.png", compress_level=0)  # other bytes, same pixels
+    cases = [still(folder, number, part="train") for number in range(4)]
+    checked = list(check_manifest(Manifest((*cases[:3], replace(cases[3], part="val")))))
+    assert [bool(item.problem) for item in checked] == [False, True, False, False]
+    assert "empty" in checked[1].problem
+    assert checked[3].is_leak
+    assert checked[3].same_as == cases[2]
+
+
+def test_the_command_imports_splits_and_checks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "all.csv"
+    assert main(["data", "import", "folders", str(folder), "--out", str(out)]) == 0
+    assert main(["data", "split", str(out), "--shares", "4", "1", "1"]) == 0
+    assert {case.part for case in read_manifest(out).cases} == {"train", "val", "test"}
+    assert main(["data", "check", str(out)]) == 0
+    assert "6 annotated frames, 6 structures" in capsys.readouterr().out
+    (folder / "images/0.png").write_bytes(b"no image")
+    assert main(["data", "check", str(out)]) == 3
+    assert "0.png cannot be read" in capsys.readouterr().out
+
+
+def test_an_overlap_is_refused_and_mended_by_a_new_split(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "image,mask,subject,part\nimages/0.png,masks/0.png,p,train\nimages/1.png,masks/1.png,p,val\n"
+    path = written(folder, text + "images/2.png,masks/2.png,q,train\n")
+    assert main(["data", "split", str(path)]) == 3
+    assert "subject p" in capsys.readouterr().err
+    assert main(["data", "split", str(path), "--redo", "--shares", "1", "1", "0"]) == 0
+    parts = {case.frames.name: case.part for case in read_manifest(path).cases}
+    assert parts["0.png"] == parts["1.png"] != parts["2.png"]
+
+
+# The project's own data
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not on this machine")
+def test_the_shared_data_as_a_manifest() -> None:
+    manifest = open_manifest(DATA)
+    listed = json.loads((DATA / "splits.json").read_text())
+    assert [len(manifest.part(part)) for part in ("train", "val")] == [len(listed["train"]), len(listed["val"])]
+    assert not any(case.source == "muscle" for case in manifest.part("train"))
+    muscle = next(case for case in manifest.part("val") if case.source == "muscle" and "isokinetic210" in case.name)
+    seen = load_case(muscle)
+    assert [frame.frame for frame in seen] == [9, 17, 25, 33, 41, 49, 57, 65, 73, 81]
+    assert seen[0].image.shape == (624, 1148)
+    assert OpenCase(muscle).cine.spacing_mm == (0.08830022, 0.08830022)
+    head = next(case for case in manifest.cases if case.name.endswith("hc18/images/000_HC.png"))
+    assert head.spacing_mm == (0.069135804, 0.069135804)
+    nerve = next(case for case in manifest.part("train") if case.source == "usgra")
+    assert set(load_case(nerve)[0].objects) <= {"1", "2"}
