@@ -114,7 +114,7 @@ def test_a_faulty_line_is_named(folder: Path, row: str, message: str) -> None:
 
 
 def test_an_unknown_column_names_the_nearest(folder: Path) -> None:
-    with pytest.raises(ReadError, match="'subjekt'.*Did you mean 'subject'"):
+    with pytest.raises(ReadError, match=r"'subjekt'.*Did you mean 'subject'"):
         read_manifest(written(folder, "image,mask,subjekt\nimages/0.png,masks/0.png,a\n"))
 
 
@@ -228,7 +228,7 @@ def still(folder: Path, number: int, **facts) -> Case:
 
 def test_a_subject_in_two_parts_is_refused(folder: Path) -> None:
     cases = still(folder, 0, subject="p1", part="train"), still(folder, 1, subject="p1", part="val")
-    with pytest.raises(ReadError, match="case 0 is in part train and case 1 in part val.*subject p1"):
+    with pytest.raises(ReadError, match=r"case 0 is in part train and case 1 in part val.*subject p1"):
         Manifest(cases)
     Manifest((cases[0], replace(cases[1], source="another clinic")))  # a p1 of theirs is somebody else
 
@@ -267,12 +267,10 @@ def test_a_split_keeps_subjects_whole_and_depends_on_the_seed_alone(folder: Path
         for source in "ab"
         for number in range(60)
     )
-    # All of them are the same picture, which would join all subjects.
-    for case_number, case in enumerate(cases):
-        path = folder / "many" / f"{case_number}.png"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(str(case_number).encode() * 3)
-    cases = tuple(replace(case, frames=folder / "many" / f"{number}.png") for number, case in enumerate(cases))
+    (folder / "many").mkdir()
+    for number in range(len(cases)):
+        (folder / f"many/{number}.png").write_bytes(b"picture %d" % number)
+    cases = tuple(replace(case, frames=folder / f"many/{number}.png") for number, case in enumerate(cases))
     first = split_by_subject(Manifest(cases), seed=3)
     again = split_by_subject(Manifest(cases[::-1]), seed=3)
     assert {c.name: c.part for c in first.cases} == {c.name: c.part for c in again.cases}
