@@ -131,7 +131,7 @@ class Trainer:
         try:
             with self._signal.listening():
                 reason = self._loop()
-            if reason in ("done", "no improvement"):
+            if reason not in ("time", "terminated"):  # these want to be quick, and to go on later
                 self._export_last()
         except UniUltraError as error:
             with suppress(UniUltraError):  # such as a full disk, which may be the very error
@@ -173,7 +173,7 @@ class Trainer:
             if self._is_due(self._run.validate_every) or (reason == "done" and self._run.validate_every):
                 self._validate()
                 reason = reason or self._why_stop()
-            if reason or self._is_due(self._run.save_every):
+            if reason or (self._is_due(self._run.save_every) and not self._bad_steps):
                 self.save()
         return reason
 
@@ -252,9 +252,10 @@ class Trainer:
             return self._signal.reason
         if self.fabric.is_global_zero and self.step and (self.folder / STOP).exists():
             return "stop file"
-        # The next step and the checkpoint after it have to fit.
-        needed = self._meter.elapsed() + self._meter.seconds_a_step + self._saving_seconds
-        return "time" if self._run.max_minutes and needed > 60 * self._run.max_minutes else ""
+        # The next step and the checkpoint after it have to fit; the first step is done in any case.
+        step = self._meter.seconds_a_step
+        needed = self._meter.elapsed() + step + self._saving_seconds
+        return "time" if self._run.max_minutes and step and needed > 60 * self._run.max_minutes else ""
 
     def _count_bad(self, is_bad: bool) -> None:
         self._bad_steps = self._bad_steps + 1 if is_bad else 0

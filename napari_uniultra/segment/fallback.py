@@ -12,6 +12,7 @@ import torch
 from napari_uniultra.errors import ResourceError
 
 T = TypeVar("T")
+_NO_MEMORY = ("not enough memory", "out of memory", "can't allocate memory")
 
 
 class Host(Protocol):
@@ -63,7 +64,7 @@ def attempt(work: Callable[[], T]) -> tuple[bool, T | None]:
         return False, None
     except RuntimeError as error:
         # The CPU allocator and some drivers raise a plain RuntimeError.
-        if "not enough memory" in str(error) or "out of memory" in str(error).lower():
+        if any(words in str(error).lower() for words in _NO_MEMORY):
             return False, None
         raise
 
