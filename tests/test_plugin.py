@@ -12,11 +12,15 @@ import numpy as np
 import pytest
 import tifffile
 from napari.layers import Image
+from npe2 import PluginManager
 
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError, WriteError
 from napari_uniultra.io.readers import read_cine
-from napari_uniultra.plugin.layers import METADATA_KEY, cine_from_layer, metadata_of
+from napari_uniultra.io.readers.masks import read_masks
+from napari_uniultra.io.writers import FORMATS
+from napari_uniultra.io.writers.formats import MaskFormat
+from napari_uniultra.plugin.layers import METADATA_KEY, cine_from_layer, features_of_names, metadata_of
 from napari_uniultra.plugin.reader import get_reader, image_layer
 from napari_uniultra.plugin.writer import write_labels
 
@@ -119,10 +123,38 @@ def test_masks_are_saved_with_the_loops_spacing(
     assert np.array_equal(tifffile.imread(saved[0]).reshape(shape), labels)
 
 
+@pytest.mark.parametrize("entry", FORMATS, ids=lambda entry: entry.name)
+def test_every_format_can_be_saved_from_the_viewer(
+    make_napari_viewer: Callable[..., Any], tmp_path: Path, entry: MaskFormat
+) -> None:
+    viewer = make_napari_viewer()
+    (image,) = viewer.open_sample("napari-uniultra", "heart")
+    labels = np.zeros(image.data.shape[:3], np.uint16)
+    labels[:, 40:80, 60:90] = 2
+    layer = viewer.add_labels(labels, metadata=image.metadata, features=features_of_names({2: "left ventricle"}))
+    (saved,) = layer.save(str(tmp_path / f"masks{entry.suffixes[0]}"), plugin="napari-uniultra")
+    if entry.name in ("mp4", "gif", "yolo"):
+        assert Path(saved).exists()
+        return
+    back = read_masks(saved)
+    np.testing.assert_array_equal(back.labels, labels)
+    assert np.allclose(back.spacing_mm, image.metadata[METADATA_KEY]["spacing_mm"])
+    if entry.name != "tiff":
+        assert back.names[2] == "left ventricle"
+
+
+def test_the_manifest_offers_every_format() -> None:
+    manifest = PluginManager.instance().get_manifest("napari-uniultra")
+    offered = {suffix for writer in manifest.contributions.writers for suffix in writer.filename_extensions}
+    assert offered == {suffix for entry in FORMATS for suffix in entry.suffixes}
+
+
 def test_masks_in_another_format_or_place_are_refused(tmp_path: Path) -> None:
     masks = np.zeros((2, 8, 8), np.uint8)
-    with pytest.raises(WriteError, match=r"\.png"):
-        write_labels(str(tmp_path / "masks.png"), masks, {})
+    with pytest.raises(WriteError, match=r"\.xyz"):
+        write_labels(str(tmp_path / "masks.xyz"), masks, {})
+    with pytest.raises(WriteError, match="own file"):
+        write_labels(str(tmp_path / "masks.dcm"), masks, {})
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match="cannot be written"):
         write_labels(str(tmp_path / "file" / "masks.tif"), masks, {})

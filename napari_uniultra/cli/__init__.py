@@ -12,7 +12,19 @@ import sys
 from collections.abc import Sequence
 
 from napari_uniultra import __version__
-from napari_uniultra.cli import bench, data, demo, doctor, evaluate, segment, train, weights
+from napari_uniultra.cli import (
+    anonymise,
+    bench,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    measure,
+    segment,
+    train,
+    weights,
+)
 from napari_uniultra.errors import (
     CheckpointError,
     PromptError,
@@ -86,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"napari-uniultra {__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (segment, demo, weights, doctor, bench, data, train, evaluate):
+    for command in (segment, measure, export, anonymise, demo, weights, doctor, bench, data, train, evaluate):
         command.add_parser(commands)
     return parser
 

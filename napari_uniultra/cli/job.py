@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_uniultra import __version__
 from napari_uniultra.core.atomic import atomic_path, write_error
+from napari_uniultra.errors import WriteError
 
 if TYPE_CHECKING:
     from napari_uniultra.core.types import Cine, Direction
@@ -38,6 +39,8 @@ class Job:
         As `load_model` takes them.
     direction, start, stop
         As `CineSession.propagate` takes them.
+    formats : tuple of str
+        Names of formats in which the masks are written as well, of `io.writers.FORMAT_NAMES`.
     """
 
     cine: Cine
@@ -48,6 +51,7 @@ class Job:
     direction: Direction = "both"
     start: int | None = None
     stop: int | None = None
+    formats: tuple[str, ...] = ()
 
 
 def make_folder(path: Path) -> None:
@@ -70,6 +74,7 @@ def run_job(job: Job) -> int:
     from napari_uniultra.segment.session import CineSession
 
     make_folder(job.out)
+    _check_formats(job)
     model = load_model(job.model, device=job.device)
     session = CineSession(job.cine, model, on_notice=lambda text: print(f"uniultra: {text}", file=sys.stderr))
     for entry in job.objects:
@@ -79,6 +84,23 @@ def run_job(job: Job) -> int:
     complete = _track(session, job)
     _write(session, job, complete)
     return 0 if complete else 130
+
+
+def _check_formats(job: Job) -> None:
+    """Refuse what could not be written, before any work is done for nothing."""
+    for path in (_path_of_format(job.out, name) for name in job.formats):
+        if path.is_dir() and any(path.iterdir()):
+            raise WriteError(f"{path} exists already", fix="Remove it, or choose another folder for the results")
+    if "dicom" in job.formats and job.cine.details.get("format") != "DICOM":
+        raise WriteError("A DICOM segmentation cannot be written", "the loop is not a DICOM file")
+
+
+def _path_of_format(out: Path, name: str) -> Path:
+    """The file or folder for masks in a further format."""
+    from napari_uniultra.io.writers import format_of
+
+    usual = {"png": "masks_png", "yolo": "masks_yolo", "gif": "overlay.gif", "mp4": OVERLAY, "tiff": MASKS}
+    return out / usual.get(name, f"masks{format_of('', name).suffixes[0]}")
 
 
 def already_done(job: Job, model_sha256: str) -> bool:
@@ -99,7 +121,7 @@ def fingerprint(job: Job, model_sha256: str) -> str:
         for frame, prompt in sorted(entry.frames.items())
     ]
     cine = [job.cine.key, job.cine.spacing_mm, _times(job.cine)]
-    parts = [__version__, cine, model_sha256, prompts, job.direction, job.start, job.stop]
+    parts = [__version__, cine, model_sha256, prompts, job.direction, job.start, job.stop, *sorted(job.formats)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -129,9 +151,11 @@ def _track(session: CineSession, job: Job) -> bool:
 
 
 def _write(session: CineSession, job: Job, complete: bool) -> None:
+    from napari_uniultra.core.masks import Masks
     from napari_uniultra.core.measure import measurement_rows
     from napari_uniultra.io.writers import (
         write_contact_sheet,
+        write_masks,
         write_masks_tiff,
         write_measurements_csv,
         write_overlay_video,
@@ -148,6 +172,8 @@ def _write(session: CineSession, job: Job, complete: bool) -> None:
     write_prompts(out / PROMPTS, job.objects)
     write_contact_sheet(out / CONTACT_SHEET, cine, masks)
     write_overlay_video(out / OVERLAY, cine, masks, names)
+    for name in job.formats:
+        write_masks(_path_of_format(out, name), Masks.of_cine(cine, masks, names), name)
     model = session.model
     record = {
         "complete": complete,
@@ -162,7 +188,9 @@ def _write(session: CineSession, job: Job, complete: bool) -> None:
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def print_outputs(out: Path) -> None:
-    """Say which files there are."""
+def print_outputs(out: Path, formats: Sequence[str] = ()) -> None:
+    """Say which files and folders there are."""
     for name in (*OUTPUTS, RUN):
         print(out / name)
+    for name in formats:
+        print(_path_of_format(out, name))

@@ -45,6 +45,13 @@ def add_parser(commands: Any) -> None:
         choices=("forward", "backward", "both"),
         help="from the prompts to the end, to the beginning, or the whole loop (default: %(default)s)",
     )
+    parser.add_argument(
+        "--format",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="write the masks as nrrd, nifti, dicom, coco, yolo, png or gif as well; may be given several times",
+    )
     parser.set_defaults(run=run)
 
 
@@ -68,9 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
         direction=arguments.direction,
         start=arguments.start,
         stop=arguments.stop,
+        formats=tuple(arguments.format),
     )
     code = run_job(job)
-    print_outputs(arguments.out)
+    print_outputs(arguments.out, job.formats)
     return code
 
 

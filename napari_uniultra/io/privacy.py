@@ -181,11 +181,15 @@ def _header(original: Dataset, pseudonyms: Pseudonyms) -> Dataset:
     for keyword in _REPLACED_UIDS:
         uid = original.get(keyword)
         setattr(copy, keyword, pseudonyms.uid(str(uid)) if uid else generate_uid())
-    who = str(original.get("PatientID") or original.get("PatientName") or original.get("StudyInstanceUID") or "")
-    copy.PatientID = copy.PatientName = pseudonyms.patient(who) if who else "P"
+    copy.PatientID = copy.PatientName = _patient(original, pseudonyms)
     for keyword in _EMPTY:
         setattr(copy, keyword, "")
     return copy
+
+
+def _patient(original: Dataset, pseudonyms: Pseudonyms) -> str:
+    who = str(original.get("PatientID") or original.get("PatientName") or original.get("StudyInstanceUID") or "")
+    return pseudonyms.patient(who) if who else "P"
 
 
 def _keep(original: Dataset, copy: Dataset, keyword: str) -> None:
@@ -301,3 +305,57 @@ def _set_pixels(copy: Dataset, frames: list[bytes]) -> None:
         copy.PixelData, copy.ExtendedOffsetTable, copy.ExtendedOffsetTableLengths = encapsulate_extended(frames)
     copy["PixelData"].VR = "OB"
     copy["PixelData"].is_undefined_length = True
+
+
+# Names and keys ------------------------------------------------------------------------------------------------------
+
+
+def copy_name(source: str | os.PathLike[str], pseudonyms: Pseudonyms) -> str:
+    """A file name for the copy, made of pseudonyms: the source's may hold the patient's.
+
+    Raises
+    ------
+    ReadError
+        When the source cannot be read.
+    """
+    source = Path(source)
+    try:
+        with quiet_pydicom():
+            header = pydicom.dcmread(source, stop_before_pixels=True, force=True)
+            patient, instance = _patient(header, pseudonyms), str(header.get("SOPInstanceUID") or source.resolve())
+    except OSError as error:
+        raise ReadError(f"{source.name} cannot be opened", error.strerror or "") from error
+    except Exception as error:  # a damaged header can raise anything, and quote a patient's data in its message
+        raise ReadError(f"{source.name} cannot be read", f"it is damaged ({type(error).__name__})") from None
+    return f"{patient}_{pseudonyms.uid(instance)[-8:]}.dcm"
+
+
+def write_key(path: str | os.PathLike[str], key: bytes) -> None:
+    """Keep the secret of `Pseudonyms` in a file that only its owner may read.
+
+    Raises
+    ------
+    WriteError
+        When the disk refuses.
+    """
+    with atomic_path(path) as temporary:
+        temporary.touch(mode=0o600)
+        temporary.write_text(key.hex() + "\n", encoding="ascii")
+
+
+def read_key(path: str | os.PathLike[str]) -> bytes:
+    """Read what `write_key` wrote.
+
+    Raises
+    ------
+    ReadError
+        When it is no such file.
+    """
+    path = Path(path)
+    try:
+        key = bytes.fromhex(path.read_text(encoding="ascii"))
+    except (OSError, ValueError) as error:
+        raise ReadError(f"{path.name} holds no key of pseudonyms", fix="Name another file") from error
+    if len(key) != _KEY_BYTES:
+        raise ReadError(f"{path.name} holds no key of pseudonyms", f"it is {len(key)} bytes long, not {_KEY_BYTES}")
+    return key

@@ -109,6 +109,7 @@ class SegmentController(QObject):
         self._timer.setInterval(_SETTLE_MS)
         self._timer.timeout.connect(self._sync)
         viewer.layers.events.removed.connect(self._on_layer_removed)
+        self.changed.connect(self._name_objects)
 
     # State for the panel --------------------------------------------------------------------------------------------
 
@@ -316,6 +317,10 @@ class SegmentController(QObject):
         if object_id in self._work.snapshot.names:
             self._submit(lambda: self._host.rename(object_id, name), self._show, with_model=True)
         self.changed.emit()
+
+    def _name_objects(self) -> None:
+        if self._work is not None:
+            self._work.result.name(self._work.objects)
 
     def remove_object(self, object_id: int) -> None:
         """Remove an object with its drawings and masks."""

@@ -26,6 +26,7 @@ from napari_uniultra.errors import PromptError, ReadError
 Key = tuple[int, int]  # (object id, frame)
 
 METADATA_KEY = "uniultra"  # where our reader leaves in `layer.metadata` what a napari layer has no field for
+_INDEX, _NAME = "index", "name"  # columns of a Labels layer's features; napari looks labels up by the first
 _CLICK_PX = 1.0  # a rectangle smaller than this both ways is a click that was not dragged
 
 
@@ -263,6 +264,20 @@ def whole_numbers(values: Iterable[Any], default: int) -> list[int]:
         except (TypeError, ValueError, OverflowError):
             result.append(default)
     return result
+
+
+def names_of_objects(features: Any) -> dict[int, str]:
+    """Object id to name, from the features of a Labels layer, as `features_of_names` has them."""
+    if features is None or not {_INDEX, _NAME} <= set(features):
+        return {}
+    ids = whole_numbers(features[_INDEX], default=0)
+    return {object_id: str(name) for object_id, name in zip(ids, features[_NAME], strict=True) if object_id > 0}
+
+
+def features_of_names(names: Mapping[int, str]) -> dict[str, list[Any]]:
+    """The features of a Labels layer that hold the names of its objects; napari shows them under the pointer."""
+    ids = sorted(names)
+    return {_INDEX: [0, *ids], _NAME: ["", *(names[object_id] for object_id in ids)]}
 
 
 def cine_from_layer(data: Any, rgb: bool, metadata: Mapping[str, Any] | None = None) -> Cine:

@@ -10,7 +10,7 @@ from napari.layers import Labels
 from napari.utils.colormaps import CyclicLabelColormap
 
 from napari_uniultra.core.palette import colour_of
-from napari_uniultra.plugin.layers import METADATA_KEY
+from napari_uniultra.plugin.layers import METADATA_KEY, features_of_names, names_of_objects
 from napari_uniultra.plugin.prompt_layers import frames_shape, shown_frame, transform_of
 
 MASKS_NAME = "UniUltra masks"
@@ -32,6 +32,7 @@ class ResultLayer:
     def __init__(self, viewer: Any, image: Any, on_paint: Callable[[], None]) -> None:
         self._viewer, self._image, self._on_paint = viewer, image, on_paint
         self.layer: Labels | None = None
+        self._names: dict[int, str] = {}
         self._written: set[int] = set()
         self._painted: set[int] = set()
 
@@ -76,6 +77,12 @@ class ResultLayer:
             for name in ("scale", "translate", "rotate", "shear", "affine"):
                 setattr(self.layer, name, getattr(self._image, name))
 
+    def name(self, names: Mapping[int, str]) -> None:
+        """Keep the objects' names with their masks: they are shown under the pointer, and saved."""
+        self._names = dict(names)
+        if self.layer is not None and names_of_objects(self.layer.features) != self._names:
+            self.layer.features = features_of_names(self._names)
+
     def choose(self, object_id: int) -> None:
         """Make ``object_id`` the one that painting paints."""
         if self.layer is not None:
@@ -86,7 +93,8 @@ class ResultLayer:
         del keywords["ndim"]
         known = {METADATA_KEY: self._image.metadata.get(METADATA_KEY, {})}
         data = np.zeros(frames_shape(self._image), np.uint16)  # untouched frames of a long loop take no memory
-        self.layer = Labels(data, name=MASKS_NAME, opacity=_OPACITY, colormap=_colormap(), metadata=known, **keywords)
+        keywords |= {"metadata": known, "features": features_of_names(self._names)}
+        self.layer = Labels(data, name=MASKS_NAME, opacity=_OPACITY, colormap=_colormap(), **keywords)
         active = self._viewer.layers.selection.active
         self._viewer.layers.insert(self._viewer.layers.index(self._image) + 1, self.layer)
         self._viewer.layers.selection.active = active  # the tool in hand stays in hand

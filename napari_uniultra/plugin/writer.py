@@ -1,4 +1,4 @@
-"""napari's writer: a Labels layer becomes a TIFF stack of masks with the loop's scale."""
+"""napari's writer: a Labels layer becomes a file of masks with the loop's scale and the names of the objects."""
 
 from __future__ import annotations
 
@@ -6,33 +6,46 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from napari_uniultra.errors import WriteError
-from napari_uniultra.io.writers.masks import write_masks_tiff
-from napari_uniultra.plugin.layers import METADATA_KEY
-
-_SUFFIXES = (".tif", ".tiff")
+from napari_uniultra.core.masks import Masks
+from napari_uniultra.core.types import Cine
+from napari_uniultra.errors import UniUltraError, WriteError
+from napari_uniultra.io.readers import read_cine
+from napari_uniultra.io.writers import format_of, write_masks
+from napari_uniultra.plugin.layers import METADATA_KEY, names_of_objects
 
 
 def write_labels(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]:
-    """Write the masks of one Labels layer, (T, H, W) or (H, W), and return the path written.
+    """Write the masks of one Labels layer, (T, H, W) or (H, W), in the format of the path's suffix.
 
-    Spacing and times are those of the loop that the masks were drawn on (the layer's metadata).
+    Spacing and times are those of the loop that the masks were drawn on (the layer's metadata). A format that shows or
+    refers to the loop opens its file again.
+
+    Returns
+    -------
+    list of str
+        The files or folders that were written.
 
     Raises
     ------
     WriteError
-        For another file format, masks that are none, or a disk that refuses.
+        For another file format, masks that are none, a loop that is needed and gone, or a disk that refuses.
     """
-    if Path(path).suffix.lower() not in _SUFFIXES:
-        raise WriteError(f"Masks cannot be saved as {Path(path).suffix or 'a file without a suffix'}", fix="Use .tif")
-    masks = np.asarray(data)
     known = (meta.get("metadata") or {}).get(METADATA_KEY, {})
-    write_masks_tiff(
-        path,
-        masks[None] if masks.ndim == 2 else masks,
-        spacing_mm=known.get("spacing_mm"),
-        frame_times_s=known.get("frame_times_s"),
-    )
-    return [path]
+    names = names_of_objects(meta.get("features"))
+    masks = Masks(data, names, known.get("spacing_mm"), known.get("frame_times_s"))
+    if format_of(path).needs_loop:
+        masks = Masks(data, names, masks.spacing_mm, masks.frame_times_s, _loop(known.get("source", "")))
+    return [str(written) for written in write_masks(path, masks)]
+
+
+def _loop(source: str) -> Cine:
+    if not source or not Path(source).exists():
+        raise WriteError(
+            "The masks were not saved in this format",
+            "it needs the loop's own file, which is not there",
+            "Choose another format, or open the loop from its file",
+        )
+    try:
+        return read_cine(source)
+    except UniUltraError as error:
+        raise WriteError("The loop's own file cannot be read again", error.why, error.fix) from error

@@ -9,6 +9,7 @@ from napari_uniultra.core.measure.cardiac import (
     fractional_area_change,
     long_axis,
     measure_cycle,
+    measure_object_cycle,
 )
 from napari_uniultra.core.measure.geometry import Ellipse, MaskShape, fit_ellipse, measure_shape, outline_of
 from napari_uniultra.core.measure.rows import (
@@ -40,6 +41,7 @@ __all__ = [
     "long_axis",
     "measure_cycle",
     "measure_labels",
+    "measure_object_cycle",
     "measure_shape",
     "measurement_rows",
     "outline_of",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
@@ -17,6 +18,7 @@ from napari_uniultra.core.measure.outline import (
     outline_of,
     principal_axis,
 )
+from napari_uniultra.core.types import Cine
 
 Point = tuple[float, float]
 Axis = tuple[Point, Point]
@@ -186,6 +188,21 @@ def disc_volume(mask: np.ndarray, axis: Axis, spacing: Spacing = PIXELS, discs: 
     index, ends = chords(turned, (np.arange(discs) + 0.5) / discs * length)
     diameters = np.bincount(index, weights=ends[:, 1] - ends[:, 0], minlength=discs)
     return float(np.pi / 4 * np.square(diameters).sum() * length / discs)
+
+
+def measure_object_cycle(
+    cine: Cine, labels: Any, cycle: Cycle, object_id: int, object_name: str = "", axes: tuple[Axis | None, ...] = ()
+) -> CycleMeasurement:
+    """Measure one cycle of an object in label images (T, H, W).
+
+    ``axes`` are its long axes at end-diastole and end-systole; by default they are found.
+    """
+    masks = [np.asarray(labels[frame]) == object_id for frame in (cycle.ed, cycle.es)]
+    if not axes:
+        axes = tuple(long_axis(mask, cine.spacing_mm or PIXELS) for mask in masks)
+    return measure_cycle(
+        cycle, (masks[0], masks[1]), (axes[0], axes[1]), cine.spacing_mm, cine.frame_times_s, object_id, object_name
+    )
 
 
 def measure_cycle(

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -28,20 +29,44 @@ def read_video(path: Path) -> Cine:
     ReadError
         When it is no video, is cut off, or needs a codec that is not there.
     """
+    frames, times_s = video_frames(path)
+    stated = read_sidecar(path, len(frames))
+    stated.setdefault("frame_times_s", times_s)
+    return Cine(frames=frames, source=str(path), details={"format": "video", "codec": frames.codec}, **stated)
+
+
+def video_frames(path: Path, stream: BinaryIO | None = None) -> tuple[VideoFrames, np.ndarray]:
+    """The frames of a video and their times.
+
+    Parameters
+    ----------
+    path : Path
+        For messages, and what is opened without ``stream``.
+    stream : file, optional
+        The video itself, where it lies within another file.
+
+    Returns
+    -------
+    frames : VideoFrames
+        (T, H, W, 3) uint8.
+    times_s : ndarray
+        (T,) seconds from the first frame.
+
+    Raises
+    ------
+    ReadError
+        When it is no video, is cut off, or needs a codec that is not there.
+    """
     try:
-        container = av.open(str(path))
+        container = av.open(str(path) if stream is None else stream)
     except (av.FFmpegError, ValueError) as error:
         raise _unreadable(path, _words(error)) from error
     try:
         index = _index(container, path)
-        frames = _VideoFrames(path, container, index)
+        return VideoFrames(path, container, index), index.times_s
     except BaseException:
         container.close()
         raise
-    stated = read_sidecar(path, len(frames))
-    stated.setdefault("frame_times_s", index.times_s)
-    codec = container.streams.video[0].codec_context.name
-    return Cine(frames=frames, source=str(path), details={"format": "video", "codec": codec}, **stated)
 
 
 @dataclass(frozen=True)
@@ -101,12 +126,13 @@ def _index(container: av.container.InputContainer, path: Path) -> _Index:
     return _Index(stamps, keyframes, times, counted)
 
 
-class _VideoFrames(LazyFrames):
+class VideoFrames(LazyFrames):
     """Frames by number: goes back to the key frame before, decodes up to the one asked for, and keeps those between."""
 
     def __init__(self, path: Path, container: av.container.InputContainer, index: _Index) -> None:
         self._path, self._container, self._index = path, container, index
         self._stream = container.streams.video[0]
+        self.codec = self._stream.codec_context.name
         self._stream.thread_type = "AUTO"
         self._position = {stamp: position for position, stamp in enumerate(index.stamps)}
         self._decoded = iter(())  # the frames that follow, in presentation order, as long as nobody jumps

@@ -33,7 +33,7 @@ def class_names(masks: Masks) -> list[str]:
 
 
 def write_png(path: str | os.PathLike[str], masks: Masks) -> list[Path]:
-    """Write a still as one PNG, and a loop as a folder of them, named as ``path`` without its suffix.
+    """Write a still as one PNG, and a loop as a folder of them, named as ``path`` without its suffix ``.png``.
 
     Pixel values are the objects' numbers, shown in their colours where they fit into 8 bits. Spacing, times and names
     are in ``meta.json`` in the folder, or ``<name>.json`` beside the single file, where our reader finds them.
@@ -49,7 +49,7 @@ def write_png(path: str | os.PathLike[str], masks: Masks) -> list[Path]:
         When the folder holds something already, or the disk refuses.
     """
     path = Path(path)
-    if len(masks) == 1:
+    if len(masks) == 1 and path.suffix.lower() == ".png":
         with atomic_path(path.with_suffix(".json")) as temporary:
             _write_json(temporary, _description(masks))
         with atomic_path(path) as temporary:

@@ -1,0 +1,131 @@
+"""`uniultra measure`, `export` and `anonymise`, and further formats of `uniultra segment`."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import torch
+
+from napari_uniultra.cli import main
+from napari_uniultra.core.masks import Masks
+from napari_uniultra.io.readers import read_cine
+from napari_uniultra.io.readers.masks import read_masks
+from napari_uniultra.io.writers import write_masks
+from napari_uniultra.model.build import build_network
+from napari_uniultra.model.checkpoint import save_checkpoint
+from napari_uniultra.model.config import architecture
+from napari_uniultra.sample_data import heart_path
+
+FRAMES = 24
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def beating_masks() -> np.ndarray:
+    """A disc whose radius goes from 20 pixels to 14 and back within 24 frames."""
+    y, x = np.mgrid[:64, :64] + 0.5
+    radius = 17 + 3 * np.cos(2 * np.pi * np.arange(FRAMES) / FRAMES)
+    return (np.hypot(x - 32, y - 32) <= radius[:, None, None]).astype(np.uint8)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".seg.nrrd", ".nii.gz", ".json", ".png"])
+def test_measure(suffix: str, tmp_path: Path) -> None:
+    masks = Masks(beating_masks(), {1: "ventricle"}, (0.5, 0.5), np.arange(FRAMES) * 0.04)
+    (file,) = write_masks(tmp_path / f"m{suffix}", masks)
+    assert run("measure", file, "--out", tmp_path / "t.csv", "--cycles", tmp_path / "c.csv") == 0
+    table = rows_of(tmp_path / "t.csv")
+    assert len(table) == FRAMES
+    assert float(table[0]["longest_diameter_mm"]) == pytest.approx(20, rel=0.03)
+    (cycle,) = rows_of(tmp_path / "c.csv")
+    assert (int(cycle["ed_frame"]), int(cycle["es_frame"])) == (0, 12)
+    assert float(cycle["fractional_area_change_percent"]) == pytest.approx(100 * (1 - 14**2 / 20**2), abs=2)
+    assert float(cycle["ejection_fraction_percent"]) == pytest.approx(100 * (1 - 14**3 / 20**3), abs=2)
+    if suffix != ".seg.nrrd":
+        assert float(cycle["es_time_ms"]) == pytest.approx(480)
+
+
+def test_measure_takes_what_the_loop_knows(tmp_path: Path) -> None:
+    heart = read_cine(heart_path())
+    labels = np.zeros((len(heart), *heart.shape_hw), np.uint8)
+    labels[:, 50:100, 50:100] = 1
+    write_masks(tmp_path / "m.tif", Masks(labels))
+    assert run("measure", tmp_path / "m.tif", "--out", tmp_path / "px.csv") == 0
+    assert rows_of(tmp_path / "px.csv")[0]["area_px"] == "2500"
+    assert run("measure", tmp_path / "m.tif", "--loop", heart_path(), "--out", tmp_path / "mm.csv") == 0
+    row = rows_of(tmp_path / "mm.csv")[1]
+    assert float(row["area_mm2"]) == pytest.approx(2500 * np.prod(heart.spacing_mm), abs=1e-3)
+    assert float(row["time_s"]) == pytest.approx(heart.frame_times_s[1])
+    assert run("measure", tmp_path / "m.tif", "--spacing", "0.5,0.25", "--out", tmp_path / "mm.csv") == 0
+    assert rows_of(tmp_path / "mm.csv")[0]["area_mm2"] == "312.5"
+    write_masks(tmp_path / "m.tif", Masks(labels[:2]))
+    assert run("measure", tmp_path / "m.tif", "--loop", heart_path(), "--out", tmp_path / "no.csv") == 3
+    assert not (tmp_path / "no.csv").exists()
+
+
+def test_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    heart = read_cine(heart_path())
+    labels = np.zeros((len(heart), *heart.shape_hw), np.uint8)
+    labels[:, 50:100, 50:100] = 1
+    write_masks(tmp_path / "m.seg.nrrd", Masks(labels, {1: "lv"}))
+    assert run("export", tmp_path / "m.seg.nrrd", tmp_path / "m.json") == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "m.json")
+    assert read_masks(tmp_path / "m.json").names == {1: "lv"}
+    assert run("export", tmp_path / "m.json", tmp_path / "m.dcm") == 7  # of which loop?
+    assert run("export", tmp_path / "m.json", tmp_path / "m.dcm", "--loop", heart_path()) == 0
+    back = read_masks(tmp_path / "m.dcm")
+    np.testing.assert_array_equal(back.labels, labels)
+    assert run("export", tmp_path / "m.dcm", tmp_path / "folder", "--format", "png") == 0
+    assert len(list((tmp_path / "folder").glob("*.png"))) == len(heart)
+    assert run("export", tmp_path / "m.dcm", tmp_path / "m.xyz") == 7
+    assert run("export", tmp_path / "none.tif", tmp_path / "m.json") == 3
+
+
+def test_anonymise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = pydicom.dcmread(heart_path())
+    source.PatientName, source.PatientID = "CANARY^PATIENT", "CANARY-7"
+    source.save_as(tmp_path / "CANARY.dcm")
+    out, key = tmp_path / "out", tmp_path / "key"
+    for _ in range(2):  # with a key, the second run gives the same names
+        assert run("anonymise", tmp_path / "CANARY.dcm", "--out", out, "--key", key) == 0
+    printed = capsys.readouterr()
+    assert "look at the pictures" in printed.err
+    assert {path.suffix for path in out.iterdir()} == {".dcm", ".png"}
+    assert len(list(out.iterdir())) == 2
+    for path in out.iterdir():
+        assert "CANARY" not in path.name
+        assert b"CANARY" not in path.read_bytes()
+    assert "CANARY" not in printed.out
+    assert key.stat().st_mode & 0o077 == 0
+    assert len(read_cine(next(out.glob("*.dcm")))) == int(source.NumberOfFrames)
+    key.write_text("no key")
+    assert run("anonymise", tmp_path / "CANARY.dcm", "--out", out, "--key", key) == 3
+
+
+def test_segment_in_further_formats(tmp_path: Path) -> None:
+    config = architecture("uniultra-mini", image_size=64)
+    torch.manual_seed(0)
+    save_checkpoint(tmp_path / "tiny.safetensors", build_network(config), config, {"licence": "Apache-2.0"})
+    out = tmp_path / "out"
+    command = ["segment", heart_path(), "--out", out, "--model", tmp_path / "tiny.safetensors", "--device", "cpu"]
+    command += ["--box", "80,60,200,180", "--stop", 2]
+    formats = ("nrrd", "nifti", "dicom", "coco", "yolo", "png", "gif")
+    assert run(*command, *(word for name in formats for word in ("--format", name))) == 0
+    expected = read_masks(out / "masks.tif").labels
+    for name in ("masks.seg.nrrd", "masks.nii.gz", "masks.dcm", "masks.json", "masks_png"):
+        labels = read_masks(out / name).labels
+        np.testing.assert_array_equal(labels, expected[: len(labels)])
+    assert (out / "overlay.gif").is_file()
+    assert (out / "masks_yolo" / "data.yaml").is_file()
+    assert run(*command, "--format", "png") == 7  # the folder is there already
+    assert run(*command, "--format", "nonsense") == 7
