@@ -8,7 +8,7 @@ import torch
 from napari_uniultra.model.attention import FastMemoryAttention
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.config import MemoryConfig, architecture
-from napari_uniultra.model.rotary import axial_rotations
+from napari_uniultra.model.rotary import axial_rotations, memory_rotations
 
 GRID = 6
 
@@ -48,7 +48,7 @@ def test_equals_the_module_with_pooled_memories(pool: int) -> None:
 
 def test_a_pooled_key_has_the_code_of_the_middle_of_its_places() -> None:
     places = axial_rotations(256, 8, 8).view(8, 8, -1)
-    pooled = axial_rotations(256, 4, 4, step=2, offset=0.5).view(4, 4, -1)
+    pooled = memory_rotations(256, 8, 8, pool=2).view(4, 4, -1)
     # Halfway between two neighbours: the square of the code is their product.
     torch.testing.assert_close(pooled**2, places[::2, ::2] * places[1::2, 1::2], atol=1e-5, rtol=0)
 
@@ -58,6 +58,17 @@ def test_spread_rotations_are_the_official_ones_at_their_own_size() -> None:
     spread = build_network(architecture("uniultra-mini", image_size=256, rotary_grid=16))
     for ours, theirs in zip(spread.memory_attention.layers, official.memory_attention.layers, strict=True):
         torch.testing.assert_close(ours.self_attn.freqs_cis, theirs.self_attn.freqs_cis, atol=1e-6, rtol=0)
+
+
+def test_a_network_follows_the_size_of_its_input() -> None:
+    # Training draws sizes: a network built for one size must give another's rotations.
+    small = build_network(architecture("uniultra-mini", image_size=64, rotary_grid=16, memory=MemoryConfig(1, 64, 2)))
+    large = build_network(architecture("uniultra-mini", image_size=128, rotary_grid=16, memory=MemoryConfig(1, 64, 2)))
+    large.memory_attention.load_state_dict(small.memory_attention.state_dict())
+    torch.manual_seed(0)
+    inputs = torch.randn(64, 1, 256), torch.randn(16, 1, 64), torch.randn(64, 1, 256), torch.randn(16, 1, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(small.memory_attention(*inputs), large.memory_attention(*inputs))
 
 
 def test_spread_rotations_attend_alike_at_twice_the_size() -> None:

@@ -66,8 +66,8 @@ class _Layer:
         self._layer = layer
         own, cross = layer.self_attn, layer.cross_attn_image
         self._cos, self._sin = _parts(own.compute_cis(end_x=grid, end_y=grid))
-        pooled = getattr(cross, "key_rotations", None)
-        self._key_cos, self._key_sin = (self._cos, self._sin) if pooled is None else _parts(pooled)
+        key_cis = getattr(cross, "compute_key_cis", cross.compute_cis)  # of pooled memories, where they are
+        self._key_cos, self._key_sin = _parts(key_cis(end_x=grid, end_y=grid))
         self._own_q, self._own_k = _reordered(own.q_proj), _reordered(own.k_proj)
         weight, bias = _reordered(cross.q_proj)
         scale = weight.shape[0] ** -0.5

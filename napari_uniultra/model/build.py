@@ -13,7 +13,7 @@ from sam2.modeling.sam.transformer import RoPEAttention
 from sam2.modeling.sam2_base import SAM2Base
 
 from napari_uniultra.model.config import ModelConfig
-from napari_uniultra.model.rotary import PooledKeys, PooledMemory, axial_rotations
+from napari_uniultra.model.rotary import PooledKeys, PooledMemory, memory_rotations
 from napari_uniultra.model.trunk import AdaptedTrunk
 
 __all__ = ["SAM2Base", "build_network", "network_arguments"]
@@ -128,15 +128,14 @@ def _memory_attention(config: ModelConfig) -> MemoryAttention:
         cross_attention=cross_attention(**rope, rope_k_repeat=True, kv_in_dim=_MEMORY_DIM),
     )
     attention = MemoryAttention(d_model=_DIM, pos_enc_at_input=True, layer=layer, num_layers=memory.layers)
-    step = 1.0 if config.rotary_grid is None else config.rotary_grid / grid
     for rotary in (module for module in attention.modules() if isinstance(module, RoPEAttention)):
         if config.rotary_grid is not None:
-            rotary.compute_cis = partial(axial_rotations, dim=_DIM, step=step)
+            rotary.compute_cis = partial(memory_rotations, dim=_DIM, rotary_grid=config.rotary_grid)
             rotary.freqs_cis = rotary.compute_cis(end_x=grid, end_y=grid)
         if isinstance(rotary, PooledAttention):
-            # A pooled place lies in the middle of the places that it stands for.
-            side, middle = grid // memory.pool, (memory.pool - 1) / 2
-            rotary.key_rotations = axial_rotations(_DIM, side, side, step * memory.pool, step * middle)
+            rotary.compute_key_cis = partial(
+                memory_rotations, dim=_DIM, pool=memory.pool, rotary_grid=config.rotary_grid
+            )
     return attention
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,8 +27,22 @@ def axial_rotations(dim: int, end_x: int, end_y: int, step: float = 1.0, offset:
     return torch.polar(torch.ones_like(angles), angles)
 
 
+def memory_rotations(dim: int, end_x: int, end_y: int, pool: int = 1, rotary_grid: int | None = None) -> Tensor:
+    """The codes of what is remembered of a map of (end_y, end_x) places, as `axial_rotations` gives them.
+
+    Parameters
+    ----------
+    pool : int
+        A remembered place lies in the middle of the ``pool`` x ``pool`` places that it stands for.
+    rotary_grid : int, optional
+        Side of the range that the map's places are spread over, instead of one step for each.
+    """
+    step = 1.0 if rotary_grid is None else rotary_grid / int(end_x)
+    return axial_rotations(dim, int(end_x) // pool, int(end_y) // pool, step * pool, step * (pool - 1) / 2)
+
+
 def rotated(x: Tensor, rotations: Tensor) -> Tensor:
-    """Turn neighbouring pairs of the features of x (..., N, D) by ``rotations`` (N, D / 2); N may be a multiple."""
+    """Turn neighbouring pairs of the features of x (..., N, D) by ``rotations`` (n, D / 2); N is a multiple of n."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     repeated = rotations.repeat(pairs.shape[-2] // len(rotations), 1)
     return torch.view_as_real(pairs * repeated).flatten(-2).to(x.dtype)
@@ -34,10 +51,12 @@ def rotated(x: Tensor, rotations: Tensor) -> Tensor:
 class PooledKeys:
     """Mixed into sam2's RoPEAttention: keys come from memories whose places were pooled.
 
-    ``key_rotations`` (s * s, D / 2) complex64 has the pooled places' codes; the owner sets it.
+    The owner sets ``compute_key_cis``, which gives the pooled places' codes for a map's size as sam2's
+    ``compute_cis`` gives those of its places.
     """
 
-    key_rotations: Tensor
+    compute_key_cis: Callable[..., Tensor]
+    _codes: tuple[Tensor, Tensor] | None = None  # of queries and keys, for the last size and device
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
         """Queries (B, N, D) to keys and values (B, M, D); the last ``num_k_exclude_rope`` keys have no place."""
@@ -45,12 +64,19 @@ class PooledKeys:
             self._separate_heads(projection(x), self.num_heads)
             for projection, x in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
         )
-        self.freqs_cis, self.key_rotations = self.freqs_cis.to(q.device), self.key_rotations.to(q.device)
+        own, remembered = self._rotations(q)
         spatial, placeless = k.split([k.shape[-2] - num_k_exclude_rope, num_k_exclude_rope], dim=-2)
-        k = torch.cat([rotated(spatial, self.key_rotations), placeless], dim=-2)
+        k = torch.cat([rotated(spatial, remembered), placeless], dim=-2)
         dropout = self.dropout_p if self.training else 0.0
-        attended = F.scaled_dot_product_attention(rotated(q, self.freqs_cis), k, v, dropout_p=dropout)
+        attended = F.scaled_dot_product_attention(rotated(q, own), k, v, dropout_p=dropout)
         return self.out_proj(self._recombine_heads(attended))
+
+    def _rotations(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        if self._codes is None or len(self._codes[0]) != q.shape[-2] or self._codes[0].device != q.device:
+            side = math.isqrt(q.shape[-2])
+            codes = (compute(end_x=side, end_y=side) for compute in (self.compute_cis, self.compute_key_cis))
+            self._codes = tuple(code.to(q.device) for code in codes)
+        return self._codes
 
 
 class PooledMemory:
