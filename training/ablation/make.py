@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,11 +11,14 @@ from typing import Any
 
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.errors import UniUltraError
+from napari_uniultra.model.checkpoint import save_checkpoint
 from napari_uniultra.model.device import choose_device
 from napari_uniultra.model.zoo import Model, load_model
 from napari_uniultra.training.ablation.plan import Plan, Settings
 from napari_uniultra.training.base import load_base
-from napari_uniultra.training.config import FineTuneConfig
+from napari_uniultra.training.config import FineTuneConfig, ModelSettings
+from napari_uniultra.training.data.cases import Case
+from napari_uniultra.training.data.manifest import Manifest, write_manifest
 from napari_uniultra.training.distillation.config import DistillConfig
 from napari_uniultra.training.distillation.run import distil
 from napari_uniultra.training.distillation.task import STUDENT
@@ -23,7 +27,7 @@ from napari_uniultra.training.finetune import ADAPTER, MODEL, FineTune
 from napari_uniultra.training.peft_methods.adapter_file import load_adapter
 from napari_uniultra.training.trainer import Trainer
 
-MODELS, RUN, DONE = "models", "run", "done.json"
+MODELS, RUN, DONE, CASES = "models", "run", "done.json", "cases.json"
 _ENDED = ("done", "no improvement")
 
 
@@ -38,11 +42,14 @@ class Workshop:
     ----------
     folder : path
         Everything lies in its ``models``.
+    cases : sequence of Case
+        What is trained and validated on.
     listeners : sequence of callable
         Of the trainings; as `Trainer` takes them.
     """
 
-    def __init__(self, folder: str | Path, listeners: Sequence[Listener] = ()) -> None:
+    def __init__(self, folder: str | Path, cases: Sequence[Case], listeners: Sequence[Listener] = ()) -> None:
+        self._cases = tuple(cases)
         self._folder = Path(folder) / MODELS
         self._listeners = tuple(listeners)
 
@@ -99,7 +106,7 @@ class Workshop:
 
     def _assembled(self, plan: Plan, device: str) -> Model:
         """A base as it is, or with the parts of a method that no plain checkpoint can hold."""
-        base = load_base(plan.settings.model, plan.settings.run.seed)
+        base = load_base(self._model(plan))
         if plan.kind == "finetune":
             load_adapter(self._run(plan) / ADAPTER, base.network, base.config, base.sha256)
         target = choose_device(device)
@@ -109,10 +116,30 @@ class Workshop:
         return self.place(plan) / RUN
 
     def _complete(self, plan: Plan) -> Settings:
-        changes: dict[str, Any] = {"output": str(self._run(plan))}
+        """A plan's settings with the files that they name; its cases are written beside the run."""
+        cases = self.place(plan) / CASES
+        write_manifest(Manifest(self._cases), cases)
+        changes: dict[str, Any] = {
+            "output": str(self._run(plan)),
+            "data": replace(plan.settings.data, manifests=(str(cases),)),
+        }
         if plan.teacher is not None:
             changes["teacher"] = replace(plan.settings.teacher, checkpoint=str(self._file(plan.teacher)))
+        else:
+            changes["model"] = self._model(plan)
         return replace(plan.settings, **changes)
+
+    def _model(self, plan: Plan) -> ModelSettings:
+        """Where a model begins; random weights are written down, since an adapter names the file of its base."""
+        model = plan.settings.model
+        if model.base is not None:
+            return model
+        key = hashlib.sha256(repr(model).encode()).hexdigest()[:12]
+        path = self._folder / f"{model.architecture}-random-{key}.safetensors"
+        if not path.exists():
+            base = load_base(model, plan.settings.run.seed)
+            save_checkpoint(path, base.network, base.config, {"description": "random weights"})
+        return ModelSettings(base=str(path))
 
     def _file(self, plan: Plan) -> Path | str:
         if isinstance(plan.settings, FineTuneConfig) and plan.kind == "base":

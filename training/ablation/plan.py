@@ -14,15 +14,23 @@ from napari_uniultra import __version__
 from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.config import ARCHITECTURES
 from napari_uniultra.model.zoo import model_sha256
-from napari_uniultra.training.ablation.presets import Recipe, RowSettings, TableSettings, read_quick, read_recipes
+from napari_uniultra.training.ablation.presets import (
+    Recipe,
+    RowSettings,
+    TableSettings,
+    read_data_sets,
+    read_quick,
+    read_recipes,
+)
 from napari_uniultra.training.config import FineTuneConfig
+from napari_uniultra.training.data.cases import Case
 from napari_uniultra.training.data.manifest import Manifest
 from napari_uniultra.training.distillation.config import DistillConfig
 from napari_uniultra.training.settings import ConfigError, read_settings, to_dict
 
 Settings = FineTuneConfig | DistillConfig
 _CLASSES: dict[str, type] = {"base": FineTuneConfig, "finetune": FineTuneConfig, "distil": DistillConfig}
-_PLACE = "."  # stands for the output folder, and for the teacher's file, until they are known
+_PLACE = "."  # stands for the output folder, the manifest and the teacher's file until they are known
 
 
 @dataclass(frozen=True)
@@ -31,9 +39,8 @@ class Asked:
 
     Attributes
     ----------
-    manifests : tuple of str
     manifest : Manifest
-        All of them as one.
+        All cases; see `training_cases`.
     part : str
         The part of the data to score.
     quick : bool
@@ -43,7 +50,6 @@ class Asked:
         Settings, by dotted name, that replace those of the presets.
     """
 
-    manifests: tuple[str, ...]
     manifest: Manifest
     part: str = "test"
     quick: bool = False
@@ -100,6 +106,19 @@ def plans_of(table: TableSettings, asked: Asked) -> list[Plan]:
     return list(found.values())
 
 
+def training_cases(manifest: Manifest, *parts: str) -> list[Case]:
+    """What is trained and validated on: of the paper's internal data sets, or of all where the data hold none of them.
+
+    Parameters
+    ----------
+    *parts : str
+        Train and val when there are none.
+    """
+    internal = {own.source for own in read_data_sets().values() if not own.external}
+    cases = [case for case in manifest.cases if case.part in (parts or ("train", "val"))]
+    return [case for case in cases if case.source in internal] or cases
+
+
 def _plan(name: str, change: Mapping[str, Any], asked: Asked) -> Plan:
     recipe = read_recipes()[name]
     teacher = _plan(recipe.teacher, {}, asked) if recipe.teacher else None
@@ -112,7 +131,7 @@ def _settings(recipe: Recipe, change: Mapping[str, Any], asked: Asked) -> Settin
     values: dict[str, Any] = copy.deepcopy(dict(recipe.config))
     values["output"] = _PLACE
     quick = read_quick()[recipe.kind] if asked.quick else {}
-    own = {"data.manifests": list(asked.manifests), "run.device": asked.device}
+    own = {"data.manifests": [_PLACE], "run.device": asked.device}
     for name, value in {**own, **quick, **change, **_fitting(asked.changes, kind)}.items():
         _set(values, name, value)
     if kind is DistillConfig:
@@ -120,7 +139,7 @@ def _settings(recipe: Recipe, change: Mapping[str, Any], asked: Asked) -> Settin
     elif asked.quick:
         _from_scratch(values["model"])
     if recipe.epochs:
-        _set_length(values, recipe.epochs, len(asked.manifest.part("train")))
+        _set_length(values, recipe.epochs, len(training_cases(asked.manifest, "train")))
     return read_settings(kind, values)
 
 
@@ -160,7 +179,7 @@ def _fingerprint(kind: str, settings: Settings, teacher: Plan | None, asked: Ask
     for name in ("device", "threads"):
         values["run"].pop(name)
     values["data"].pop("manifests")
-    cases = [repr(case) for case in asked.manifest.cases if case.part in ("train", "val")] if kind != "base" else []
+    cases = [repr(case) for case in training_cases(asked.manifest)] if kind != "base" else []
     base = None if teacher else _sha256(values["model"]["base"])
     parts = [__version__, kind, values, cases, base, teacher.fingerprint if teacher else None]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -63,6 +63,15 @@ class Recipe:
     epochs: int = setting(0, low=0, help="Length of the training; the number of steps follows from the data.")
 
 
+@dataclass(frozen=True)
+class DataSet:
+    """A data set of the paper."""
+
+    source: str = setting(help="As a manifest names it.")
+    object: str | None = setting(None, help="The structure that is scored; none for whole images.")
+    external: bool = setting(False, help="Whether nothing is trained on it, and all of it scored.")
+
+
 def read_table(name: str) -> TableSettings:
     """The preset of a table.
 
@@ -79,6 +88,11 @@ def read_table(name: str) -> TableSettings:
 def read_recipes() -> dict[str, Recipe]:
     """The models of the tables, by name."""
     return {name: read_settings(Recipe, values, f"{name}.") for name, values in _read("models").items()}
+
+
+def read_data_sets() -> dict[str, DataSet]:
+    """The paper's data sets, by its names for them."""
+    return {name: read_settings(DataSet, values, f"{name}.") for name, values in _read("data_sets").items()}
 
 
 def read_quick() -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.model.device import choose_device
 from napari_uniultra.training.ablation.cost import measure_cost
 from napari_uniultra.training.ablation.make import Workshop
-from napari_uniultra.training.ablation.plan import Asked, Plan, plan_row
+from napari_uniultra.training.ablation.plan import Asked, Plan, plan_row, training_cases
 from napari_uniultra.training.ablation.presets import RowSettings, TableSettings, read_table
 from napari_uniultra.training.ablation.report import Result, report_table
 from napari_uniultra.training.ablation.scores import (
@@ -67,7 +67,8 @@ def run_table(
     UniUltraError
     """
     table, out = read_table(name), Path(out)
-    run = _Run(table, asked, out, Workshop(out, listeners), on_row or (lambda _label, _what: None))
+    workshop = Workshop(out, training_cases(asked.manifest), listeners)
+    run = _Run(table, asked, workshop, on_row or (lambda _label, _what: None))
     run.check_labels(predictions or {})
     results = [run.row(row, (predictions or {}).get(row.label)) for row in table.rows]
     path = out / f"{name}{'-quick' if asked.quick else ''}.md"
@@ -80,9 +81,9 @@ class _Run:
     """One table's rows, in turn."""
 
     def __init__(
-        self, table: TableSettings, asked: Asked, out: Path, workshop: Workshop, on_row: Callable[[str, str], None]
+        self, table: TableSettings, asked: Asked, workshop: Workshop, on_row: Callable[[str, str], None]
     ) -> None:
-        self.table, self.asked, self.out, self.workshop, self.tell = table, asked, out, workshop, on_row
+        self.table, self.asked, self.workshop, self.tell = table, asked, workshop, on_row
         self.sets = chosen_sets(table.data_sets, asked) if table.metrics else {}
 
     def check_labels(self, predictions: Mapping[str, str | Path]) -> None:

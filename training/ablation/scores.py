@@ -14,9 +14,10 @@ from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.errors import ReadError
 from napari_uniultra.model.zoo import Model
 from napari_uniultra.training.ablation.plan import Asked
+from napari_uniultra.training.ablation.presets import DataSet, read_data_sets
 from napari_uniultra.training.data.cases import Case
 from napari_uniultra.training.evaluation.others import OtherTool
-from napari_uniultra.training.evaluation.run import evaluate
+from napari_uniultra.training.evaluation.run import ALL, evaluate
 from napari_uniultra.training.evaluation.scores import Score
 from napari_uniultra.training.evaluation.settings import EvaluationSettings
 from napari_uniultra.training.evaluation.stills import ELLIPSE
@@ -33,25 +34,26 @@ def score_settings(asked: Asked, prompt: str = "box", quick_size: int = 64) -> E
 
 
 def chosen_sets(names: Sequence[str], asked: Asked) -> dict[str, list[Case]]:
-    """The cases to score by data set: the paper's ones that the data have, or else all that the data have.
-
-    A source that holds several structures may be named with one of them, as in JNU-IFM-Head.
+    """The cases to score by data set: the paper's ones that the data have, or else every source that they have.
 
     Raises
     ------
     ReadError
         When the part holds no case.
     """
-    cases = asked.manifest.cases if asked.part == "all" else asked.manifest.part(asked.part)
+    known = read_data_sets()
+    named = {name: _cases_of(known[name], asked) for name in names}
+    found = {name: own for name, own in named.items() if own}
+    if found:
+        return found
+    cases = _of_part(asked.manifest.cases, asked.part)
     if not cases:
         raise ReadError(
             f"The part {asked.part!r} of the data holds no case",
             f"there are {len(asked.manifest.cases)} in all",
             "Choose another --part, or divide the data with 'uniultra data split'",
         )
-    named = {name: [case for case in cases if _belongs(case, name)] for name in names}
-    found = {name: own for name, own in named.items() if own}
-    return found or {source: [c for c in cases if _source(c) == source] for source in sorted(map(_source, cases))}
+    return {source: [c for c in cases if _source(c) == source] for source in sorted({_source(c) for c in cases})}
 
 
 def score_model(model: Model, sets: Mapping[str, Sequence[Case]], settings: EvaluationSettings) -> SetScores:
@@ -94,10 +96,14 @@ def _source(case: Case) -> str:
     return case.source or "data"
 
 
-def _belongs(case: Case, name: str) -> bool:
-    """Whether a case is of a data set by the paper's name, such as BUSI, or JNU-IFM-Head for JNU-IFM's heads."""
-    source, wanted = _source(case).casefold(), name.casefold()
-    return source == wanted or wanted.startswith(f"{source}-")
+def _cases_of(data_set: DataSet, asked: Asked) -> list[Case]:
+    """Of the part, or of all parts for a data set on which nothing is trained."""
+    cases = [case for case in asked.manifest.cases if case.source == data_set.source]
+    return cases if data_set.external else _of_part(cases, asked.part)
+
+
+def _of_part(cases: Iterable[Case], part: str) -> list[Case]:
+    return [case for case in cases if part in (ALL, case.part)]
 
 
 def _all(sets: Mapping[str, Sequence[Case]]) -> list[Case]:
@@ -117,8 +123,9 @@ def _means(sets: Mapping[str, Sequence[Case]], settings: EvaluationSettings, sco
 
 def _own(scores: Sequence[Score], name: str) -> list[Score]:
     """The scores of whole images of a data set, or of one of its structures."""
-    images = [score for score in scores if score.is_image and score.data_set.casefold() == name.casefold()]
-    return images or [s for s in scores if f"{s.data_set}-{s.object}".casefold() == name.casefold()]
+    known = read_data_sets().get(name, DataSet(name))
+    own = [score for score in scores if score.data_set == known.source]
+    return [score for score in own if (score.is_image if known.object is None else score.object == known.object)]
 
 
 def _of_row(row: Row) -> dict[str, float]:
