@@ -359,7 +359,8 @@ def test_thinned_loops_keep_their_annotated_frames(tmp_path, model) -> None:
     labelled = LabelledCase(case, every=8)
     assert labelled.numbers == (3, 7, 8, 16, 18)
     assert np.array_equal(labelled.cine.frame(3), frames[16])
-    evaluation = evaluate([case], replace(PLAIN, every=8, stills=False), model)
+    evaluation = evaluate([case], replace(PLAIN, every=8, stills=False, corrections=True), model)
+    assert {s.prompt for s in evaluation.scores} == {"tracked"}, "too short for a correction"
     assert [(s.frame, s.since_prompt) for s in evaluation.scores if not s.is_image] == [(7, 4), (18, 15)]
 
 
@@ -367,8 +368,11 @@ def test_thickness_of_a_muscle_in_mm(tmp_path) -> None:
     layers = [rectangle(10, 5, 20, 70), rectangle(12, 5, 24, 70)]
     case = loop(tmp_path, layers, spacing_mm=(0.1, 0.1))
     tool = copied([case], tmp_path / "thick", lambda labels: labels | np.roll(labels, 3, axis=0))
-    scores = [s for s in evaluate([case], PLAIN, others=[tool]).scores if s.method == "thick" and not s.is_image]
+    evaluation = evaluate([case], PLAIN, others=[tool])
+    scores = [s for s in evaluation.scores if s.method == "thick" and not s.is_image]
     assert [s.thickness_error_mm for s in scores] == pytest.approx([0.3, 0.3])
+    (drift,) = evaluation.drifts()
+    assert drift.mean_thickness_error_mm == pytest.approx(0.3)
 
 
 def test_a_layer_lies_across_the_image() -> None:

@@ -72,7 +72,10 @@ class Evaluation:
             "model": dict(self.model),
             "settings": asdict(self.settings),
             "table": [asdict(row) for row in self.table()],
-            "drift": [{**asdict(drift), "lost_at": drift.lost_at} for drift in self.drifts()],
+            "drift": [
+                {**asdict(own), "lost_at": own.lost_at, "mean_thickness_error_mm": own.mean_thickness_error_mm}
+                for own in self.drifts()
+            ],
             "reliability": [asdict(own) for own in self.reliability()],
             "failures": [
                 {"case": own.case, "frame": own.frame, "object": own.object, "method": own.method, "why": own.failure}

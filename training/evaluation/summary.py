@@ -91,7 +91,8 @@ class Drift:
     data_set, case, object, method, prompt : str
     frames : tuple of int
         Scored frames, counted from the first annotated one.
-    dice, predicted_iou : tuple of float
+    dice, predicted_iou, thickness_error_mm : tuple of float
+        By frame; the thickness of layers only, else NaN.
     """
 
     data_set: str
@@ -102,6 +103,13 @@ class Drift:
     frames: tuple[int, ...]
     dice: tuple[float, ...]
     predicted_iou: tuple[float, ...]
+    thickness_error_mm: tuple[float, ...]
+
+    @property
+    def mean_thickness_error_mm(self) -> float:
+        """Over the frames that have one; NaN without any."""
+        known = [error for error in self.thickness_error_mm if not math.isnan(error)]
+        return float(np.mean(known)) if known else NAN
 
     @property
     def lost_at(self) -> int | None:
@@ -170,8 +178,15 @@ def drifts(scores: Iterable[Score]) -> list[Drift]:
     for key, own in found.items():
         own = sorted(own, key=lambda score: score.frame)
         first = min(score.frame - score.since_prompt for score in own)
-        columns = zip(*((score.frame - first, score.dice, score.predicted_iou) for score in own), strict=True)
-        result.append(Drift(*key, *columns))
+        result.append(
+            Drift(
+                *key,
+                frames=tuple(score.frame - first for score in own),
+                dice=tuple(score.dice for score in own),
+                predicted_iou=tuple(score.predicted_iou for score in own),
+                thickness_error_mm=tuple(score.thickness_error_mm for score in own),
+            )
+        )
     return result
 
 

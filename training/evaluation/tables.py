@@ -39,7 +39,18 @@ def score_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 def drift_table(drifts: Sequence[Drift]) -> tuple[list[str], list[list[str]]]:
     """One line a tracked object."""
-    heads = ["loop", "object", "method", "prompt", "frames", "mean Dice", "last", "lowest", "below 0.5 at frame"]
+    heads = [
+        "loop",
+        "object",
+        "method",
+        "prompt",
+        "frames",
+        "mean Dice",
+        "last",
+        "lowest",
+        "below 0.5 at frame",
+        "thickness error mm",
+    ]
     cells = [
         [
             drift.case,
@@ -51,6 +62,7 @@ def drift_table(drifts: Sequence[Drift]) -> tuple[list[str], list[list[str]]]:
             number(drift.dice[-1], 3),
             number(min(drift.dice), 3),
             NOTHING if drift.lost_at is None else str(drift.lost_at),
+            number(drift.mean_thickness_error_mm, 2),
         ]
         for drift in drifts
     ]

@@ -25,12 +25,12 @@ def tracked_answers(
 
     With ``corrected``, every tenth annotated frame is made right (the truth is given as a mask) when tracking has
     reached it, and tracking goes on from there; frames that came before are not tracked again. Frames with a prompt
-    are not scored.
+    are not scored. A loop too short for a correction has no answers then.
     """
     first, *others = case.annotated
     corrections = others[_CORRECT_EVERY - 1 :: _CORRECT_EVERY] if corrected else []
     names = list(case.truth(first))
-    if not names:  # nothing to draw a box around
+    if not names or (corrected and not corrections):  # nothing to draw a box around, or to correct
         return
     prompt, last_prompt, scored = (CORRECTED if corrected else TRACKED), first, set()
     try:
