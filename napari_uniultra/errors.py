@@ -43,3 +43,7 @@ class ResourceError(UniUltraError):
 
 class TrainingError(UniUltraError):
     """Training cannot go on as it is, such as when the loss is not a number."""
+
+
+class ConfigError(UniUltraError):
+    """A configuration of a training run or a batch job cannot be used."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from napari_uniultra.core.settings import ConfigError, read_settings
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.build import build_network
@@ -31,7 +32,6 @@ from napari_uniultra.training.distillation.student import build_student, load_te
 from napari_uniultra.training.distillation.taps import STAGES, TERMS, encode, feature_names, feature_width
 from napari_uniultra.training.distillation.task import MATCHED, STUDENT, Distill
 from napari_uniultra.training.events import read_events
-from napari_uniultra.training.settings import ConfigError, read_settings
 from napari_uniultra.training.trainer import STOP
 
 SIZE = 64

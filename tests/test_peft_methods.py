@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from napari_uniultra.core.settings import ConfigError
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.config import AdapterConfig, ModelConfig
@@ -28,7 +29,6 @@ from napari_uniultra.training.peft_methods.method import Method, trainable_param
 from napari_uniultra.training.peft_methods.settings import MethodSettings
 from napari_uniultra.training.peft_methods.table import PAPER, method_counts, method_table
 from napari_uniultra.training.peft_methods.vpt import PromptedAttention
-from napari_uniultra.training.settings import ConfigError
 
 SIDE = 64
 PLAIN = ModelConfig(

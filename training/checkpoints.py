@@ -11,9 +11,9 @@ from typing import IO, Any
 import torch
 
 from napari_uniultra.core.atomic import atomic_path, write_error
+from napari_uniultra.core.settings import ConfigError
 from napari_uniultra.errors import CheckpointError
 from napari_uniultra.training.events import EVENTS, TENSORBOARD
-from napari_uniultra.training.settings import ConfigError
 
 CHECKPOINT = "last.pt"
 MODEL, ADAPTER, STUDENT = "model.safetensors", "adapter.safetensors", "student.safetensors"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from napari_uniultra.core.settings import ConfigError, setting
 from napari_uniultra.training.data.settings import DataSettings, PromptSettings
 from napari_uniultra.training.peft_methods.settings import MethodSettings
-from napari_uniultra.training.settings import ConfigError, setting
 
 __all__ = ["ConfigError", "FineTuneConfig", "LossSettings", "ModelSettings", "OptimiserSettings", "RunSettings"]
 

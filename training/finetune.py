@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from napari_uniultra.core.settings import ConfigError
 from napari_uniultra.model.checkpoint import save_checkpoint
 from napari_uniultra.model.preprocess import MEAN, STD, prepare_images
 from napari_uniultra.training.base import Base, load_base, read_start
@@ -25,7 +26,6 @@ from napari_uniultra.training.passes import recompute_trunk
 from napari_uniultra.training.peft_methods import apply_method
 from napari_uniultra.training.peft_methods.adapter_file import merged_state, save_adapter
 from napari_uniultra.training.peft_methods.method import Method
-from napari_uniultra.training.settings import ConfigError
 from napari_uniultra.training.task import Outcome, Validation
 from napari_uniultra.training.validation import Validator
 

@@ -19,6 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from napari_uniultra.core.atomic import atomic_path, write_error
+from napari_uniultra.core.settings import to_dict
 from napari_uniultra.errors import ResourceError, TrainingError, UniUltraError
 from napari_uniultra.model.device import describe_device
 from napari_uniultra.segment.fallback import attempt
@@ -35,7 +36,6 @@ from napari_uniultra.training.events import Events, Listener, tensorboard
 from napari_uniultra.training.launch import StopSignal, make_fabric
 from napari_uniultra.training.meter import Meter
 from napari_uniultra.training.optim import Average, average_gradients, learning_rate, make_optimiser, trainable
-from napari_uniultra.training.settings import to_dict
 from napari_uniultra.training.sharpness import worst_neighbour
 from napari_uniultra.training.task import Outcome, Task, TaskConfig, Validation
 

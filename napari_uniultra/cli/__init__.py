@@ -25,6 +25,7 @@ from napari_uniultra.cli import (
     train,
     weights,
 )
+from napari_uniultra.core.settings import ConfigError
 from napari_uniultra.errors import (
     CheckpointError,
     PromptError,
@@ -34,7 +35,6 @@ from napari_uniultra.errors import (
     UniUltraError,
     WriteError,
 )
-from napari_uniultra.training.settings import ConfigError
 
 OK, UNEXPECTED, USAGE, INTERRUPTED = 0, 1, 2, 130
 _EXIT_CODES: dict[type[Exception], int] = {

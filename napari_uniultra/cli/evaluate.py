@@ -88,8 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _settings(arguments: argparse.Namespace) -> EvaluationSettings:
+    from napari_uniultra.core.settings import read_settings
     from napari_uniultra.training.evaluation.settings import PROMPTS, SWEEP, EvaluationSettings
-    from napari_uniultra.training.settings import read_settings
 
     values = {
         "part": arguments.part,

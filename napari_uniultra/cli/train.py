@@ -75,9 +75,9 @@ def read_config(kind: type, arguments: argparse.Namespace) -> Any:
     ------
     ConfigError, CheckpointError
     """
+    from napari_uniultra.core.settings import read_file
     from napari_uniultra.training.checkpoints import CHECKPOINT
     from napari_uniultra.training.config import find_config
-    from napari_uniultra.training.settings import read_file
 
     config = read_file(kind, find_config(arguments.config), _changes(arguments.set))
     if arguments.resume and not (Path(config.output) / CHECKPOINT).is_file():
@@ -89,7 +89,7 @@ def _changes(arguments: list[str]) -> dict[str, Any]:
     """``NAME=VALUE`` arguments; values are read as YAML."""
     import yaml
 
-    from napari_uniultra.training.settings import ConfigError
+    from napari_uniultra.core.settings import ConfigError
 
     changes = {}
     for argument in arguments:

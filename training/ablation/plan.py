@@ -11,6 +11,7 @@ from math import ceil
 from typing import Any
 
 from napari_uniultra import __version__
+from napari_uniultra.core.settings import ConfigError, read_settings, to_dict
 from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.config import ARCHITECTURES
 from napari_uniultra.model.zoo import model_sha256
@@ -26,7 +27,6 @@ from napari_uniultra.training.config import FineTuneConfig
 from napari_uniultra.training.data.cases import Case
 from napari_uniultra.training.data.manifest import Manifest
 from napari_uniultra.training.distillation.config import DistillConfig
-from napari_uniultra.training.settings import ConfigError, read_settings, to_dict
 
 Settings = FineTuneConfig | DistillConfig
 _CLASSES: dict[str, type] = {"base": FineTuneConfig, "finetune": FineTuneConfig, "distil": DistillConfig}

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from napari_uniultra.training.settings import ConfigError, read_settings, setting
+from napari_uniultra.core.settings import ConfigError, read_settings, setting
 
 TABLES = (*(f"table{number}" for number in range(1, 11)), "fig5", "fig6")
 METRICS = ("dice", "iou", "hd")

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.settings import ConfigError
 from napari_uniultra.model.device import choose_device
 from napari_uniultra.training.ablation.cost import measure_cost
 from napari_uniultra.training.ablation.make import Workshop
@@ -26,7 +27,6 @@ from napari_uniultra.training.ablation.scores import (
 )
 from napari_uniultra.training.ablation.shapes import count_parameters, untrained
 from napari_uniultra.training.events import Listener
-from napari_uniultra.training.settings import ConfigError
 
 _COUNTED = {"trainable", "ratio"}
 

@@ -11,6 +11,7 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from napari_uniultra.core.settings import ConfigError
 from napari_uniultra.errors import ReadError
 from napari_uniultra.training.data.augment import look
 from napari_uniultra.training.data.cases import Annotated
@@ -20,7 +21,6 @@ from napari_uniultra.training.data.settings import DataSettings
 from napari_uniultra.training.data.simulate_batches import SimulatedPart
 from napari_uniultra.training.data.simulate_motion import draw_motion, moved
 from napari_uniultra.training.data.store import FrameStore
-from napari_uniultra.training.settings import ConfigError
 
 _SIDES = 512, 1024  # real frames are kept at the largest input size, within these limits
 _GENTLE = 0.6  # the share of clips whose frames follow each other closely, as in a loop at its full frame rate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from napari_uniultra.training.settings import setting
+from napari_uniultra.core.settings import setting
 
 
 @dataclass(frozen=True)

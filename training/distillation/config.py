@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from napari_uniultra.core.settings import setting
 from napari_uniultra.training.config import LossSettings, OptimiserSettings, RunSettings
 from napari_uniultra.training.data.settings import DataSettings, PromptSettings
 from napari_uniultra.training.distillation.settings import (
@@ -12,7 +13,6 @@ from napari_uniultra.training.distillation.settings import (
     StudentSettings,
     TeacherSettings,
 )
-from napari_uniultra.training.settings import setting
 
 
 @dataclass(frozen=True)

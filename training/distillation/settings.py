@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from napari_uniultra.core.settings import ConfigError, setting
 from napari_uniultra.training.distillation.taps import STAGES, TERMS, feature_names
-from napari_uniultra.training.settings import ConfigError, setting
 
 
 @dataclass(frozen=True)

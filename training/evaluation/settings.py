@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from napari_uniultra.training.settings import setting
+from napari_uniultra.core.settings import setting
 
 NONE, POINT, THREE_POINTS, BOX, BOX_POINT = "none", "point", "3points", "box", "box+point"
 PROMPTS = (NONE, POINT, THREE_POINTS, BOX, BOX_POINT)  # the rows of the paper's Table IX

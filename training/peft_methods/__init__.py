@@ -6,8 +6,8 @@ import difflib
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from napari_uniultra.core.settings import ConfigError, read_settings
 from napari_uniultra.training.peft_methods.settings import MethodSettings
-from napari_uniultra.training.settings import ConfigError, read_settings
 
 if TYPE_CHECKING:  # settings are read, and methods listed, without torch
     from torch import nn

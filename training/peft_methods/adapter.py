@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from napari_uniultra.core.settings import ConfigError, setting
 from napari_uniultra.model.adapters import CHAdapter
 from napari_uniultra.model.config import AdapterConfig
 from napari_uniultra.training.peft_methods.branches import add_branch, trunk_blocks
 from napari_uniultra.training.peft_methods.method import Method
-from napari_uniultra.training.settings import ConfigError, setting
 
 _BRANCH = "adapter"
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from napari_uniultra.core.settings import ConfigError, to_dict
 from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.adapter_file import AdapterFile, read_adapter_file, save_adapter_file
 from napari_uniultra.model.build import build_network
@@ -18,7 +19,6 @@ from napari_uniultra.model.config import ModelConfig
 from napari_uniultra.training.peft_methods import apply_method
 from napari_uniultra.training.peft_methods.method import Method
 from napari_uniultra.training.peft_methods.settings import MethodSettings
-from napari_uniultra.training.settings import ConfigError, to_dict
 
 
 def save_adapter(

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from napari_uniultra.core.settings import setting
 from napari_uniultra.model.config import AdapterConfig
 from napari_uniultra.training.peft_methods.adapter import add_adapters
 from napari_uniultra.training.peft_methods.lora import LoRA
 from napari_uniultra.training.peft_methods.lora import Options as LowRankOptions
-from napari_uniultra.training.settings import setting
 
 
 @dataclass(frozen=True)

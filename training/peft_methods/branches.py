@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_uniultra.training.settings import ConfigError
+from napari_uniultra.core.settings import ConfigError
 
 LOW_RANK = "lora"
 

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, replace
 
 from torch import nn
 
+from napari_uniultra.core.settings import ConfigError, setting
 from napari_uniultra.model.config import AdapterConfig
 from napari_uniultra.training.peft_methods.method import Method
-from napari_uniultra.training.settings import ConfigError, setting
 
 _DEFAULT = AdapterConfig()
 

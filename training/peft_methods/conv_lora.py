@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_uniultra.core.settings import ConfigError, setting
 from napari_uniultra.training.peft_methods.branches import LOW_RANK, LowRank, QueryValue, add_branch, trunk_blocks
 from napari_uniultra.training.peft_methods.method import Method
-from napari_uniultra.training.settings import ConfigError, setting
 
 _LEAST_NOISE = 1e-2
 _EPS = 1e-10

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from napari_uniultra.core.settings import setting
 from napari_uniultra.training.peft_methods.method import Method
 from napari_uniultra.training.peft_methods.vpt import Options as TokenOptions
 from napari_uniultra.training.peft_methods.vpt import PromptedAttention, prompt_blocks
-from napari_uniultra.training.settings import setting
 
 _SPREAD = 0.02
 

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from napari_uniultra.core.settings import ConfigError
 from napari_uniultra.model.config import ModelConfig
 from napari_uniultra.training.peft_methods.settings import MethodSettings
-from napari_uniultra.training.settings import ConfigError
 
 _ENCODER = "image_encoder."
 _CONSTANT = ".dense_kernels."  # of the released layout: the fixed edge kernels, stored but never trained

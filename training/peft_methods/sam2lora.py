@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from napari_uniultra.core.settings import setting
 from napari_uniultra.training.peft_methods.branches import (
     LOW_RANK,
     LowRank,
@@ -15,7 +16,6 @@ from napari_uniultra.training.peft_methods.branches import (
     trunk_blocks,
 )
 from napari_uniultra.training.peft_methods.method import Method
-from napari_uniultra.training.settings import setting
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from napari_uniultra.training.settings import setting
+from napari_uniultra.core.settings import setting
 
 
 @dataclass(frozen=True)

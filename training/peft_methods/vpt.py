@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_uniultra.core.settings import ConfigError, setting
 from napari_uniultra.training.peft_methods.branches import trunk_blocks
 from napari_uniultra.training.peft_methods.method import Method
-from napari_uniultra.training.settings import ConfigError, setting
 
 _SPREAD = 0.02
 
