@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+
 import numpy as np
 from pydicom.uid import HTJ2K, UID, HTJ2KLossless, HTJ2KLosslessRPCL
 

@@ -64,9 +64,8 @@ def grey_display(header: pydicom.Dataset, dtype: np.dtype, bits_stored: int, inv
         return Display(np.dtype(np.uint8), lambda pixels: _inverted(voi(modality(pixels)), inverted))
     if modality is _unchanged:
         # Without a window the complement within the stored bits is as good as any other inverse, and exact.
-        white = (1 << bits_stored) - 1
-        flip = dtype.type(white - 1 if dtype.kind == "i" else white) if dtype.kind in "iu" else None
-        return Display(dtype, (lambda pixels: _complement(pixels, flip)) if inverted else _unchanged)
+        white = dtype.type((1 << bits_stored) - 1) if dtype.kind == "u" else None
+        return Display(dtype, (lambda pixels: _complement(pixels, white)) if inverted else _unchanged)
     return Display(np.dtype(np.float32), lambda pixels: (-1 if inverted else 1) * modality(pixels).astype(np.float32))
 
 
@@ -79,9 +78,9 @@ def _inverted(pixels: np.ndarray, inverted: bool) -> np.ndarray:
 
 
 def _complement(pixels: np.ndarray, white: np.generic | None) -> np.ndarray:
-    if white is None:
+    if pixels.dtype.kind == "f":
         return -pixels
-    return ~pixels if pixels.dtype.kind == "i" else ~pixels & white
+    return ~pixels if white is None else ~pixels & white
 
 
 def _modality(header: pydicom.Dataset) -> Transform:
