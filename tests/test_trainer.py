@@ -161,6 +161,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, s
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     process = launch_alone(tmp_path / "killed", steps=10**6, save_every=1)
     wait_for(lambda: len(steps_of(tmp_path / "killed")) > 5)
@@ -507,6 +508,7 @@ def wait_for(condition: Any, seconds: float = 90) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_two_processes_average_their_gradients(tmp_path: Path) -> None:
     process = launch(tmp_path / "two", steps=12)
     output, _ = process.communicate(timeout=120)
@@ -524,14 +526,18 @@ def test_two_processes_average_their_gradients(tmp_path: Path) -> None:
         Trainer(config(tmp_path / "two", {"schedule": "constant"}), Toy(dropout=0), ToyData())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="torchrun's launcher is killed in another way there")
 def test_every_process_ends_when_its_launcher_is_killed(tmp_path: Path) -> None:
     process = launch(tmp_path, steps=10**6)
-    wait_for(lambda: len(list(tmp_path.glob("pid_*"))) == 2 and (tmp_path / EVENTS).exists())
-    pids = [int(path.read_text()) for path in tmp_path.glob("pid_*")]
-    assert all(psutil.pid_exists(pid) for pid in pids)
-    process.kill()
-    process.wait()
+    try:
+        wait_for(lambda: process.poll() is not None or steps_of(tmp_path))
+        pids = [int(path.read_text()) for path in tmp_path.glob("pid_*")]
+        assert len(pids) == 2
+        assert all(psutil.pid_exists(pid) for pid in pids)
+    finally:
+        process.kill()
+        process.wait()
     wait_for(lambda: not any(psutil.pid_exists(pid) for pid in pids), seconds=20)
 
 

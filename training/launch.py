@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 
 from napari_uniultra.errors import ResourceError
 from napari_uniultra.model.device import choose_device
@@ -38,7 +39,8 @@ def make_fabric(run: RunSettings) -> Fabric:
     precision = _PRECISIONS[run.precision]
     if LAUNCHED not in os.environ:
         devices = [device.index or 0] if device.type == "cuda" else 1
-        return Fabric(accelerator=device.type, devices=devices, precision=precision)
+        alone = LightningEnvironment()  # also within a cluster's job, whose processes fabric would otherwise count
+        return Fabric(accelerator=device.type, devices=devices, precision=precision, plugins=[alone])
     watch_parent()
     local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
     if device.type == "cuda" and local > torch.cuda.device_count():
@@ -46,7 +48,9 @@ def make_fabric(run: RunSettings) -> Fabric:
             f"torchrun started {local} processes", f"this machine has {torch.cuda.device_count()} GPUs", "Start fewer"
         )
     strategy = "ddp" if world > 1 else "auto"
-    fabric = Fabric(device.type, strategy, devices=local, num_nodes=world // local, precision=precision)
+    fabric = Fabric(
+        accelerator=device.type, strategy=strategy, devices=local, num_nodes=world // local, precision=precision
+    )
     fabric.launch()
     return fabric
 
