@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from napari_uniultra.io.charts import Series, chart
+from napari_uniultra.io.report_parts import figure, page, table
 from napari_uniultra.training.evaluation.pictures import FOUND_COLOUR, TRUTH_COLOUR, Picture
-from napari_uniultra.training.evaluation.plots import Series, chart
 from napari_uniultra.training.evaluation.settings import BOX
 from napari_uniultra.training.evaluation.stills import MODEL
 from napari_uniultra.training.evaluation.summary import Drift, Reliability, Row
@@ -24,16 +24,6 @@ from napari_uniultra.training.evaluation.tables import (
 if TYPE_CHECKING:
     from napari_uniultra.training.evaluation.run import Evaluation
 
-_STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; margin: .6rem 0 1.4rem; font-size: 13px; }
-th, td { border-bottom: 1px solid #ddd; padding: .25rem .6rem; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child, td:nth-child(2), th:nth-child(2) { text-align: left; }
-figure { display: inline-block; margin: .4rem .8rem .4rem 0; vertical-align: top; }
-figcaption { font-size: 12px; max-width: 300px; overflow-wrap: anywhere; }
-svg.chart { width: 560px; max-width: 100%; font-size: 12px; } svg.chart + figcaption { max-width: 560px; }
-.key { margin-right: 1rem; } .wide { overflow-x: auto; } .note { color: #555; }
-"""
 _FAILED_KEPT = (
     "A failed case stays in every mean: Dice, IoU and NSD enter as 0, a distance that does not exist as the image's "
     "diagonal."
@@ -56,10 +46,7 @@ def report_html(evaluation: Evaluation) -> str:
         _not_scored(evaluation.not_scored),
         _pictures(evaluation),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Evaluation</title>'
-        f"<style>{_STYLE}</style></head><body>{''.join(sections)}</body></html>\n"
-    )
+    return page("Evaluation", sections)
 
 
 def _head(evaluation: Evaluation) -> str:
@@ -92,7 +79,7 @@ def _tables(evaluation: Evaluation, rows: Sequence[Row]) -> str:
     for by, title in (("object", "By object"), ("image", "By image: all objects of a frame together")):
         own = [row for row in rows if row.by == by]
         if own:
-            parts.append(f"<h3>{title}</h3>{_table(*score_table(own))}")
+            parts.append(f"<h3>{title}</h3>{table(*score_table(own))}")
     return "".join(parts)
 
 
@@ -114,7 +101,7 @@ def _sweep(rows: Sequence[Row]) -> str:
 def _drift(drifts: Sequence[Drift]) -> str:
     if not drifts:
         return ""
-    parts = ["<h2>Over time</h2>", _table(*drift_table(drifts))]
+    parts = ["<h2>Over time</h2>", table(*drift_table(drifts))]
     for data_set in dict.fromkeys(drift.data_set for drift in drifts):
         own = [drift for drift in drifts if drift.data_set == data_set]
         series = [
@@ -137,14 +124,14 @@ def _reliability(found: Sequence[Reliability]) -> str:
         "number of masks."
     )
     parts = ["<h2>Can the predicted IoU be trusted?</h2>", f'<p class="note">{note}</p>']
-    parts.append(_table(*reliability_table(found)))
+    parts.append(table(*reliability_table(found)))
     for own in (own for own in found if own.data_set == "all"):
         largest = max(count for _, _, count, _, _ in own.bins)
         points = [(predicted, true) for _, _, _, predicted, true in own.bins]
         sizes = [2 + 8 * (count / largest) ** 0.5 for _, _, count, _, _ in own.bins]
         series = [Series(own.prompt, points, sizes), Series("predicted = true", [(0, 0), (1, 1)], dashed=True)]
         parts.append(f"<h3>{escape(own.prompt)}</h3>{chart(series, 'predicted IoU', 'true IoU', x_max=1.0)}")
-        parts.append(_table(*bins_table(own)))
+        parts.append(table(*bins_table(own)))
     return "".join(parts)
 
 
@@ -152,7 +139,7 @@ def _not_scored(cases: Sequence[tuple[str, str]]) -> str:
     if not cases:
         return ""
     note = "Their own files cannot be used, so there is no truth to score against; they are in no mean."
-    return f'<h2>Cases that were not scored</h2><p class="note">{note}</p>' + _table(["case", "why"], cases)
+    return f'<h2>Cases that were not scored</h2><p class="note">{note}</p>' + table(["case", "why"], cases)
 
 
 def _pictures(evaluation: Evaluation) -> str:
@@ -177,11 +164,4 @@ def _figure(picture: Picture) -> str:
     words = f"{score.case}, frame {score.frame}: Dice {number(score.dice, 3)}"
     if score.failure:
         words += f", {score.failure}"
-    data = base64.b64encode(picture.png).decode("ascii")
-    return f'<figure><img alt="" src="data:image/png;base64,{data}"><figcaption>{escape(words)}</figcaption></figure>'
-
-
-def _table(heads: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in line) + "</tr>" for line in cells)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return figure(picture.png, words)
