@@ -207,16 +207,16 @@ def test_shadow_and_enhancement_below_a_structure_are_as_stated(gain: float) -> 
 
 
 def test_shadows_in_a_sector_follow_the_beams() -> None:
-    ball = Structure(x=0.66, y=0.3, radius=0.06, keep=1.0, behind=-3.0)
+    ball = Structure(x=0.7, y=0.3, radius=0.05, keep=1.0, behind=-4.0)
     made = render([scene(ball, scanner=SECTOR)], 1, 256, "cpu", [[0]])
     image = decibels(made.images[0, 0])
 
     def around(x: float, y: float) -> float:
-        return image[int(y * 256) - 6 : int(y * 256) + 6, int(x * 256) - 6 : int(x * 256) + 6].mean()
+        return image[int(y * 256) - 8 : int(y * 256) + 8, int(x * 256) - 8 : int(x * 256) + 8].mean()
 
-    along = [SECTOR.apex_x + 1.5 * (0.66 - SECTOR.apex_x), SECTOR.apex_y + 1.5 * (0.3 - SECTOR.apex_y)]
-    assert around(*along) < around(1 - along[0], along[1]) - 10  # the beam through the ball, and its mirror image
-    assert around(0.66, along[1]) > around(*along) + 10  # straight below the ball another beam passes
+    x, y = (apex + 1.8 * (at - apex) for apex, at in ((SECTOR.apex_x, ball.x), (SECTOR.apex_y, ball.y)))
+    assert around(x, y) < around(1 - x, y) - 10  # the beam through the ball, and its mirror image
+    assert around(ball.x, y) > around(x, y) + 10  # straight below the ball another beam passes
 
 
 def test_what_lies_outside_the_scan_is_black_and_has_no_mask() -> None:
