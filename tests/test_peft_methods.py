@@ -184,6 +184,13 @@ def test_the_memory_is_trained_when_asked(name: str, bases: dict[str, nn.Module]
         assert ("image_encoder.neck.convs.0.conv.weight" in asked) == (name == "full")
 
 
+def test_added_parts_are_in_the_networks_mode(bases: dict[str, nn.Module]) -> None:
+    """In training mode they would drop values and draw noise where a model is only used."""
+    for name in ("sam2lora", "conv_lora", "e2vpt", "dd_adapter", "peft:LoRA"):
+        network, _ = applied(bases, name)
+        assert not any(module.training for module in network.modules())
+
+
 # --- the paper's counts
 
 

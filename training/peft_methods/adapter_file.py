@@ -148,7 +148,7 @@ def _apply(adapter: AdapterFile, network: nn.Module, config: ModelConfig) -> Met
         method = apply_method(network, config, MethodSettings(adapter.method, adapter.options, adapter.memory))
     except ConfigError as error:
         raise CheckpointError(
-            f"The adapter's method {adapter.method!r} cannot be applied", error.why or error.what, error.fix
+            f"The adapter's method {adapter.method!r} cannot be applied", f"{error.what}: {error.why}", error.fix
         ) from error
     own = network.state_dict()
     needed = {name: own[name] for name in own if name in adapter.tensors or method.base_name(name) not in base_names}

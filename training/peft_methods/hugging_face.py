@@ -10,10 +10,10 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from napari_uniultra.core.settings import ConfigError, setting
 from napari_uniultra.training.peft_methods.method import Method
-from napari_uniultra.training.settings import ConfigError, setting
 
 _RENAMED = ".base_layer"
 # Where in the network, by the option's name; the memory and the neck are read by other code than their modules' own.
@@ -65,6 +65,11 @@ class HuggingFace(Method):
             peft.inject_adapter_in_model(self._config(peft, names), network)
         except ValueError as error:
             raise ConfigError(f"peft cannot apply {self.settings.name}", str(error), "Change method.options") from error
+        if self.settings.name == "peft:OFT":
+            for name in names:
+                layer = network.get_submodule(name)
+                layer.register_forward_pre_hook(_with_axis)
+                layer.register_forward_hook(_without_axis)
 
     def base_name(self, name: str) -> str:
         return name.replace(_RENAMED, "")
@@ -97,6 +102,15 @@ class HuggingFace(Method):
         return {"LoHa": peft.LoHaConfig, "LoKr": peft.LoKrConfig}[kind](
             r=own.rank, alpha=own.alpha, target_modules=names
         )
+
+
+def _with_axis(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """peft's OFT takes four axes for a convolution's input, and our windows have four: give them a fifth."""
+    return tuple(x[None] if x.ndim == 4 else x for x in inputs)
+
+
+def _without_axis(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return output[0] if output.ndim == 5 else output
 
 
 def _import_peft() -> ModuleType:

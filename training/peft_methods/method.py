@@ -65,7 +65,7 @@ class Method:
         before = set(network.state_dict())
         network.requires_grad_(False)
         self.inject(network)
-        network.to(device)
+        network.to(device).train(network.training)  # new modules are on the CPU and in training mode
         self._added = frozenset(name for name in network.state_dict() if self.base_name(name) not in before)
         trains_memory = self.settings.memory == "trained"
         for name, parameter in network.named_parameters():
