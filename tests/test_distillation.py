@@ -263,7 +263,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, teacher_file: Path, manif
     """A run of both stages."""
     output = tmp_path_factory.mktemp("run")
     settings = settings_for(output, teacher_file, manifest, 20, match={"normalise": True}, joint={"steps": 2})
-    assert distil(settings) == "done"
+    assert distil(settings).is_complete
     return output
 
 
@@ -307,8 +307,8 @@ def test_a_resumed_distillation_equals_an_uninterrupted_one(tmp_path: Path, teac
         if event["event"] == "step" and event["step"] == 2:
             (tmp_path / "parts" / STOP).touch()
 
-    assert distil(parts, [stop]) == "stop file"
-    assert distil(parts) == "done"
+    assert distil(parts, [stop]).reason == "stop file"
+    assert distil(parts).reason == "done"
     states = [load_training_checkpoint(tmp_path / name / CHECKPOINT) for name in ("whole", "parts")]
     assert states[1]["step"] == 4
     for part in ("network", "average"):

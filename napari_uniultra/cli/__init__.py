@@ -13,10 +13,12 @@ from collections.abc import Sequence
 
 from napari_uniultra import __version__
 from napari_uniultra.cli import (
+    ablate,
     anonymise,
     bench,
     data,
     demo,
+    distill,
     doctor,
     evaluate,
     export,
@@ -98,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"napari-uniultra {__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (segment, measure, export, anonymise, demo, weights, doctor, bench, data, train, evaluate):
+    for command in (segment, measure, export, anonymise, demo, weights, doctor, bench, data, train, distill, evaluate, ablate):
         command.add_parser(commands)
     return parser
 

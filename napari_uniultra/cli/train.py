@@ -79,14 +79,19 @@ def read_config(kind: type, arguments: argparse.Namespace) -> Any:
     from napari_uniultra.training.checkpoints import CHECKPOINT
     from napari_uniultra.training.config import find_config
 
-    config = read_file(kind, find_config(arguments.config), _changes(arguments.set))
+    config = read_file(kind, find_config(arguments.config), read_changes(arguments.set))
     if arguments.resume and not (Path(config.output) / CHECKPOINT).is_file():
         raise CheckpointError(f"There is no run to resume in {config.output}", fix="Leave --resume out to start one")
     return config
 
 
-def _changes(arguments: list[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` arguments; values are read as YAML."""
+def read_changes(arguments: list[str]) -> dict[str, Any]:
+    """``--set NAME=VALUE`` arguments; values are read as YAML.
+
+    Raises
+    ------
+    ConfigError
+    """
     import yaml
 
     from napari_uniultra.core.settings import ConfigError
@@ -105,9 +110,13 @@ def _changes(arguments: list[str]) -> dict[str, Any]:
 
 def fit(trainer: Trainer) -> int:
     """Train, say how it ended, and return the exit code."""
+    return tell_end(trainer, trainer.fit())
+
+
+def tell_end(trainer: Trainer, reason: str) -> int:
+    """Say why a training ended, and return the exit code."""
     from napari_uniultra.cli import INTERRUPTED, OK
 
-    reason = trainer.fit()
     if trainer.fabric.is_global_zero:
         print(f"{_ENDINGS[reason]} after step {trainer.step}; results are in {trainer.folder}")
     return INTERRUPTED if reason in ("interrupted", "terminated") else OK
@@ -125,13 +134,20 @@ _ENDINGS = {
 
 def _show_plan(task: FineTune, trainer: Trainer) -> None:
     from napari_uniultra.training.peft_methods.method import trainable_parameters
-    from napari_uniultra.training.plan import count_parts
 
-    config, run = trainer.config, trainer.config.run
+    config = trainer.config
     trained, share = trainable_parameters(task.network)
     model = task.model_config
     print(f"model     {model.architecture}, input {model.image_size} px, from {config.model.base or 'random weights'}")
     print(f"method    {config.method.name}: {trained:,} parameters are trained, {100 * share:.2f} % of all")
+    show_data_and_time(trainer)
+
+
+def show_data_and_time(trainer: Trainer) -> None:
+    """Print what a training will learn from, and how long it will take; a few steps are tried for that."""
+    from napari_uniultra.training.plan import count_parts
+
+    config, run = trainer.config, trainer.config.run
     for part in count_parts(config.data) if config.data.manifests else ():
         unreadable = f", {part.unreadable} of the cases cannot be read" if part.unreadable else ""
         name = part.part or "no part"

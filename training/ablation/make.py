@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,12 +10,11 @@ from typing import Any
 
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.errors import UniUltraError
-from napari_uniultra.model.checkpoint import save_checkpoint
 from napari_uniultra.model.device import choose_device
 from napari_uniultra.model.zoo import Model, load_model
 from napari_uniultra.training.ablation.plan import Plan, Settings
 from napari_uniultra.training.base import load_base
-from napari_uniultra.training.config import FineTuneConfig, ModelSettings
+from napari_uniultra.training.config import FineTuneConfig
 from napari_uniultra.training.data.cases import Case
 from napari_uniultra.training.data.manifest import Manifest, write_manifest
 from napari_uniultra.training.distillation.config import DistillConfig
@@ -82,7 +80,7 @@ class Workshop:
             self.make(plan.teacher)
         settings = self._complete(plan)
         if isinstance(settings, DistillConfig):
-            reason = distil(settings, self._listeners)
+            reason = distil(settings, self._listeners).reason
         else:
             reason = Trainer(settings, FineTune(settings), listeners=self._listeners).fit()
         if reason not in _ENDED:
@@ -106,7 +104,7 @@ class Workshop:
 
     def _assembled(self, plan: Plan, device: str) -> Model:
         """A base as it is, or with the parts of a method that no plain checkpoint can hold."""
-        base = load_base(self._model(plan))
+        base = load_base(plan.settings.model)
         if plan.kind == "finetune":
             load_adapter(self._run(plan) / ADAPTER, base.network, base.config, base.sha256)
         target = choose_device(device)
@@ -125,21 +123,7 @@ class Workshop:
         }
         if plan.teacher is not None:
             changes["teacher"] = replace(plan.settings.teacher, checkpoint=str(self._file(plan.teacher)))
-        else:
-            changes["model"] = self._model(plan)
         return replace(plan.settings, **changes)
-
-    def _model(self, plan: Plan) -> ModelSettings:
-        """Where a model begins; random weights are written down, since an adapter names the file of its base."""
-        model = plan.settings.model
-        if model.base is not None:
-            return model
-        key = hashlib.sha256(repr(model).encode()).hexdigest()[:12]
-        path = self._folder / f"{model.architecture}-random-{key}.safetensors"
-        if not path.exists():
-            base = load_base(model, plan.settings.run.seed)
-            save_checkpoint(path, base.network, base.config, {"description": "random weights"})
-        return ModelSettings(base=str(path))
 
     def _file(self, plan: Plan) -> Path | str:
         if isinstance(plan.settings, FineTuneConfig) and plan.kind == "base":

@@ -13,7 +13,6 @@ from typing import Any
 from napari_uniultra import __version__
 from napari_uniultra.core.settings import ConfigError, read_settings, to_dict
 from napari_uniultra.errors import CheckpointError
-from napari_uniultra.model.config import ARCHITECTURES
 from napari_uniultra.model.zoo import model_sha256
 from napari_uniultra.training.ablation.presets import (
     Recipe,
@@ -43,8 +42,9 @@ class Asked:
         All cases; see `training_cases`.
     part : str
         The part of the data to score.
-    quick : bool
-        Random small networks and two steps.
+    start : str or None
+        A checkpoint that stands for every model to start from, as `quick.quick_start` gives it, which makes this a
+        quick run; None for the presets' own.
     device : str
     changes : mapping
         Settings, by dotted name, that replace those of the presets.
@@ -52,9 +52,14 @@ class Asked:
 
     manifest: Manifest
     part: str = "test"
-    quick: bool = False
+    start: str | None = None
     device: str = "auto"
     changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether the numbers mean nothing."""
+        return self.start is not None
 
 
 @dataclass(frozen=True)
@@ -130,14 +135,14 @@ def _settings(recipe: Recipe, change: Mapping[str, Any], asked: Asked) -> Settin
     kind = _CLASSES[recipe.kind]
     values: dict[str, Any] = copy.deepcopy(dict(recipe.config))
     values["output"] = _PLACE
-    quick = read_quick()[recipe.kind] if asked.quick else {}
+    quick = read_quick()[recipe.kind] if asked.is_quick else {}
     own = {"data.manifests": [_PLACE], "run.device": asked.device}
     for name, value in {**own, **quick, **change, **_fitting(asked.changes, kind)}.items():
         _set(values, name, value)
     if kind is DistillConfig:
         _set(values, "teacher.checkpoint", _PLACE)
-    elif asked.quick:
-        _from_scratch(values["model"])
+    elif asked.start is not None:
+        values["model"] = {"base": asked.start}
     if recipe.epochs:
         _set_length(values, recipe.epochs, len(training_cases(asked.manifest, "train")))
     return read_settings(kind, values)
@@ -160,17 +165,13 @@ def _fitting(changes: Mapping[str, Any], kind: type) -> dict[str, Any]:
     return {name: value for name, value in changes.items() if name.split(".")[0] in groups[kind]}
 
 
-def _from_scratch(model: dict[str, Any]) -> None:
-    """A network of the base's kind with random weights, since a quick run is about the run."""
-    if model.get("base") in ARCHITECTURES:
-        model["architecture"], model["base"] = model["base"], None
-
-
 def _set_length(values: dict[str, Any], epochs: int, cases: int) -> None:
-    """Steps from epochs, and the paper's learning rate, which falls by an epoch; what is given already stays."""
+    """Steps from epochs; the learning rate falls, and the run is validated, by the epoch. What is given stays."""
     run, data, optimiser = (values.setdefault(name, {}) for name in ("run", "data", "optimiser"))
     an_epoch = max(ceil(cases / (data.get("batch", 8) * run.get("accumulate", 1))), 1)
     run.setdefault("steps", epochs * an_epoch)
+    run.setdefault("validate_every", an_epoch)
+    run.setdefault("save_every", an_epoch)
     optimiser.setdefault("decay_every", an_epoch)
 
 
@@ -180,14 +181,15 @@ def _fingerprint(kind: str, settings: Settings, teacher: Plan | None, asked: Ask
         values["run"].pop(name)
     values["data"].pop("manifests")
     cases = [repr(case) for case in training_cases(asked.manifest)] if kind != "base" else []
-    base = None if teacher else _sha256(values["model"]["base"])
-    parts = [__version__, kind, values, cases, base, teacher.fingerprint if teacher else None]
+    if teacher is None:
+        values["model"]["base"] = _weights(values["model"]["base"])
+    parts = [__version__, kind, values, cases, teacher.fingerprint if teacher else None]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _sha256(base: str | None) -> str | None:
-    """Of the weights to start from; None for random ones, and for those that are not on this machine yet."""
+def _weights(base: str | None) -> str | None:
+    """What tells weights apart: their SHA-256, or a name where they are not on this machine yet."""
     try:
         return None if base is None else model_sha256(base)
     except CheckpointError:
-        return None
+        return base

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from napari_uniultra import __version__
 from napari_uniultra.training.ablation.plan import Asked
 from napari_uniultra.training.ablation.presets import RowSettings, TableSettings
-from napari_uniultra.training.ablation.scores import SetScores
+from napari_uniultra.training.ablation.scores import SetScores, score_settings
 from napari_uniultra.training.evaluation.tables import markdown
 
 _METRICS = {"dice": "Dice %", "iou": "mIoU %", "hd": "HD px"}
@@ -49,8 +49,8 @@ def report_table(table: TableSettings, results: Sequence[Result], asked: Asked) 
     shown = _shown(table, results)
     if shown:
         lines[2] += (
-            " Dice and mIoU in %, HD in px of the 1024 px image; means over images, smooth 1, infinite distances left "
-            "out, as the paper's code has it."
+            f" Dice and mIoU in %, HD in px of images stretched to {score_settings(asked).canvas} px; means over images, "
+            "smooth 1, infinite distances left out, as the paper's code has it."
         )
     heads = ["", *(f"{name} {_METRICS[metric]}" for name in shown for metric in table.metrics)]
     heads += [_COLUMNS[name][0] for name in table.columns]
@@ -111,7 +111,7 @@ def _notes(table: TableSettings, results: Sequence[Result], asked: Asked) -> lis
         notes.append(f"Failures, which count as Dice 0: {failed:.0f}.")
         if not set(scored) & set(table.data_sets):
             notes.append("The data hold none of the paper's data sets: its numbers are about other images.")
-    if asked.quick:
+    if asked.is_quick:
         notes.append("A quick run: random small networks and two steps. Our numbers mean nothing.")
     if asked.changes:
         notes.append("Changed: " + ", ".join(f"{name} = {value}" for name, value in asked.changes.items()) + ".")

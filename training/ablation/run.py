@@ -71,7 +71,7 @@ def run_table(
     run = _Run(table, asked, workshop, on_row or (lambda _label, _what: None))
     run.check_labels(predictions or {})
     results = [run.row(row, (predictions or {}).get(row.label)) for row in table.rows]
-    path = out / f"{name}{'-quick' if asked.quick else ''}.md"
+    path = out / f"{name}{'-quick' if asked.is_quick else ''}.md"
     with atomic_path(path) as temporary:
         temporary.write_text(report_table(table, results, asked), encoding="utf-8")
     return path

@@ -15,6 +15,7 @@ from napari_uniultra.errors import ReadError
 from napari_uniultra.model.zoo import Model
 from napari_uniultra.training.ablation.plan import Asked
 from napari_uniultra.training.ablation.presets import DataSet, read_data_sets
+from napari_uniultra.training.ablation.quick import QUICK_SIZE
 from napari_uniultra.training.data.cases import Case
 from napari_uniultra.training.evaluation.others import OtherTool
 from napari_uniultra.training.evaluation.run import ALL, evaluate
@@ -27,10 +28,10 @@ SetScores = dict[str, dict[str, float]]  # data set -> metric -> mean over its i
 _OF_ROW = {"dice": ("dice", 100.0), "iou": ("iou", 100.0), "hd": ("hd_px", 1.0)}
 
 
-def score_settings(asked: Asked, prompt: str = "box", quick_size: int = 64) -> EvaluationSettings:
+def score_settings(asked: Asked, prompt: str = "box") -> EvaluationSettings:
     """How tables are scored: at 1024 px, smooth 1, infinite distances dropped; a quick run at its own small size."""
     settings = EvaluationSettings(part=asked.part, prompts=(prompt,), pictures=0).as_paper()
-    return replace(settings, canvas=quick_size) if asked.quick else settings
+    return replace(settings, canvas=QUICK_SIZE) if asked.is_quick else settings
 
 
 def chosen_sets(names: Sequence[str], asked: Asked) -> dict[str, list[Case]]:

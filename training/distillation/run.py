@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.training.config import FineTuneConfig, ModelSettings
@@ -20,7 +21,19 @@ JOINT = "joint"  # the second stage's folder within the output folder
 _ENDED = ("done", "no improvement")
 
 
-def distil(config: DistillConfig, listeners: Sequence[Listener] = (), restart: bool = False) -> str:
+class Ended(NamedTuple):
+    """How a distillation ended: the last stage that ran, and why it ended, as `Trainer.fit` says."""
+
+    trainer: Trainer
+    reason: str
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether that stage came to its end."""
+        return self.reason in _ENDED
+
+
+def distil(config: DistillConfig, listeners: Sequence[Listener] = (), restart: bool = False) -> Ended:
     """Run, or go on with, both stages; the student is ``student.safetensors`` in the output folder.
 
     The match is a run in the output folder itself, and the joint stage one in its folder ``joint``.
@@ -32,26 +45,24 @@ def distil(config: DistillConfig, listeners: Sequence[Listener] = (), restart: b
     restart : bool
         Begin both anew.
 
-    Returns
-    -------
-    str
-        Why the last stage that ran ended, as `Trainer.fit` says.
-
     Raises
     ------
     UniUltraError
         As `Trainer` raises.
     """
-    reason = Trainer(config, Distill(config), listeners=listeners, restart=restart).fit()
-    if reason not in _ENDED or not config.joint.steps:
-        return reason
-    second = joint_config(config)
-    trainer = Trainer(second, FineTune(second), listeners=listeners, restart=restart)
-    reason = trainer.fit()
-    if reason in _ENDED and trainer.fabric.is_global_zero:
+    first = _fitted(Trainer(config, Distill(config), listeners=listeners, restart=restart))
+    if not first.is_complete or not config.joint.steps:
+        return first
+    settings = joint_config(config)
+    second = _fitted(Trainer(settings, FineTune(settings), listeners=listeners, restart=restart))
+    if second.is_complete and second.trainer.fabric.is_global_zero:
         with atomic_path(Path(config.output) / STUDENT) as path:
-            shutil.copyfile(trainer.folder / MODEL, path)
-    return reason
+            shutil.copyfile(second.trainer.folder / MODEL, path)
+    return second
+
+
+def _fitted(trainer: Trainer) -> Ended:
+    return Ended(trainer, trainer.fit())
 
 
 def joint_config(config: DistillConfig) -> FineTuneConfig:
