@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.checkpoint import load_into
-from napari_uniultra.model.config import ModelConfig, architecture
+from napari_uniultra.model.config import LIGHT_MEMORY, ModelConfig, architecture
 from napari_uniultra.model.zoo import load_model
 from napari_uniultra.training.checkpoints import CHECKPOINT, load_training_checkpoint
 from napari_uniultra.training.config import ModelSettings
+from napari_uniultra.training.memory_lighten import lighten_memory
 
 _INITIAL_SCORE = 2.0  # logit: objects are there more often than not, and an absent one's mask gets no gradient
 # What `architecture` decides; the rest of a configuration stays the base's.
@@ -33,7 +34,7 @@ class Base:
     config : ModelConfig
         That it was built from.
     name, sha256 : str
-        Of the checkpoint that its weights come from; "" for random ones, and for those of a run's state.
+        Of the checkpoint that its weights are; "" for random ones, those of a run's state, and parts of others.
     card : dict
         What that checkpoint says of itself.
     """
@@ -55,6 +56,8 @@ def load_base(settings: ModelSettings, seed: int = 0) -> Base:
     """
     start = read_start(settings)
     config = _changed(start.config, settings)
+    if config.memory != start.config.memory and start.state is not None:
+        start = replace(start, state=lighten_memory(start.state, config.memory), sha256="")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_network(config)
@@ -103,6 +106,8 @@ def _changed(config: ModelConfig, settings: ModelSettings) -> ModelConfig:
     changes = {name: getattr(settings, name) for name in _OPTIONAL if getattr(settings, name) is not None}
     if settings.width is not None:
         changes["embed_dim"] = settings.width
+    if settings.light_memory:
+        changes["memory"] = LIGHT_MEMORY
     return config.with_(**changes)
 
 

@@ -50,6 +50,9 @@ class ModelSettings:
         high=256,
         help="Feature map's side that the memory's rotary positions span at every input size; empty for the base's.",
     )
+    light_memory: bool = setting(
+        False, help="Replace a full memory by a light one, which tracks faster, and starts as a part of the full one."
+    )
     start_memory: bool = setting(
         False, help="Give a memory that was never trained a start that suits clips, when the run begins."
     )
