@@ -132,5 +132,5 @@ class FineTune:
     def _typical_images(self) -> Tensor:
         config, size = self.config, self._base.config.image_size
         data = replace(config.data, clip_share=0.0, image_sizes=(), batch=_TYPICAL)
-        batch = Samples(data, size, 1, config.run.seed + 1)[0]
+        batch = Samples(data, size, 1, config.run.seed + 1)[0].to("cpu")
         return prepare_images(batch.images[:, 0], size)
