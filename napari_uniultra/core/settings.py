@@ -7,6 +7,7 @@ nested mappings, as a YAML file gives them, and names whatever does not fit by i
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -143,13 +144,22 @@ def _value(kind: Any, value: Any, path: str, limits: Mapping[str, Any]) -> Any:
         return _items(kind, value, path, limits)
     if typing.get_origin(kind) in (dict, Mapping):
         kind = Mapping
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and (_is_whole(value) or _is_scientific(value)):
         value = float(value)
     if kind is not Any and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
         name = {str: "text", Mapping: "a group of settings"}.get(kind, getattr(kind, "__name__", str(kind)))
         raise ConfigError(f"{path} is {value!r}", f"it should be {name}", limits.get("help", ""))
     _check(value, path, limits)
     return value
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_scientific(value: Any) -> bool:
+    """Whether it is a number such as 1e-4, which YAML 1.1 takes for text since it has no point."""
+    return isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value) is not None
 
 
 def _items(kind: Any, value: Any, path: str, limits: Mapping[str, Any]) -> tuple[Any, ...]:
