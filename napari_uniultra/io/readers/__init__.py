@@ -13,10 +13,12 @@ from napari_uniultra.errors import ReadError
 
 _FAMILIES = {  # family: (function, suffixes); each family's module loads when one of its files is opened
     "dicom": ("read_dicom", (".dcm", ".dicom")),
-    "video": ("read_video", (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")),
+    "video": ("read_video", (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg")),
     "tiff": ("read_tiff", (".tif", ".tiff")),
     "itk": ("read_itk", (".nrrd", ".nhdr", ".mha", ".mhd", ".nii", ".nii.gz")),
-    "images": ("read_still", (".png", ".jpg", ".jpeg", ".bmp")),
+    "images": ("read_still", (".png", ".jpg", ".jpeg", ".bmp", ".webp")),
+    "arrays": ("read_array", (".npy", ".npz")),
+    "ome_zarr": ("read_zarr", (".zarr",)),
 }
 SUFFIXES = tuple(suffix for _, suffixes in _FAMILIES.values() for suffix in suffixes)
 
@@ -30,6 +32,8 @@ _STARTS = (
     (b"\xff\xd8\xff", "images"),
     (b"NRRD0", "itk"),
     (b"\x1a\x45\xdf\xa3", "video"),
+    (b"\x30\x26\xb2\x75", "video"),  # ASF: WMV
+    (b"\x93NUMPY", "arrays"),
 )
 
 
@@ -38,7 +42,7 @@ def can_read(path: str | os.PathLike[str]) -> bool:
     path = Path(path)
     try:
         if path.is_dir():
-            return bool(_module("images").image_files(path))
+            return _module("ome_zarr").is_zarr(path) or bool(_module("images").image_files(path))
         return _family_by_suffix(path) is not None or _family_by_content(path) is not None
     except (OSError, ValueError, ReadError):  # ValueError: a path with a null character
         return False
@@ -47,9 +51,9 @@ def can_read(path: str | os.PathLike[str]) -> bool:
 def read_cine(
     path: str | os.PathLike[str], *, spacing_mm: tuple[float, float] | None = None, frame_times_s: Any = None
 ) -> Cine:
-    """Open an ultrasound loop or still: DICOM, video, TIFF, NRRD, MHA, NIfTI, an image, or a folder of images.
+    """Open an ultrasound loop or still: DICOM, video, TIFF, NRRD, MHA, NIfTI, Zarr, NumPy, or images in a folder.
 
-    DICOM, video, TIFF and images decode a frame when it is looked at, so that a long loop opens at once.
+    A frame is decoded when it is looked at, so that a long loop opens at once.
 
     Parameters
     ----------
@@ -74,7 +78,8 @@ def read_cine(
 def _reader(path: Path) -> Callable[[Path], Cine]:
     try:
         if path.is_dir():
-            return _module("images").read_folder
+            is_zarr = _module("ome_zarr").is_zarr(path)
+            return _module("ome_zarr").read_zarr if is_zarr else _module("images").read_folder
         size = path.stat().st_size
         by_content = _family_by_content(path)
     except FileNotFoundError:

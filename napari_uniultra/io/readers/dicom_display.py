@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pydicom
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi
+from pydicom.pixels import apply_color_lut
 
 from napari_uniultra.io.readers.dicom_tags import numbers_of, value_of
 
@@ -86,7 +86,8 @@ def _complement(pixels: np.ndarray, white: np.generic | None) -> np.ndarray:
 def _modality(header: pydicom.Dataset) -> Transform:
     """Stored values to the modality's (PS3.3 C.11.1)."""
     if value_of(header, "ModalityLUTSequence"):
-        return lambda pixels: apply_modality_lut(pixels, header)
+        table, first, _ = _table(header, header.ModalityLUTSequence[0])
+        return lambda pixels: _looked_up(pixels, table, first)
     slope, intercept = numbers_of(header, "RescaleSlope"), numbers_of(header, "RescaleIntercept")
     if len(slope) != 1 or len(intercept) != 1 or slope[0] == 0 or (slope[0] == 1 and intercept[0] == 0):
         return _unchanged
@@ -96,12 +97,30 @@ def _modality(header: pydicom.Dataset) -> Transform:
 def _voi(header: pydicom.Dataset) -> Transform | None:
     """The modality's values to 0-255 (PS3.3 C.11.2): by the first table, else by the first window."""
     if value_of(header, "VOILUTSequence"):
-        top = (1 << int(header.VOILUTSequence[0].LUTDescriptor[2])) - 1
-        return lambda pixels: _to_bytes(apply_voi(np.rint(pixels).astype(np.int64), header) / top)
+        table, first, top = _table(header, header.VOILUTSequence[0])
+        return lambda pixels: _to_bytes(_looked_up(pixels, table, first) / top)
     centre, width = numbers_of(header, "WindowCenter"), numbers_of(header, "WindowWidth")
     if not len(centre) or not len(width):
         return None
     return _window(float(centre[0]), float(width[0]), value_of(header, "VOILUTFunction") or "LINEAR")
+
+
+def _table(header: pydicom.Dataset, item: pydicom.Dataset) -> tuple[np.ndarray, int, int]:
+    """Entries, the value that the first one is for, and the greatest entry that its bits allow."""
+    count, first, bits = (int(value) for value in item.LUTDescriptor)
+    data = item.LUTData
+    if isinstance(data, bytes):
+        wide = len(data) >= 2 * (count or 1 << 16)
+        order = "<" if header.original_encoding[1] is not False else ">"
+        data = np.frombuffer(data, f"{order}u2" if wide else "u1")
+    table = np.asarray(data)[: count or 1 << 16].astype(np.int32)
+    if not len(table) or not 1 <= bits <= 16:
+        raise ValueError("an empty table")
+    return table, first, (1 << bits) - 1
+
+
+def _looked_up(pixels: np.ndarray, table: np.ndarray, first: int) -> np.ndarray:
+    return table[np.clip(np.rint(pixels).astype(np.int64) - first, 0, len(table) - 1)]
 
 
 def _window(centre: float, width: float, function: str) -> Transform | None:

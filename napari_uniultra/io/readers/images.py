@@ -1,19 +1,22 @@
-"""PNG, JPEG and BMP: one file as a still, or a folder of them as a loop."""
+"""PNG, JPEG, BMP, WebP and TIFF pictures: one file as a still, or a folder of them as a loop."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers.lazy import LazyFrames, check_size
 from napari_uniultra.io.readers.sidecar import read_sidecar
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag, and its values that swap width and height
 
 
 def read_still(path: Path) -> Cine:
@@ -25,6 +28,18 @@ def read_still(path: Path) -> Cine:
         When it cannot be read.
     """
     return _read([path], path)
+
+
+def read_sequence(paths: Sequence[Path]) -> Cine:
+    """Open image files, in the natural order of their names, as one loop.
+
+    Raises
+    ------
+    ReadError
+        When they differ in size or depth, or one cannot be read.
+    """
+    files = sorted(paths, key=_natural)
+    return _read(files, files[0])
 
 
 def read_folder(path: Path) -> Cine:
@@ -52,7 +67,19 @@ def image_files(folder: Path) -> list[Path]:
     except OSError as error:
         raise ReadError(f"The folder {folder.name} cannot be read", error.strerror or "") from error
     files = [f for f in entries if f.suffix.lower() in SUFFIXES and not f.name.startswith(".") and f.is_file()]
-    return sorted(files, key=_natural)
+    files.sort(key=_natural)
+    return [] if files and _is_stack(files[0]) else files
+
+
+def _is_stack(file: Path) -> bool:
+    """Whether a TIFF holds a loop of its own."""
+    if file.suffix.lower() not in (".tif", ".tiff"):
+        return False
+    try:
+        with Image.open(file) as image:
+            return getattr(image, "n_frames", 1) > 1
+    except Exception:  # a damaged file is told about when it is read
+        return False
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:
@@ -90,6 +117,8 @@ class _ImageFrames(LazyFrames):
         file = self._files[index]
         try:
             with Image.open(file) as image:
+                if _orientation(image) != 1:
+                    image = ImageOps.exif_transpose(image)
                 if self._colour:
                     image = image.convert("RGB")
                 elif image.mode in ("1", "LA"):
@@ -105,11 +134,20 @@ def _kind(file: Path) -> tuple[tuple[int, int], bool, str]:
         with Image.open(file) as image:
             width, height = image.size
             mode = image.mode
+            if _orientation(image) in _TURNED:
+                width, height = height, width
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise _unreadable(file) from error
     if mode.startswith("I;16") or mode == "I":
         return (height, width), False, "uint16" if mode != "I" else "int32"
     return (height, width), mode not in ("1", "L", "LA"), "uint8"
+
+
+def _orientation(image: Image.Image) -> int:
+    """How the camera was held. A PNG that tells so after its pixels is taken as it is: it would have to be decoded."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    return image.getexif().get(_ORIENTATION, 1)
 
 
 def _unreadable(file: Path) -> ReadError:

@@ -1,8 +1,12 @@
-"""NRRD, MetaImage (MHA, MHD) and NIfTI, through SimpleITK."""
+"""NRRD, MetaImage (MHA, MHD; sequences of PLUS too) and NIfTI.
+
+The usual kinds are mapped from the disk, or inflated as they are looked at; SimpleITK reads the rest as a whole.
+"""
 
 from __future__ import annotations
 
 import gzip
+import struct
 import zlib
 from pathlib import Path
 
@@ -12,11 +16,14 @@ import SimpleITK as sitk
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers.lazy import check_size
+from napari_uniultra.io.readers.metaimage import frame_fields, meta_layout, meta_spacing, read_meta_header
+from napari_uniultra.io.readers.nrrd import nrrd_layout, nrrd_spacing, read_nrrd_header
+from napari_uniultra.io.readers.raw import RawLayout, open_raw
 
 _MAX_BYTES = 8 << 30
-_MAX_DEFLATION = 1100  # zlib cannot pack tighter, so a smaller file cannot hold what its header states
 _HEADER_BYTES = 1 << 16
 _NIFTI_HEADER_BYTES = 348
+_NIFTI_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"}
 _SPACING_WORDS = {
     "NrrdImageIO": (b"spacings:", b"space directions:"),
     "MetaImageIO": (b"ElementSpacing", b"ElementSize"),
@@ -27,13 +34,59 @@ _DETACHED = (".mhd", ".nhdr", ".hdr")
 def read_itk(path: Path) -> Cine:
     """Read an image, or a stack of images along its last axis, as a loop.
 
-    These formats hold plain arrays, often compressed as one piece, so the loop is read as a whole.
-
     Raises
     ------
     ReadError
-        When it is damaged or cut off, has more than one axis besides rows and columns, or would not fit into memory.
+        When it is damaged or cut off, has more than one axis besides rows and columns, names a data file outside its
+        folder, or would not fit into memory.
     """
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start == b"NRRD":
+        return _read_nrrd(path)
+    if path.suffix.lower() in (".mha", ".mhd"):
+        return _read_meta(path)
+    return _read_by_itk(path)
+
+
+def _read_nrrd(path: Path) -> Cine:
+    fields, behind = read_nrrd_header(path)
+    layout = nrrd_layout(path, fields, behind)
+    if layout is None:
+        return _read_by_itk(path)
+    frames = open_raw(layout, path.name)
+    times, valid = frame_fields(fields, frames.shape[0])
+    return Cine(
+        frames,
+        spacing_mm=nrrd_spacing(fields, layout.is_colour),
+        frame_times_s=times,
+        source=str(path),
+        details={"format": "NRRD"} | _remark(valid),
+    )
+
+
+def _read_meta(path: Path) -> Cine:
+    fields, behind = read_meta_header(path)
+    layout = meta_layout(path, fields, behind)
+    if layout is None:
+        return _read_by_itk(path)
+    frames = open_raw(layout, path.name)
+    times, valid = frame_fields(fields, frames.shape[0])
+    orientation = fields.get("UltrasoundImageOrientation")
+    return Cine(
+        frames,
+        spacing_mm=meta_spacing(fields),
+        frame_times_s=times,
+        source=str(path),
+        details={"format": "MetaImage"} | ({"orientation": orientation} if orientation else {}) | _remark(valid),
+    )
+
+
+def _remark(valid: np.ndarray) -> dict[str, str]:
+    return {} if valid.all() else {"frames": f"{int((~valid).sum())} are marked as invalid"}
+
+
+def _read_by_itk(path: Path) -> Cine:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -51,19 +104,56 @@ def read_itk(path: Path) -> Cine:
         )
     frames = size[loop_axes[0]] if loop_axes else 1
     check_size(path.name, frames, size[1], size[0])
-    _check_memory(path, reader, size)
-    try:
-        pixels = sitk.GetArrayFromImage(reader.Execute())
-    except (RuntimeError, MemoryError, ValueError) as error:
-        raise _unreadable(path, "it is damaged or cut off") from error
-    channels = pixels.shape[len(size) :]
+    layout = _nifti_layout(path, reader) if reader.GetImageIO() == "NiftiImageIO" else None
     return Cine(
-        frames=pixels.reshape(frames, size[1], size[0], *channels),
+        frames=_whole(path, reader, frames) if layout is None else open_raw(layout, path.name),
         spacing_mm=_spacing(path, reader),
         frame_times_s=_times(reader, loop_axes, frames),
         source=str(path),
         details={"format": reader.GetImageIO().removesuffix("ImageIO")},
     )
+
+
+def _whole(path: Path, reader: sitk.ImageFileReader, frames: int) -> np.ndarray:
+    size = reader.GetSize()
+    _check_memory(path, reader, size)
+    try:
+        pixels = sitk.GetArrayFromImage(reader.Execute())
+    except (RuntimeError, MemoryError, ValueError) as error:
+        raise _unreadable(path, "it is damaged or cut off") from error
+    return pixels.reshape(frames, size[1], size[0], *pixels.shape[len(size) :])
+
+
+def _nifti_layout(path: Path, reader: sitk.ImageFileReader) -> RawLayout | None:
+    """Where the values of a NIfTI of one file and with plain numbers are; else None."""
+    kind = _NIFTI_TYPES.get(_nifti_number(reader, "datatype"))
+    slope, intercept = (_nifti_number(reader, key) for key in ("scl_slope", "scl_inter"))
+    scaled = np.isfinite([slope, intercept]).all() and slope != 0 and (slope, intercept) != (1, 0)
+    if kind is None or scaled or path.suffix.lower() in _DETACHED or reader.GetNumberOfComponents() != 1:
+        return None
+    is_packed = path.suffix.lower() == ".gz"
+    with gzip.open(path) if is_packed else path.open("rb") as file:
+        try:
+            head = file.read(_NIFTI_HEADER_BYTES)
+        except (OSError, EOFError, zlib.error) as error:
+            raise _unreadable(path, "it is damaged or cut off") from error
+    order = "<" if head[:4] == _NIFTI_HEADER_BYTES.to_bytes(4, "little") else ">"
+    if head[344:348] != b"n+1\0" or len(head) < _NIFTI_HEADER_BYTES:
+        return None
+    (offset,) = struct.unpack(f"{order}f", head[108:112])
+    if not np.isfinite(offset) or not _NIFTI_HEADER_BYTES <= offset < 1 << 30:
+        return None
+    shape = tuple(reversed(reader.GetSize()))
+    return RawLayout(
+        path, int(offset), shape, False, np.dtype(f"{order}{kind}"), "gzip" if is_packed else "", is_packed
+    )
+
+
+def _nifti_number(reader: sitk.ImageFileReader, key: str) -> float:
+    try:
+        return float(reader.GetMetaData(key))
+    except (RuntimeError, ValueError):
+        return float("nan")
 
 
 def _check_memory(path: Path, reader: sitk.ImageFileReader, size: tuple[int, ...]) -> None:
@@ -74,8 +164,6 @@ def _check_memory(path: Path, reader: sitk.ImageFileReader, size: tuple[int, ...
         raise _unreadable(path, f"it would take {needed / 2**30:.0f} GiB of memory")
     if reader.GetImageIO() == "NiftiImageIO" and path.suffix.lower() not in _DETACHED:
         _check_nifti_length(path, needed)
-    elif path.suffix.lower() not in _DETACHED and needed > path.stat().st_size * _MAX_DEFLATION:
-        raise _unreadable(path, "it is far too small for the size that it states")
 
 
 def _check_nifti_length(path: Path, needed: int) -> None:
@@ -95,9 +183,8 @@ def _check_nifti_length(path: Path, needed: int) -> None:
 
 def _spacing(path: Path, reader: sitk.ImageFileReader) -> tuple[float, float] | None:
     """(row, column) in mm; None where the file does not state it, for which ITK would say 1."""
-    if reader.GetImageIO() == "NiftiImageIO":
-        stated = _nifti_units(reader) & 7 != 0
-    else:
+    stated = _nifti_units(reader) & 7 != 0
+    if reader.GetImageIO() != "NiftiImageIO":
         with path.open("rb") as file:
             header = file.read(_HEADER_BYTES)
         stated = any(word in header for word in _SPACING_WORDS.get(reader.GetImageIO(), ()))

@@ -16,12 +16,8 @@ from PIL import Image
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers.lazy import LazyFrames, check_size
+from napari_uniultra.io.readers.units import millimetres, seconds
 
-_MM = {
-    "m": 1000.0, "cm": 10.0, "mm": 1.0, "millimeter": 1.0, "um": 1e-3, "µm": 1e-3, "μm": 1e-3, "micron": 1e-3,
-    "microns": 1e-3, "\\u00b5m": 1e-3, "nm": 1e-6, "inch": 25.4, "in": 25.4,
-}  # fmt: skip
-_SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "msec": 1e-3, "us": 1e-6, "µs": 1e-6, "min": 60.0}
 _CHANNELS = 4
 
 
@@ -194,13 +190,13 @@ def _calibration(file: tifffile.TiffFile) -> tuple[tuple[float, float] | None, f
 def _imagej(file: tifffile.TiffFile) -> tuple[tuple[float, float] | None, float | None]:
     metadata = file.imagej_metadata or {}
     page = file.pages[0]
-    scale = _MM.get(str(metadata.get("unit", "")).strip().lower())
+    scale = millimetres(metadata.get("unit", ""))
     spacing = None
     if scale and "XResolution" in page.tags and "YResolution" in page.tags:
         per_unit = [_ratio(page.tags[key].value) for key in ("YResolution", "XResolution")]
         spacing = _positive_pair(*(scale / value for value in per_unit))
     interval = float(metadata.get("finterval", 0) or 0)
-    step = interval * _SECONDS.get(str(metadata.get("tunit", "sec")).strip().lower(), 0.0)
+    step = interval * seconds(metadata.get("tunit", "sec"))
     if not step and float(metadata.get("fps", 0) or 0) > 0:
         step = 1 / float(metadata["fps"])
     return spacing, step if step > 0 else None
@@ -210,10 +206,10 @@ def _ome(xml: str) -> tuple[tuple[float, float] | None, float | None]:
     pixels = next(e for e in ElementTree.fromstring(xml).iter() if e.tag.rsplit("}", 1)[-1] == "Pixels")
     sizes = []
     for axis in "YX":
-        scale = _MM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm").lower())
+        scale = millimetres(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
         size = pixels.get(f"PhysicalSize{axis}")
         sizes.append(float(size) * scale if size and scale else 0.0)
-    scale = _SECONDS.get(pixels.get("TimeIncrementUnit", "s").lower(), 0.0)
+    scale = seconds(pixels.get("TimeIncrementUnit", "s"))
     step = float(pixels.get("TimeIncrement", 0)) * scale
     return _positive_pair(*sizes), step if step > 0 else None
 

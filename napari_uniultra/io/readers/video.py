@@ -79,6 +79,8 @@ class _Index:
         In the stream's time base.
     keyframes : list of int
         Positions in ``stamps``.
+    seeks : list of int
+        For each key frame the time at which it must be decoded, which is where it is looked for in the file.
     times_s : ndarray
         (T,) seconds from the first frame.
     counted : bool
@@ -87,6 +89,7 @@ class _Index:
 
     stamps: list[int]
     keyframes: list[int]
+    seeks: list[int]
     times_s: np.ndarray
     counted: bool
 
@@ -99,7 +102,7 @@ def _index(container: av.container.InputContainer, path: Path) -> _Index:
     if stream.codec_context is None:
         raise _unreadable(path, "its codec is not known")
     check_size(path.name, max(1, stream.frames), stream.height, stream.width)
-    stamps, keys = [], set()
+    stamps, keys = [], {}
     try:
         for packet in container.demux(stream):
             if packet.is_corrupt:
@@ -109,7 +112,7 @@ def _index(container: av.container.InputContainer, path: Path) -> _Index:
                 continue
             stamps.append(stamp)
             if packet.is_keyframe:
-                keys.add(stamp)
+                keys[stamp] = stamp if packet.dts is None else min(stamp, packet.dts)
     except av.FFmpegError as error:
         raise _unreadable(path, _words(error)) from error
     if not stamps:
@@ -122,8 +125,9 @@ def _index(container: av.container.InputContainer, path: Path) -> _Index:
     # AVI stores no presentation times. Where frames refer to others, those that FFmpeg works out may be out of order.
     counted = container.format.name == "avi" and len(keys) < len(stamps)
     keyframes = [position for position, stamp in enumerate(stamps) if stamp in keys and not counted] or [0]
+    seeks = [keys.get(stamps[position], stamps[position]) for position in keyframes]
     times = (np.array(stamps, dtype=float) - stamps[0]) * float(stream.time_base)
-    return _Index(stamps, keyframes, times, counted)
+    return _Index(stamps, keyframes, seeks, times, counted)
 
 
 class VideoFrames(LazyFrames):
@@ -149,9 +153,20 @@ class VideoFrames(LazyFrames):
         raise _unreadable(self._path, "its first frame cannot be decoded")
 
     def _decode(self, index: int) -> np.ndarray:
-        start = self._keyframe_before(index)
-        if not start <= self._next <= index:
-            self._decoded = self._frames_from(start)
+        before = max(0, bisect.bisect_right(self._index.keyframes, index) - 1)
+        if self._index.keyframes[before] <= self._next <= index:
+            frame = self._advance_to(index)
+            if frame is not None:
+                return frame
+        for key in dict.fromkeys((before, max(0, before - 1), 0)):  # some files are indexed only roughly
+            self._decoded = self._frames_from(key)
+            frame = self._advance_to(index)
+            if frame is not None:
+                return frame
+        raise _unreadable(self._path, f"its frame {index} cannot be decoded")
+
+    def _advance_to(self, index: int) -> np.ndarray | None:
+        """Decode up to a frame, keeping those before it; None when it does not come."""
         for position, frame in self._decoded:
             self._next = position + 1
             if position == index:
@@ -160,16 +175,12 @@ class VideoFrames(LazyFrames):
             if position > index:
                 break
         self._next = -1
-        raise _unreadable(self._path, f"its frame {index} cannot be decoded")
+        return None
 
-    def _keyframe_before(self, index: int) -> int:
-        """The position of the key frame to start from."""
-        return self._index.keyframes[max(0, bisect.bisect_right(self._index.keyframes, index) - 1)]
-
-    def _frames_from(self, start: int) -> Iterator[tuple[int, np.ndarray]]:
+    def _frames_from(self, key: int) -> Iterator[tuple[int, np.ndarray]]:
         """Decode from a key frame on, as (position, RGB frame)."""
         try:
-            self._container.seek(self._index.stamps[start], stream=self._stream, backward=True)
+            self._container.seek(self._index.seeks[key], stream=self._stream, backward=True)
             for number, frame in enumerate(self._container.decode(self._stream)):
                 position = number if self._index.counted else self._position.get(frame.pts)
                 if position is not None:
