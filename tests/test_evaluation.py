@@ -24,7 +24,7 @@ from napari_uniultra.errors import ReadError
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.checkpoint import save_checkpoint
 from napari_uniultra.model.config import architecture
-from napari_uniultra.model.zoo import load_model
+from napari_uniultra.model.zoo import load_model, model_at
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.training.data.cases import Case
 from napari_uniultra.training.data.manifest import Manifest, write_manifest
@@ -32,7 +32,7 @@ from napari_uniultra.training.evaluation.answers import IMAGE, FrameAnswer
 from napari_uniultra.training.evaluation.cases import LabelledCase
 from napari_uniultra.training.evaluation.others import OtherTool
 from napari_uniultra.training.evaluation.prompts import clicks_inside, drawn_prompt, generator, jittered_box
-from napari_uniultra.training.evaluation.run import Evaluation, evaluate, model_at, select_cases, write_evaluation
+from napari_uniultra.training.evaluation.run import Evaluation, evaluate, select_cases, write_evaluation
 from napari_uniultra.training.evaluation.scores import Score, is_layer, scores_of, thickness
 from napari_uniultra.training.evaluation.settings import PROMPTS, EvaluationSettings
 from napari_uniultra.training.evaluation.summary import drifts, reliability, statistic, table

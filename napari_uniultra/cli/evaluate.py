@@ -11,6 +11,7 @@ from napari_uniultra.cli.job import make_folder
 from napari_uniultra.cli.segment import DEVICES
 
 if TYPE_CHECKING:
+    from napari_uniultra.model.zoo import model_at
     from napari_uniultra.training.evaluation.run import Evaluation
     from napari_uniultra.training.evaluation.settings import EvaluationSettings
 
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from napari_uniultra.errors import UniUltraError
     from napari_uniultra.training.evaluation.others import OtherTool
-    from napari_uniultra.training.evaluation.run import evaluate, model_at, select_cases, write_evaluation
+    from napari_uniultra.training.evaluation.run import evaluate, select_cases, write_evaluation
 
     settings = _settings(arguments)
     if arguments.checkpoint is None and not arguments.predictions:

@@ -97,10 +97,9 @@ def _check_formats(job: Job) -> None:
 
 def _path_of_format(out: Path, name: str) -> Path:
     """The file or folder for masks in a further format."""
-    from napari_uniultra.io.writers import format_of
+    from napari_uniultra.io.writers import usual_path
 
-    usual = {"png": "masks_png", "yolo": "masks_yolo", "gif": "overlay.gif", "mp4": OVERLAY, "tiff": MASKS}
-    return out / usual.get(name, f"masks{format_of('', name).suffixes[0]}")
+    return usual_path(out, name)
 
 
 def already_done(job: Job, model_sha256: str) -> bool:

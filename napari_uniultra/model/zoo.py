@@ -8,7 +8,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -191,6 +191,28 @@ def load_model(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto
             fix="Close other programs that use the GPU, choose a smaller model, or device='cpu'",
         ) from error
     return Model(network, about.config, target, label, about.sha256, about.card)
+
+
+def model_at(name: str | os.PathLike[str], device: str = "auto", image_size: int | None = None) -> Model:
+    """A model by name or path, as `load_model` has it, at any input size.
+
+    Raises
+    ------
+    CheckpointError, ResourceError
+    """
+    model = load_model(name, device)
+    if image_size in (None, model.image_size):
+        return model
+    import torch
+
+    from napari_uniultra.model.build import build_network
+    from napari_uniultra.model.checkpoint import load_into
+
+    config = model.config.with_(image_size=image_size)
+    with torch.random.fork_rng(devices=[]):  # building draws random weights, which these replace
+        network = build_network(config)
+    load_into(network, model.network.state_dict())
+    return replace(model, network=network.to(model.device).eval(), config=config)
 
 
 def add_model(path: str | os.PathLike[str], name: str | None = None) -> ModelInfo:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from napari_uniultra import __version__
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.errors import ReadError
-from napari_uniultra.model.zoo import Model, load_model
 from napari_uniultra.training.data.cases import Case
 from napari_uniultra.training.data.importers import open_manifest
 from napari_uniultra.training.evaluation.answers import FrameAnswer
@@ -106,25 +105,6 @@ def select_cases(data: str | os.PathLike[str], part: str) -> tuple[Case, ...]:
     return cases
 
 
-def model_at(name: str, device: str = "auto", image_size: int | None = None) -> Model:
-    """A model by name or checkpoint, at any input size.
-
-    Raises
-    ------
-    CheckpointError, ResourceError
-    """
-    model = load_model(name, device)
-    if image_size in (None, model.image_size):
-        return model
-    from napari_uniultra.model.build import build_network
-    from napari_uniultra.model.checkpoint import load_into
-
-    config = model.config.with_(image_size=image_size)
-    network = build_network(config)
-    load_into(network, model.network.state_dict())
-    return replace(model, network=network.to(model.device).eval(), config=config)
-
-
 def evaluate(
     cases: Sequence[Case],
     settings: EvaluationSettings,
@@ -138,7 +118,7 @@ def evaluate(
     ----------
     cases : sequence of Case
     settings : EvaluationSettings
-        ``image_size`` is for `model_at`: the model is used as it is.
+        ``image_size`` is for `model.zoo.model_at`: the model is used as it is.
     model : Model, optional
     others : iterable of OtherTool
     on_case : callable, optional

@@ -1,6 +1,6 @@
 """Masks, measurements and pictures to files; each file is written whole or not at all."""
 
-from napari_uniultra.io.writers.formats import FORMAT_NAMES, FORMATS, format_of, write_masks
+from napari_uniultra.io.writers.formats import FORMAT_NAMES, FORMATS, format_of, usual_path, write_masks
 from napari_uniultra.io.writers.masks import write_masks_tiff
 from napari_uniultra.io.writers.measurements import write_cycles_csv, write_measurements_csv
 from napari_uniultra.io.writers.overlay import write_contact_sheet, write_overlay_video
@@ -12,6 +12,7 @@ __all__ = [
     "ObjectPrompts",
     "format_of",
     "read_prompts",
+    "usual_path",
     "write_contact_sheet",
     "write_cycles_csv",
     "write_masks",

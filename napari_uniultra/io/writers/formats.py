@@ -74,6 +74,18 @@ def format_of(path: str | os.PathLike[str], name: str | None = None) -> MaskForm
     return found
 
 
+def usual_path(folder: Path, name: str) -> Path:
+    """The file or folder in ``folder`` that masks in the format called ``name`` are usually written to.
+
+    Raises
+    ------
+    WriteError
+        When there is no such format.
+    """
+    usual = {"png": "masks_png", "yolo": "masks_yolo", "gif": "overlay.gif", "mp4": "overlay.mp4"}
+    return folder / usual.get(name, f"masks{format_of('', name).suffixes[0]}")
+
+
 def write_masks(
     path: str | os.PathLike[str], masks: Masks, name: str | None = None, patient_data: bool = False
 ) -> list[Path]:

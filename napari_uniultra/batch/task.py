@@ -1,0 +1,173 @@
+"""What a worker is told about one loop, and the fingerprint that says whether its results still hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from napari_uniultra import __version__
+from napari_uniultra.batch.loops import Loop
+from napari_uniultra.batch.settings import JobSettings, ModelSettings, OutputSettings, PostSettings
+from napari_uniultra.errors import ReadError
+
+_FORMAT = 1  # of results; another number makes all of them anew
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a loop starts from.
+
+    Attributes
+    ----------
+    kind : str
+        One of correction, session, prompts (JSON), rows (of a CSV file), mask, template, no_prompt, or empty: none.
+    path : Path, optional
+        The session, prompts, or mask.
+    rows : tuple of mappings
+    frame : int
+        For a mask of one frame, a template or no_prompt; negative counts from the end.
+    template : (loop, mask, frame), optional
+    """
+
+    kind: str = ""
+    path: Path | None = None
+    rows: tuple[Mapping[str, str], ...] = ()
+    frame: int = 0
+    template: tuple[Path, Path, int] | None = None
+
+    def digest(self) -> list[Any]:
+        """Everything of it that results depend on."""
+        paths = [self.path] if self.path else []
+        if self.template:
+            paths += list(self.template[:2])
+        inside = [sha256_of(path) for path in paths]
+        if self.kind == "prompts":  # its masks are files beside it
+            inside += sorted(sha256_of(file) for file in self.path.parent.glob(f"{self.path.stem}_*.png"))
+        frame = self.template[2] if self.template else None
+        return [self.kind, inside, [dict(row) for row in self.rows], self.frame, frame]
+
+
+@dataclass(frozen=True)
+class LoopTask:
+    """One loop to label; small, and made to travel.
+
+    Attributes
+    ----------
+    loop : Loop
+    folder : Path
+        Of the job's results.
+    start : Start
+    rest : str
+        Fingerprint of everything but the loop's own file.
+    """
+
+    loop: Loop
+    folder: Path
+    start: Start
+    rest: str
+    model: ModelSettings
+    model_sha256: str
+    post: PostSettings
+    outputs: OutputSettings
+    names: Mapping[int, str] = field(default_factory=dict)
+    reference: Path | None = None
+    reference_frames: str = "annotated"
+    threads: int = 1
+    smaller: bool = False
+
+    @property
+    def name(self) -> str:
+        """The loop's name."""
+        return self.loop.name
+
+    def on_a_smaller_size(self) -> LoopTask:
+        """The same, for a worker that has little memory."""
+        return replace(self, smaller=True)
+
+
+def make_task(loop: Loop, job: JobSettings, start: Start, model_sha256: str, reference: Path | None) -> LoopTask:
+    """The task of a loop.
+
+    Raises
+    ------
+    ReadError
+        When its prompts, mask, session or reference cannot be read.
+    """
+    outputs = {key: value for key, value in asdict(job.outputs).items() if key in ("formats", "contact_sheet")}
+    model = {key: value for key, value in asdict(job.model).items() if key not in ("name", "device")}
+    parts = [
+        _FORMAT,
+        __version__,
+        model_sha256,
+        model,
+        asdict(job.post),
+        outputs,
+        job.objects,
+        start.digest(),
+        loop.subject,
+        None if reference is None else [sha256_of(reference), job.inputs.reference_frames],
+    ]
+    return LoopTask(
+        loop=loop,
+        folder=job.folder.absolute(),
+        start=start,
+        rest=hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),
+        model=job.model,
+        model_sha256=model_sha256,
+        post=job.post,
+        outputs=job.outputs,
+        names=job.object_names,
+        reference=reference,
+        reference_frames=job.inputs.reference_frames,
+        threads=job.workers.threads,
+    )
+
+
+def input_state(path: Path) -> list[list[Any]]:
+    """Names, sizes and times of change of the files that make up an input: quick to compare.
+
+    Raises
+    ------
+    ReadError
+        When it is not there.
+    """
+    try:
+        stats = [(file.name, file.stat()) for file in _files_of(path)]
+    except OSError as error:
+        raise ReadError(f"{path.name} cannot be opened", error.strerror or "", "Check the path") from error
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of the files that make up an input.
+
+    Raises
+    ------
+    ReadError
+    """
+    digest = hashlib.sha256()
+    try:
+        for file in _files_of(path):
+            digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+            with file.open("rb") as stream:
+                while chunk := stream.read(_CHUNK):
+                    digest.update(chunk)
+    except OSError as error:
+        raise ReadError(f"{path.name} cannot be read", error.strerror or "", "Check the path") from error
+    return digest.hexdigest()
+
+
+def _files_of(path: Path) -> Iterable[Path]:
+    """A file with what may stand beside it (times and spacing; the pixels of a header), or a folder's files."""
+    if path.is_dir():
+        beside = path.with_name(f"{path.name}.json")
+        return [*sorted(file for file in path.iterdir() if file.is_file()), *([beside] if beside.is_file() else [])]
+    with_it = [path.with_suffix(".json"), path.parent / "meta.json"]
+    if path.suffix.lower() in (".mhd", ".nhdr"):
+        with_it += [path.with_suffix(suffix) for suffix in (".raw", ".zraw", ".raw.gz")]
+    return [path, *(file for file in dict.fromkeys(with_it) if file != path and file.is_file())]
