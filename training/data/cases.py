@@ -14,11 +14,11 @@ from PIL import Image
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers import read_cine
-from napari_uniultra.io.readers.images import SUFFIXES as IMAGE_SUFFIXES
 from napari_uniultra.io.readers.images import image_files
 from napari_uniultra.training.data.labels import MASK_SUFFIXES, read_labels, structures
 
 PARTS = ("train", "val", "test")
+_ONE_FRAME = (".png", ".jpg", ".jpeg", ".bmp", ".webp")  # files that hold no more
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Case:
     @property
     def may_be_loop(self) -> bool:
         """False where one frame is all there can be; told without opening a file."""
-        return self.frames.is_dir() or self.frames.suffix.lower() not in IMAGE_SUFFIXES
+        return self.frames.is_dir() or self.frames.suffix.lower() not in _ONE_FRAME
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class OpenCase:
     def _volume(self) -> np.ndarray | None:
         """The label images of all frames, where one file holds them."""
         case = self.case
-        if len(case.masks) > 1 or case.masks[0].is_dir() or case.masks[0].suffix.lower() in IMAGE_SUFFIXES:
+        if len(case.masks) > 1 or case.masks[0].is_dir() or case.masks[0].suffix.lower() in _ONE_FRAME:
             return None
         labels = read_labels(case.masks[0])
         if len(labels) > 1 and len(labels) != len(self.cine):

@@ -16,7 +16,7 @@ from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers.images import SUFFIXES
 from napari_uniultra.training.data.cases import Case
 
-_IMAGE_SUFFIXES = (*SUFFIXES, ".tif", ".tiff", ".mha", ".mhd", ".nii", ".nrrd", ".dcm")
+_IMAGE_SUFFIXES = (*SUFFIXES, ".mha", ".mhd", ".nii", ".nrrd", ".dcm")
 _MASK_MARKS = r"[ _-]?(masks?|gt|labels?|seg|segmentation|annotation)$"
 
 
