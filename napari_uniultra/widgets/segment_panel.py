@@ -7,7 +7,7 @@ import platform
 from typing import Any
 
 from napari.layers import Image
-from napari.utils.notifications import show_error, show_warning
+from napari.utils.notifications import show_warning
 from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt, QTimer
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
@@ -27,12 +27,14 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_uniultra.errors import UniUltraError
 from napari_uniultra.model.zoo import DEFAULT_MODEL, list_models
 from napari_uniultra.plugin.controller import Progress, SegmentController
+from napari_uniultra.plugin.playback import follow
 from napari_uniultra.plugin.session_host import LoadedModel
 from napari_uniultra.widgets.keys import Shortcuts
 from napari_uniultra.widgets.object_list import ObjectList
+from napari_uniultra.widgets.parts import push_button, row_of, tell
+from napari_uniultra.widgets.spacing_control import SpacingControl
 from napari_uniultra.widgets.worker import InferenceThread
 
 _log = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class SegmentPanel(QWidget):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         self._viewer = napari_viewer
+        follow(napari_viewer)
         self._window: QObject | None = None
         self._chosen: Any = None
         self.thread_ = InferenceThread()
@@ -96,6 +99,7 @@ class SegmentPanel(QWidget):
     def _build_source(self) -> QWidget:
         self.image_box = QComboBox()
         self.image_box.setToolTip("The image layer to work on")
+        self.spacing_control = SpacingControl(self._viewer, lambda: self.controller.image)
         self.model_box = QComboBox()
         self.model_box.setToolTip("The model that segments. It loads with the first mark.")
         self.device_box = QComboBox()
@@ -109,6 +113,7 @@ class SegmentPanel(QWidget):
         form = QFormLayout(group)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Loop", self.image_box)
+        form.addRow("Scale", self.spacing_control)
         form.addRow("Model", self.model_box)
         form.addRow("Run on", self.device_box)
         form.addRow(self.restore_button)
@@ -121,9 +126,9 @@ class SegmentPanel(QWidget):
         return group
 
     def _build_marks(self) -> QWidget:
-        self.box_button = _button("Box", "Drag a box around the structure (Q)", checkable=True)
-        self.add_button = _button("Add", "Click what belongs to the structure (W)", checkable=True)
-        self.remove_button = _button("Remove", "Click what does not belong to it (Shift+W)", checkable=True)
+        self.box_button = push_button("Box", "Drag a box around the structure (Q)", checkable=True)
+        self.add_button = push_button("Add", "Click what belongs to the structure (W)", checkable=True)
+        self.remove_button = push_button("Remove", "Click what does not belong to it (Shift+W)", checkable=True)
         self._tools = {"box": self.box_button, "add": self.add_button, "remove": self.remove_button}
         self._tool_group = QButtonGroup(self)
         self._tool_group.setExclusive(False)  # exclusive would not let the tool in hand be put away
@@ -135,21 +140,21 @@ class SegmentPanel(QWidget):
         )
         group = QGroupBox("Mark on this frame")
         layout = QVBoxLayout(group)
-        layout.addLayout(_row(*self._tools.values()))
+        layout.addLayout(row_of(*self._tools.values()))
         layout.addWidget(self.outline_box)
         return group
 
     def _build_tracking(self) -> QWidget:
-        self.backward_button = _button("◀ Back", "Track backward to the start of the loop (,)")
-        self.both_button = _button("◀ Both ▶", "Track through the whole loop (J)")
-        self.forward_button = _button("Forward ▶", "Track forward to the end of the loop (.)")
+        self.backward_button = push_button("◀ Back", "Track backward to the start of the loop (,)")
+        self.both_button = push_button("◀ Both ▶", "Track through the whole loop (J)")
+        self.forward_button = push_button("Forward ▶", "Track forward to the end of the loop (.)")
         self.progress = QProgressBar()
         self.progress.setFormat("")
         self.progress.setTextVisible(True)
-        self.cancel_button = _button("Cancel", "Stop after the present frame; what is done stays (K)")
+        self.cancel_button = push_button("Cancel", "Stop after the present frame; what is done stays (K)")
         group = QGroupBox("Track")
         layout = QVBoxLayout(group)
-        layout.addLayout(_row(self.backward_button, self.both_button, self.forward_button))
+        layout.addLayout(row_of(self.backward_button, self.both_button, self.forward_button))
         row = QHBoxLayout()
         row.addWidget(self.progress, 1)
         row.addWidget(self.cancel_button)
@@ -159,11 +164,11 @@ class SegmentPanel(QWidget):
         return group
 
     def _build_review(self) -> QWidget:
-        self.accept_button = _button(
+        self.accept_button = push_button(
             "Accept frame", "This frame is right: never change it, and let it guide tracking (G)", checkable=True
         )
-        self.undo_button = _button("Undo", "Take back the last change (U)")
-        self.redo_button = _button("Redo", "Make it again (Shift+U)")
+        self.undo_button = push_button("Undo", "Take back the last change (U)")
+        self.redo_button = push_button("Redo", "Make it again (Shift+U)")
         group = QGroupBox("Review")
         grid = QGridLayout(group)
         grid.addWidget(self.accept_button, 0, 0, 1, 2)
@@ -200,7 +205,7 @@ class SegmentPanel(QWidget):
         control.status_changed.connect(self.status.setText)
         control.progressed.connect(self._on_progress)
         control.noticed.connect(_warn)
-        control.failed.connect(_tell)
+        control.failed.connect(tell)
         control.model_loaded.connect(self._on_model_loaded)
         self._still_open = QTimer(self)
         self._still_open.setSingleShot(True)
@@ -296,6 +301,7 @@ class SegmentPanel(QWidget):
     def _refresh(self) -> None:
         control = self.controller
         has_image, tracking = control.image is not None, control.tracking
+        self.spacing_control.refresh()
         self.object_list.show_objects(control.objects, control.current_object)
         for tool, button in self._tools.items():
             self._check(button, control.tool == tool)
@@ -369,21 +375,6 @@ class SegmentPanel(QWidget):
             layer.events.name.disconnect(self._on_renamed)
 
 
-def _button(words: str, tip: str, checkable: bool = False) -> QPushButton:
-    button = QPushButton(words)
-    button.setToolTip(tip)
-    button.setCheckable(checkable)
-    button.setFocusPolicy(Qt.FocusPolicy.TabFocus)  # after a click the keys still go to the picture
-    return button
-
-
-def _row(*widgets: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    for widget in widgets:
-        row.addWidget(widget, 1)
-    return row
-
-
 def _pace(progress: Progress) -> str:
     if not progress.frames_per_s:
         return ""
@@ -394,12 +385,3 @@ def _pace(progress: Progress) -> str:
 
 def _warn(words: str) -> None:
     show_warning(words)
-
-
-def _tell(error: Exception) -> None:
-    """An error in words; one that is not ours is a fault of the program and goes into the log with its trace."""
-    if isinstance(error, UniUltraError):
-        show_warning(str(error))
-        return
-    _log.error("Unexpected error", exc_info=error)
-    show_error(f"Something unexpected went wrong: {error or type(error).__name__}. Nothing that was done is lost.")

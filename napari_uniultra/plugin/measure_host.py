@@ -1,0 +1,320 @@
+"""Between the viewer's masks and the measure panel: what is measured, which beat, which long axis. No widgets."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from napari.layers import Image, Labels
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_uniultra.core.measure import (
+    Cycle,
+    CycleMeasurement,
+    Measurement,
+    area_curve,
+    find_cycles,
+    long_axis,
+    measure_object_cycle,
+)
+from napari_uniultra.core.measure.cardiac import Axis
+from napari_uniultra.core.types import Cine
+from napari_uniultra.errors import UniUltraError
+from napari_uniultra.plugin.axis_layer import AxisLayer
+from napari_uniultra.plugin.controller import Jobs
+from napari_uniultra.plugin.layers import METADATA_KEY, names_of_objects
+from napari_uniultra.plugin.loop_measurements import LoopMeasurements
+from napari_uniultra.plugin.prompt_layers import frames_shape, shown_frame
+
+_SOON_MS = 100  # after the masks were touched
+_LOOK_AGAIN_MS = 500  # at least; masks that tracking writes in place are not announced by napari
+_LOOK_AGAIN_TIMES = 10  # the time it took to look: a tenth of one processor at most
+
+
+class MeasureController(QObject):
+    """Keeps the measurements of one Labels layer up to date, in another thread.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    jobs : Jobs
+        The thread that measures.
+    """
+
+    changed = Signal()  # rows, objects, cycles
+    frame_changed = Signal(int)
+    failed = Signal(object)
+
+    def __init__(self, viewer: Any, jobs: Jobs) -> None:
+        super().__init__()
+        self._viewer, self._jobs = viewer, jobs
+        self._layer: Any = None
+        self._measured: LoopMeasurements | None = None
+        self._axes_layer: AxisLayer | None = None
+        self._axes: dict[tuple[int, int], Axis] = {}  # (object id, frame): set by the user
+        self._edited: dict[int, list[Cycle]] = {}  # object id: set by the user
+        self.rows: list[Measurement] = []
+        self.cycles: list[Cycle] = []
+        self.object_id, self.beat = 0, 0
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self._look)
+        self._looking = False
+        viewer.dims.events.current_step.connect(self._on_frame)
+        viewer.layers.events.removed.connect(self._on_layer_removed)
+
+    # State for the panel --------------------------------------------------------------------------------------------
+
+    @property
+    def layer(self) -> Any:
+        """The Labels layer that is measured, or None."""
+        return self._layer
+
+    @property
+    def cine(self) -> Cine | None:
+        """Spacing, times and length of the loop."""
+        return None if self._measured is None else self._measured.cine
+
+    @property
+    def objects(self) -> dict[int, str]:
+        """Id to name of the objects that were found."""
+        return dict(sorted({row.object_id: row.object_name for row in self.rows}.items()))
+
+    @property
+    def frame(self) -> int:
+        """The frame that is shown."""
+        return 0 if self._layer is None else shown_frame(self._viewer, self._layer)
+
+    @property
+    def cycle(self) -> Cycle | None:
+        """The beat that is chosen."""
+        return self.cycles[self.beat] if self.beat < len(self.cycles) else None
+
+    @property
+    def axis_shown(self) -> bool:
+        """Whether the long axes are in the viewer."""
+        return self._axes_layer is not None
+
+    def curve(self, object_id: int) -> np.ndarray:
+        """(T,) area of an object; NaN where it is not."""
+        return area_curve(self.rows, object_id, 0 if self.cine is None else len(self.cine))
+
+    def positions(self) -> np.ndarray:
+        """(T,) where the frames lie on the axis of time: ms where the times are known, else their numbers."""
+        if self.cine is None:
+            return np.empty(0)
+        times = self.cine.frame_times_s
+        return np.arange(len(self.cine), dtype=float) if times is None else times * 1000
+
+    def measured_cycle(self, cycle: Cycle | None = None) -> CycleMeasurement | None:
+        """What a beat measures, the chosen one by default; with the long axes as the user set them."""
+        cycle = cycle or self.cycle
+        if cycle is None or self.cine is None:
+            return None
+        axes = tuple(self._axis(frame) for frame in (cycle.ed, cycle.es))
+        name = self.objects.get(self.object_id, "")
+        return measure_object_cycle(self.cine, self._labels(), cycle, self.object_id, name, axes)
+
+    # What the user does ---------------------------------------------------------------------------------------------
+
+    def set_layer(self, layer: Any) -> None:
+        """Measure another Labels layer, or none."""
+        if layer is self._layer:
+            return
+        self.show_axis(False)
+        self._connect(connect=False)
+        if self._measured is not None:
+            self._measured.close()
+        self._layer, self._measured, self.rows, self.cycles = layer, None, [], []
+        self._axes, self._edited, self.object_id, self.beat = {}, {}, 0, 0
+        if layer is not None:
+            try:
+                self._measured = LoopMeasurements(self._loop_of(layer))
+            except UniUltraError as error:
+                self._layer = None
+                self.failed.emit(error)
+            self._connect(connect=True)
+            self._look_soon()
+        self.changed.emit()
+
+    def choose_object(self, object_id: int) -> None:
+        """Look at another object."""
+        if object_id != self.object_id:
+            self.object_id, self.beat = object_id, 0
+            self._find_cycles()
+
+    def choose_beat(self, beat: int) -> None:
+        """Look at another beat, counted from 0."""
+        self.beat = int(np.clip(beat, 0, max(0, len(self.cycles) - 1)))
+        self._show_axes()
+        self.changed.emit()
+
+    def set_frames_of_cycle(self, ed: int | None = None, es: int | None = None) -> None:
+        """Say which frames are the chosen beat's end-diastole and end-systole."""
+        known = self.curve(self.object_id)
+        if self.cycle is None or not np.isfinite(known).any():
+            return
+        nearest = [None if frame is None else _nearest(known, frame) for frame in (ed, es)]
+        cycle = self.cycle
+        moved = Cycle(cycle.ed if nearest[0] is None else nearest[0], cycle.es if nearest[1] is None else nearest[1])
+        self._edited[self.object_id] = [moved if beat == self.beat else c for beat, c in enumerate(self.cycles)]
+        self._find_cycles()
+
+    def find_cycles_again(self) -> None:
+        """Forget what the user said of beats and long axes of this object."""
+        self._edited.pop(self.object_id, None)
+        self._axes = {key: axis for key, axis in self._axes.items() if key[0] != self.object_id}
+        self._find_cycles()
+
+    def show_axis(self, on: bool) -> None:
+        """Show the long axes of the chosen beat as lines that can be moved, or take them away."""
+        if on and self._axes_layer is None and self._layer is not None:
+            self._axes_layer = AxisLayer(self._viewer, self._layer, self._on_axis)
+            self._show_axes()
+        elif not on and self._axes_layer is not None:
+            layer, self._axes_layer = self._axes_layer, None
+            layer.remove()
+        self.changed.emit()
+
+    def go_to(self, frame: int) -> None:
+        """Show a frame."""
+        if self._layer is not None and self._layer.ndim == 3 and frame != self.frame:
+            position = self._layer.data_to_world((frame, 0, 0))[0]
+            self._viewer.dims.set_point(self._viewer.dims.ndim - 3, position)
+
+    def start(self) -> None:
+        """Measure, and look for changes from now on."""
+        self._looking = True
+        self._look_soon()
+
+    def pause(self) -> None:
+        """Stop looking for changes, as while nobody can see them."""
+        self._looking = False
+        self._timer.stop()
+
+    def disconnect_viewer(self) -> None:
+        """Let go of the viewer, which outlives the panel."""
+        self.pause()
+        self._connect(connect=False)
+        if self._measured is not None:
+            self._measured.close()
+        self._viewer.layers.events.removed.disconnect(self._on_layer_removed)
+        self._viewer.dims.events.current_step.disconnect(self._on_frame)
+
+    # Measuring ------------------------------------------------------------------------------------------------------
+
+    def _connect(self, connect: bool) -> None:
+        if self._layer is None:
+            return
+        for name in ("paint", "set_data", "features"):
+            emitter = getattr(self._layer.events, name)
+            (emitter.connect if connect else emitter.disconnect)(self._look_soon)
+
+    def _loop_of(self, layer: Any) -> Cine:
+        """The masks' loop without its frames: what their layer knows of it, or the image that they lie on."""
+        shape = frames_shape(layer)
+        shape = (1, *shape) if len(shape) == 2 else shape
+        images = [other for other in self._viewer.layers if isinstance(other, Image)]
+        beside = [other.metadata for other in images if frames_shape(other) == frames_shape(layer)]
+        known = next((m[METADATA_KEY] for m in (layer.metadata, *beside) if METADATA_KEY in m), {})
+        times, sector = known.get("frame_times_s"), known.get("sector")
+        return Cine(
+            np.broadcast_to(np.zeros(1, np.uint8), shape),
+            spacing_mm=known.get("spacing_mm"),
+            frame_times_s=times if times is not None and len(times) == shape[0] else None,
+            sector=sector if sector is not None and np.shape(sector) == tuple(shape[1:]) else None,
+        )
+
+    def _labels(self) -> Any:
+        data = self._layer.data
+        return data[None] if data.ndim == 2 else data
+
+    def _look_soon(self, event: Any = None) -> None:
+        if self._looking:
+            self._timer.start(_SOON_MS)
+
+    def _look(self) -> None:
+        measured = self._measured
+        if measured is None:
+            return
+        labels, start = self._labels(), time.perf_counter()
+
+        def done(changed: bool) -> None:
+            if measured is self._measured and self._layer is not None:
+                if changed or self._names_changed():
+                    self._take_rows()
+                took_ms = 1000 * (time.perf_counter() - start)
+                if self._looking and not self._timer.isActive():
+                    self._timer.start(int(max(_LOOK_AGAIN_MS, _LOOK_AGAIN_TIMES * took_ms)))
+
+        self._jobs.submit(lambda: measured.update(labels), done, self.failed.emit, key="measure")
+
+    def _names(self) -> dict[int, str]:
+        return names_of_objects(self._layer.features)
+
+    def _names_changed(self) -> bool:
+        names = self._names()
+        return any(names.get(object_id, name) != name for object_id, name in self.objects.items())
+
+    def _take_rows(self) -> None:
+        self.rows = self._measured.rows(self._names())
+        if self.object_id not in self.objects:
+            self.object_id, self.beat = min(self.objects, default=0), 0
+        self._find_cycles()
+
+    def _find_cycles(self) -> None:
+        curve = self.curve(self.object_id)
+        edited = self._edited.get(self.object_id, [])
+        if edited and all(np.isfinite(curve[[cycle.ed, cycle.es]]).all() for cycle in edited):
+            self.cycles = edited
+        else:
+            self.cycles = [] if self.cine is None else find_cycles(curve, self.cine.frame_times_s)
+        self.choose_beat(self.beat)
+
+    # Long axes ------------------------------------------------------------------------------------------------------
+
+    def _axis(self, frame: int) -> Axis | None:
+        if (self.object_id, frame) in self._axes:
+            return self._axes[self.object_id, frame]
+        mask = np.asarray(self._labels()[frame]) == self.object_id
+        return long_axis(mask, self.cine.spacing_mm or (1.0, 1.0))
+
+    def _show_axes(self) -> None:
+        if self._axes_layer is None:
+            return
+        shown: dict[int, tuple[str, Axis]] = {}
+        for phase, frame in () if self.cycle is None else (("ED", self.cycle.ed), ("ES", self.cycle.es)):
+            axis = self._axis(frame)
+            if axis is not None:
+                shown[frame] = phase, axis
+        self._axes_layer.show(shown)
+
+    def _on_axis(self) -> None:
+        lines = self._axes_layer.read()
+        for frame in () if self.cycle is None else (self.cycle.ed, self.cycle.es):
+            axis = lines.get(frame)
+            if axis is not None and not np.allclose(axis, self._axis(frame) or 0):
+                self._axes[self.object_id, frame] = axis
+        self.changed.emit()
+
+    def _on_layer_removed(self, event: Any) -> None:
+        if self._axes_layer is not None and event.value is self._axes_layer.layer:
+            self.show_axis(False)
+
+    # Frames ---------------------------------------------------------------------------------------------------------
+
+    def _on_frame(self, event: Any = None) -> None:
+        if self._layer is not None:
+            self.frame_changed.emit(self.frame)
+
+
+def _nearest(curve: np.ndarray, frame: int) -> int:
+    """The frame nearest to ``frame`` on which the object is."""
+    known = np.flatnonzero(np.isfinite(curve))
+    return int(known[np.abs(known - frame).argmin()])
+
+
+def labels_layers(viewer: Any) -> list[Any]:
+    """The Labels layers of a viewer that may be masks of a loop."""
+    return [layer for layer in viewer.layers if isinstance(layer, Labels) and not layer.multiscale and layer.ndim <= 3]

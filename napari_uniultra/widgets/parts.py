@@ -1,0 +1,39 @@
+"""What panels are made of, and how they tell of an error."""
+
+from __future__ import annotations
+
+import logging
+
+from napari.utils.notifications import show_error, show_warning
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QHBoxLayout, QPushButton, QWidget
+
+from napari_uniultra.errors import UniUltraError
+
+_log = logging.getLogger(__name__)
+
+
+def push_button(words: str, tip: str, checkable: bool = False) -> QPushButton:
+    """A button that leaves the keys to the picture after a click."""
+    made = QPushButton(words)
+    made.setToolTip(tip)
+    made.setCheckable(checkable)
+    made.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+    return made
+
+
+def row_of(*widgets: QWidget) -> QHBoxLayout:
+    """Widgets of equal width side by side."""
+    row = QHBoxLayout()
+    for widget in widgets:
+        row.addWidget(widget, 1)
+    return row
+
+
+def tell(error: Exception) -> None:
+    """An error in words; one that is not ours is a fault of the program and goes into the log with its trace."""
+    if isinstance(error, UniUltraError):
+        show_warning(str(error))
+        return
+    _log.error("Unexpected error", exc_info=error)
+    show_error(f"Something unexpected went wrong: {error or type(error).__name__}. Nothing that was done is lost.")

@@ -1,0 +1,269 @@
+"""The measure panel in a real napari window: table, plot, beats and long axis follow the masks and each other."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from napari.layers import Shapes
+from napari.utils.notifications import notification_manager
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QGuiApplication
+from qtpy.QtWidgets import QFileDialog
+
+from napari_uniultra.core.measure import Cycle, disc_volume, long_axis, measurement_rows
+from napari_uniultra.core.types import Cine
+from napari_uniultra.plugin.layers import METADATA_KEY, features_of_names, metadata_of
+from napari_uniultra.plugin.loop_measurements import LoopMeasurements
+from napari_uniultra.widgets.measure_panel import MeasurePanel
+
+pytestmark = pytest.mark.gui
+
+FRAMES, HEIGHT, WIDTH, PERIOD = 40, 60, 90, 16
+SPACING = (0.5, 0.4)
+ED, ES, NEXT_ED = 0, 8, 16
+
+
+def ellipse(stretch: float, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    y, x = np.mgrid[:height, :width] + 0.5
+    return ((x - width / 2) / (16 * stretch)) ** 2 + ((y - height / 2) / (24 * stretch)) ** 2 <= 1
+
+
+def beating(frames: int = FRAMES) -> np.ndarray:
+    """Object 1 beats, with 16 frames a beat; object 3 is there on the first five frames only, and cut by the edge."""
+    labels = np.zeros((frames, HEIGHT, WIDTH), np.uint16)
+    for t in range(frames):
+        labels[t][ellipse(1 + 0.15 * np.cos(2 * np.pi * t / PERIOD))] = 1
+    labels[:5, :6, :9] = 3
+    return labels
+
+
+class Window(SimpleNamespace):
+    """A viewer with masks and the panel, and what the user is told."""
+
+    viewer: Any
+    panel: MeasurePanel
+    layer: Any
+    told: list[str]
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        self.qtbot.waitUntil(condition, timeout=30_000)
+
+    def cell(self, frame: int, word: str) -> str:
+        model = self.panel.model
+        words = [model.headerData(i, Qt.Orientation.Horizontal).partition("\n")[0] for i in range(model.columnCount())]
+        return model.data(model.index(model.frames.index(frame), words.index(word)))
+
+
+@pytest.fixture
+def window(make_napari_viewer: Callable[..., Any], qtbot: Any) -> Any:
+    viewer = make_napari_viewer()
+    cine = Cine(np.zeros((FRAMES, HEIGHT, WIDTH), np.uint8), SPACING, np.arange(FRAMES) * 0.05)
+    scale = {"scale": (1, *SPACING), "translate": (0, 7, -3)}
+    viewer.add_image(np.asarray(cine.frames), name="loop", metadata=metadata_of(cine), **scale)
+    names = features_of_names({1: "Left ventricle", 3: "Left ventricle"})
+    layer = viewer.add_labels(beating(), name="masks", metadata=metadata_of(cine), features=names, **scale)
+    _, panel = viewer.window.add_plugin_dock_widget("napari-uniultra", "Measure")
+    told: list[str] = []
+
+    def listen(notification: Any) -> None:
+        told.append(notification.message)
+
+    notification_manager.notification_ready.connect(listen)
+    made = Window(viewer=viewer, panel=panel, layer=layer, told=told, qtbot=qtbot)
+    made.until(lambda: len(panel.controller.rows) == FRAMES + 5)
+    yield made
+    notification_manager.notification_ready.disconnect(listen)
+    panel.controller.pause()
+    panel.thread_.stop()
+
+
+def test_table_plot_and_beats_show_what_is_measured(window: Window) -> None:
+    panel = window.panel
+    assert [panel.object_box.itemText(i) for i in range(panel.object_box.count())] == ["Left ventricle"] * 2
+    cine = Cine(np.zeros((FRAMES, HEIGHT, WIDTH), np.uint8), SPACING, np.arange(FRAMES) * 0.05)
+    expected = {(row.frame, row.object_id): row for row in measurement_rows(cine, beating())}
+    assert window.cell(4, "Area") == f"{expected[4, 1].area:.1f}"
+    assert window.cell(4, "Ellipse") == f"{expected[4, 1].shape.ellipse_circumference:.1f}"
+    assert window.cell(4, "Time") == "200"
+    assert window.cell(8, "Change") == f"{100 * expected[8, 1].area_change:.1f}"
+    assert window.cell(4, "Cut") == ""
+    assert len(panel.plot._curves) == 2
+    x, y = panel.plot._curves[0].getData()
+    np.testing.assert_allclose(x, np.arange(FRAMES) * 50)
+    np.testing.assert_allclose(y, [expected[t, 1].area for t in range(FRAMES)])
+    assert panel.controller.cycles == [Cycle(0, 8), Cycle(16, 24), Cycle(32, 39)][: len(panel.controller.cycles)]
+    assert "End-diastole frame 0 (0 ms)" in panel.beat_words.text()
+    assert "End-systole frame 8 (400 ms)" in panel.beat_words.text()
+    assert panel.status.text() == ""
+    panel.object_box.setCurrentIndex(1)
+    assert panel.model.frames == [0, 1, 2, 3, 4]
+    assert window.cell(4, "Cut") == "yes"
+    assert "does not change" in panel.beat_words.text()
+    assert window.told == []
+
+
+def test_frame_slider_table_and_plot_follow_each_other(window: Window) -> None:
+    panel, dims = window.panel, window.viewer.dims
+    dims.set_point(0, 11)
+    assert panel.plot.shown.value() == 550
+    assert panel.table.currentIndex().row() == 11
+    panel.table.selectRow(20)
+    assert dims.current_step[0] == 20
+    assert panel.plot.shown.value() == 1000
+    panel.plot.shown.setValue(730)  # as when it is dragged
+    panel.plot.shown.sigDragged.emit(panel.plot.shown)
+    assert dims.current_step[0] == 15
+    assert panel.table.currentIndex().row() == 15
+
+
+def test_markers_of_a_beat_can_be_dragged(window: Window) -> None:
+    panel = window.panel
+    before = panel.controller.measured_cycle()
+    panel.plot.es.setValue(290)
+    panel.plot.es.sigPositionChangeFinished.emit(panel.plot.es)
+    assert panel.controller.cycle == Cycle(ED, 6)
+    after = panel.controller.measured_cycle()
+    assert after.es_area > before.es_area
+    assert f"{100 * after.fractional_area_change:.1f} %" in panel.beat_words.text()
+    panel.plot.ed.setValue(60)
+    panel.plot.ed.sigPositionChangeFinished.emit(panel.plot.ed)
+    assert panel.controller.cycle == Cycle(1, 6)
+    panel.beat_box.setValue(2)
+    assert panel.controller.cycle.ed == NEXT_ED
+    assert panel.plot.ed.value() == 50 * NEXT_ED
+    panel.again_button.click()
+    panel.beat_box.setValue(1)
+    assert panel.controller.cycle == Cycle(ED, ES)
+
+
+def axis_layer(window: Window) -> Any:
+    return window.viewer.layers["UniUltra long axis"]
+
+
+def test_the_long_axis_is_a_line_that_can_be_moved(window: Window) -> None:
+    panel = window.panel
+    panel.axis_button.click()
+    layer = axis_layer(window)
+    assert isinstance(layer, Shapes)
+    assert list(layer.features["phase"]) == ["ED", "ES"]
+    assert [round(line[0, 0]) for line in layer.data] == [ED, ES]
+    masks = [beating()[frame] == 1 for frame in (ED, ES)]
+    axes = [long_axis(mask, SPACING) for mask in masks]
+    # napari counts pixel centres as whole numbers: half a pixel from the edge.
+    np.testing.assert_allclose(layer.data[0][:, :0:-1] + 0.5, axes[0], atol=1e-6)
+    expected = [disc_volume(mask, axis, SPACING) / 1000 for mask, axis in zip(masks, axes, strict=True)]
+    found = panel.controller.measured_cycle()
+    assert (found.ed_volume, found.es_volume) == pytest.approx(expected)
+    moved = np.array(layer.data[0])
+    moved[1, 1] -= 12  # the lower end goes up
+    layer.data = [moved, layer.data[1]]
+    layer.events.data(value=layer.data, action="changed", data_indices=(0,), vertex_indices=((),))
+    found = panel.controller.measured_cycle()
+    assert found.ed_volume == pytest.approx(
+        disc_volume(masks[0], (axes[0][0], (axes[0][1][0], axes[0][1][1] - 12)), SPACING) / 1000
+    )
+    assert found.es_volume == pytest.approx(expected[1])
+    assert f"{100 * found.ejection_fraction:.1f} %" in panel.beat_words.text()
+    panel.again_button.click()
+    assert panel.controller.measured_cycle().ed_volume == pytest.approx(expected[0])
+    np.testing.assert_allclose(axis_layer(window).data[0][:, :0:-1] + 0.5, axes[0], atol=1e-6)
+    panel.axis_button.click()
+    assert "UniUltra long axis" not in window.viewer.layers
+
+
+def test_the_user_may_delete_the_axis_layer(window: Window) -> None:
+    window.panel.axis_button.click()
+    window.viewer.layers.remove("UniUltra long axis")
+    assert not window.panel.axis_button.isChecked()
+    window.panel.beat_box.setValue(2)
+    window.panel.axis_button.click()
+    assert round(axis_layer(window).data[0][0, 0]) == NEXT_ED
+
+
+def test_masks_that_change_are_measured_again(window: Window) -> None:
+    panel = window.panel
+    window.layer.data[3] = 0  # in place, as tracking writes: napari tells nobody
+    window.layer.data[30, 40:50, 70:80] = 7
+    window.until(lambda: 7 in panel.controller.objects)
+    assert 3 not in panel.model.frames
+    window.layer.selected_label = 9
+    window.layer.data_setitem((np.array([2]), np.array([50]), np.array([2])), 9)
+    window.until(lambda: 9 in panel.controller.objects)
+    window.layer.features = features_of_names({1: "Ventrikel", 3: "Vorhof"})
+    window.until(lambda: "Ventrikel" in panel.controller.objects.values())
+    assert panel.object_box.itemText(1) == "Vorhof"
+
+
+def test_copy_and_csv(window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    panel = window.panel
+    panel.copy_button.click()
+    lines = QGuiApplication.clipboard().text().splitlines()
+    assert len(lines) == 1 + FRAMES + 5
+    assert lines[0].split("\t")[:5] == ["frame", "time_s", "object_id", "object", "area_mm2"]
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *a, **k: (str(tmp_path / "m.csv"), ""))
+    panel.save_button.click()
+    with (tmp_path / "m.csv").open(newline="", encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == FRAMES + 5
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *a, **k: (str(tmp_path / "b.csv"), ""))
+    panel.save_beats_button.click()
+    with (tmp_path / "b.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["ed_frame"] for row in csv.DictReader(file)][:2] == ["0", "16"]
+    (tmp_path / "folder.csv").mkdir()
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *a, **k: (str(tmp_path / "folder.csv"), ""))
+    panel.save_button.click()
+    assert "folder.csv cannot be written" in window.told[-1]
+
+
+def test_without_spacing_and_times_it_says_so(window: Window) -> None:
+    panel = window.panel
+    window.viewer.layers.clear()
+    window.until(lambda: panel.controller.layer is None)
+    assert panel.controller.rows == []
+    window.viewer.add_labels(beating(6), name="bare")
+    window.until(lambda: len(panel.controller.rows) == 6 + 5)
+    assert panel.status.text() == "Not known: the size of a pixel and the frame times"
+    assert window.cell(0, "Area") == f"{(beating(1) == 1).sum():.1f}"
+    window.viewer.add_labels(beating(1)[0], name="still")
+    panel.layer_box.setCurrentIndex(1)
+    window.until(lambda: len(panel.controller.rows) == 2)
+    panel.plot.frame_chosen.emit(0)
+    window.viewer.layers.clear()
+    assert window.told == []
+
+
+def test_spacing_may_come_from_the_image_below(window: Window) -> None:
+    window.viewer.add_labels(beating(), name="painted")
+    window.panel.layer_box.setCurrentIndex(1)
+    window.until(lambda: len(window.panel.controller.rows) == FRAMES + 5)
+    assert window.panel.controller.cine.spacing_mm == window.viewer.layers["loop"].metadata[METADATA_KEY]["spacing_mm"]
+
+
+def test_a_closed_dock_lets_go(window: Window) -> None:
+    window.viewer.window.remove_dock_widget(window.panel)
+    window.qtbot.wait(100)
+    window.viewer.dims.set_point(0, 9)
+    window.layer.data_setitem((np.array([2]), np.array([50]), np.array([2])), 9)
+    window.viewer.layers.clear()
+    assert window.told == []
+
+
+def test_only_changed_frames_are_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = LoopMeasurements(Cine(np.zeros((FRAMES, HEIGHT, WIDTH), np.uint8)))
+    labels = beating()
+    assert measured.update(labels)
+    assert not measured.update(labels)
+    before = measured.rows({1: "lv"})
+    labels[7, 0, 0] = 2
+    assert measured.update(labels)
+    after = measured.rows({1: "lv"})
+    assert [row for row in after if row.frame != 7] == [row for row in before if row.frame != 7]
+    assert {row.object_name for row in after if row.object_id == 1} == {"lv"}
+    assert len(after) == len(before) + 1
+    measured.close()
+    assert not measured.update(beating() * 2)
