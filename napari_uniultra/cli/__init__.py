@@ -49,6 +49,8 @@ _EXIT_CODES: dict[type[Exception], int] = {
     WriteError: 7,
     TrainingError: 8,
 }
+# In the order of the help.
+_COMMANDS = (segment, measure, export, anonymise, demo, weights, doctor, bench, data, train, distill, evaluate, ablate)
 _EPILOG = """\
 exit codes:
   0    done
@@ -100,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"napari-uniultra {__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (segment, measure, export, anonymise, demo, weights, doctor, bench, data, train, distill, evaluate, ablate):
+    for command in _COMMANDS:
         command.add_parser(commands)
     return parser
 

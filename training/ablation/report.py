@@ -48,9 +48,10 @@ def report_table(table: TableSettings, results: Sequence[Result], asked: Asked) 
     lines = [f"# {table.title}", "", "Ours, and the paper's in brackets.", ""]
     shown = _shown(table, results)
     if shown:
+        side = score_settings(asked).canvas
         lines[2] += (
-            f" Dice and mIoU in %, HD in px of images stretched to {score_settings(asked).canvas} px; means over images, "
-            "smooth 1, infinite distances left out, as the paper's code has it."
+            f" Dice and mIoU in %, HD in px of images stretched to {side} px; means over images, smooth 1, infinite "
+            "distances left out, as the paper's code has it."
         )
     heads = ["", *(f"{name} {_METRICS[metric]}" for name in shown for metric in table.metrics)]
     heads += [_COLUMNS[name][0] for name in table.columns]
