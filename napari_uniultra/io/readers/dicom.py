@@ -7,21 +7,16 @@ part of a damaged file, so they are not passed on.
 from __future__ import annotations
 
 import io
-import logging
 import os
 import struct
-import threading
-import warnings
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
-from pydicom.config import disable_value_validation
 from pydicom.encaps import encapsulate
 from pydicom.filereader import read_preamble
 from pydicom.filewriter import write_file_meta_info
@@ -37,6 +32,7 @@ from pydicom.uid import (
 
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError
+from napari_uniultra.io.quiet import quiet_pydicom
 from napari_uniultra.io.readers import dicom_codecs as codecs
 from napari_uniultra.io.readers.dicom_display import (
     GREY_ELEMENTS,
@@ -64,8 +60,6 @@ _FRAME_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ") 
 
 Fragment = tuple[int, int]  # (position in the file, length)
 
-_quiet_lock = threading.Lock()  # warning filters and pydicom's settings belong to the whole process
-
 
 def read_dicom(path: Path) -> Cine:
     """Open a DICOM still or loop; frames are decoded when they are looked at.
@@ -75,25 +69,8 @@ def read_dicom(path: Path) -> Cine:
     ReadError
         When the file is damaged, holds no picture, or is compressed in a way that cannot be decoded here.
     """
-    with _quiet_pydicom():
+    with quiet_pydicom():
         return _read(path)
-
-
-@contextmanager
-def _quiet_pydicom() -> Iterator[None]:
-    """Keep pydicom from quoting values of a damaged file, a patient's name among them, in warnings and in the log."""
-    logger = logging.getLogger("pydicom")
-    with _quiet_lock, warnings.catch_warnings(), disable_value_validation():
-        warnings.simplefilter("ignore")
-        logger.addFilter(_drop)
-        try:
-            yield
-        finally:
-            logger.removeFilter(_drop)
-
-
-def _drop(record: logging.LogRecord) -> bool:
-    return False
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,11 @@ def image_files(folder: Path) -> list[Path]:
     return [] if files and _is_stack(files[0]) else files
 
 
+def is_picture(file: Path) -> bool:
+    """Whether a file would be one frame of a loop of images."""
+    return file.suffix.lower() in SUFFIXES and not _is_stack(file)
+
+
 def _is_stack(file: Path) -> bool:
     """Whether a TIFF holds a loop of its own."""
     if file.suffix.lower() not in (".tif", ".tiff"):

@@ -1,0 +1,111 @@
+"""Spacing by hand: draw a line over the depth scale and type how long it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from qtpy.QtWidgets import QDoubleSpinBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+
+from napari_uniultra.core.spacing import spacing_from_line
+from napari_uniultra.errors import PromptError, UniUltraError
+from napari_uniultra.plugin.layers import METADATA_KEY, set_spacing
+from napari_uniultra.widgets.parts import push_button, tell
+
+LINE_NAME = "UniUltra scale"
+_UNKNOWN = "Scale unknown: results are in pixels"
+
+
+class SpacingControl(QWidget):
+    """Shows a loop's spacing, and sets it from a line.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+    image : callable
+        Gives the image layer to calibrate, or None.
+    """
+
+    def __init__(self, napari_viewer: Any, image: Callable[[], Any]) -> None:
+        super().__init__()
+        self._viewer, self._image = napari_viewer, image
+        self._line: Any = None
+        self.label = QLabel(_UNKNOWN)
+        self.label.setWordWrap(True)
+        self.draw_button = push_button("Set scale…", "Draw a line over the depth scale, then type its length")
+        self.length_box = QDoubleSpinBox()
+        self.length_box.setRange(0.1, 1000.0)
+        self.length_box.setValue(10.0)
+        self.length_box.setSuffix(" mm")
+        self.length_box.setToolTip("How long the line is by the scale")
+        self.apply_button = push_button("Apply", "Use this scale for the loop")
+        row = QHBoxLayout()
+        for widget in (self.draw_button, self.length_box, self.apply_button):
+            row.addWidget(widget)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.label)
+        layout.addLayout(row)
+        self.draw_button.clicked.connect(self.draw)
+        self.apply_button.clicked.connect(self.apply)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Show the spacing of the image in use."""
+        layer = self._image()
+        spacing = None if layer is None else layer.metadata.get(METADATA_KEY, {}).get("spacing_mm")
+        self.label.setText(_UNKNOWN if spacing is None else f"Pixels of {spacing[1]:.3g} x {spacing[0]:.3g} mm")
+        drawing = self._line is not None and self._line in self._viewer.layers
+        self.draw_button.setEnabled(layer is not None)
+        self.length_box.setVisible(drawing)
+        self.apply_button.setVisible(drawing)
+
+    def draw(self) -> None:
+        """Put the line tool in hand."""
+        layer = self._image()
+        if layer is None:
+            return
+        if self._line is None or self._line not in self._viewer.layers:
+            # Two-dimensional, so that it shows on every frame; its data are pixels of the image.
+            self._line = self._viewer.add_shapes(
+                ndim=2,
+                name=LINE_NAME,
+                scale=layer.scale[-2:],
+                translate=layer.translate[-2:],
+                units=layer.units[-2:],
+                edge_color="#ffd34d",
+                edge_width=2,
+            )
+        self._viewer.layers.selection.active = self._line
+        self._line.mode = "add_line"
+        self.refresh()
+
+    def apply(self) -> None:
+        """Take the last line that was drawn, set the loop's spacing and put the line away."""
+        layer = self._image()
+        try:
+            if layer is None or self._line is None or not len(self._line.data):
+                raise PromptError("There is no line yet", fix="Draw one over the depth scale of the picture")
+            (y0, x0), (y1, x1) = np.asarray(self._line.data[-1], dtype=float)[[0, -1], -2:]
+            known = layer.metadata.get(METADATA_KEY, {}).get("spacing_mm")
+            aspect = known[0] / known[1] if known else 1.0
+            spacing = spacing_from_line((x0, y0), (x1, y1), self.length_box.value(), aspect)
+        except UniUltraError as error:
+            tell(error)
+            return
+        alike = [other for other in self._viewer.layers if _same_loop(layer, other)]
+        self._viewer.layers.remove(self._line)
+        self._line = None
+        for other in alike:
+            set_spacing(other, spacing)
+        self._viewer.reset_view()
+        self.refresh()
+
+
+def _same_loop(image: Any, other: Any) -> bool:
+    """Whether a layer is the image itself, or masks that were made from it."""
+    if other is image:
+        return True
+    shapes = [tuple(layer.data.shape[: layer.ndim]) for layer in (image, other) if hasattr(layer.data, "shape")]
+    return METADATA_KEY in other.metadata and len(shapes) == 2 and shapes[0] == shapes[1]
