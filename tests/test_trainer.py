@@ -234,17 +234,17 @@ def test_a_signal_ends_the_run_with_a_checkpoint(tmp_path: Path, number: int, re
 
 
 def test_early_stopping_keeps_the_best_weights(tmp_path: Path) -> None:
-    task = Toy(scores=(0.5, 0.8, 0.7, math.nan, 0.75))
+    task = Toy(scores=(0.9, 0.5, 0.8, 0.7, math.nan, 0.75))
     trainer = train(tmp_path, task, steps=100, validate_every=2, early_stopping=3)
     assert (trainer.reason, trainer.step) == ("no improvement", 10)
-    assert len(task.exports) == 2  # of the first and the second validation
+    assert len(task.exports) == 2  # of the first and the second validation after the start
     assert not all(torch.equal(task.exports[-1][name], value) for name, value in trainer.average.values.items())
     found = [event for event in read_events(tmp_path) if event["event"] == "validation"]
-    assert [event["best"] for event in found] == [True, True, False, False, False]
+    assert [event["best"] for event in found] == [False, True, True, False, False, False]
 
 
 def test_validation_sees_the_averaged_weights_and_leaves_the_network_as_it_was(tmp_path: Path) -> None:
-    task = Toy(scores=(0.5,))
+    task = Toy(scores=(0.5, 0.6))
     seen: dict[str, Tensor] = {}
     validate = task.validate
 
@@ -262,11 +262,12 @@ def test_validation_sees_the_averaged_weights_and_leaves_the_network_as_it_was(t
 
 
 def test_pictures_are_numbered_and_unreadable_cases_told(tmp_path: Path) -> None:
-    train(tmp_path, Toy(scores=(0.5,)), validate_every=12)
-    assert [path.name for path in (tmp_path / "overlays").iterdir()] == ["step_000012_0.png"]
+    train(tmp_path, Toy(scores=(0.5, 0.6)), validate_every=12)
+    names = sorted(path.name for path in (tmp_path / "overlays").iterdir())
+    assert names == ["step_000000_0.png", "step_000012_0.png"]
     assert Image.open(tmp_path / "overlays" / "step_000012_0.png").size == (6, 4)
     notices = [event["text"] for event in read_events(tmp_path) if event["event"] == "notice"]
-    assert notices == [f"{CANARY} was left out: no such file"]
+    assert notices == [f"{CANARY} was left out: no such file"] * 2
 
 
 # Bad luck
@@ -382,12 +383,12 @@ def test_tensorboard_gets_the_curves(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train(tmp_path, Toy(scores=(0.25,)), steps=4, validate_every=4)
+    train(tmp_path, Toy(scores=(0.25, 0.5)), steps=4, validate_every=4)
     board = EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
     losses = [(scalar.step, scalar.value) for scalar in board.Scalars("train/loss")]
     assert losses == [(line["step"], pytest.approx(line["loss"])) for line in steps_of(tmp_path)]
-    assert board.Scalars("validation/dice")[0].value == 0.25
+    assert [(scalar.step, scalar.value) for scalar in board.Scalars("validation/dice")] == [(0, 0.25), (4, 0.5)]
 
 
 def test_measuring_a_step_writes_nothing(tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ from napari_uniultra.training.average import average_runs
 from napari_uniultra.training.base import load_base, set_image_size
 from napari_uniultra.training.checkpoints import ADAPTER, CHECKPOINT, MODEL, load_training_checkpoint
 from napari_uniultra.training.config import (
-    PRESETS,
     ConfigError,
     FineTuneConfig,
     LossSettings,
@@ -452,14 +451,14 @@ def test_a_run_learns_validates_and_exports_what_the_viewer_opens(
     assert any(not torch.equal(value, after[name]) for name, value in before.items() if name in after)
     assert all(torch.equal(value, after[name]) for name, value in before.items() if is_memory(name))
     found = [event for event in read_events(tmp_path / "run") if event["event"] == "validation"]
-    assert len(found) == 2
+    assert [event["step"] for event in found] == [0, 1, 2]
     assert {"dice", "iou", "iou_error", "dice/stills", "dice/loops", "tracked_dice"} == set(found[0]["metrics"])
     assert all(0 <= value <= 1 for value in found[0]["metrics"].values())
     assert exported.card["training_data"] == ["Nothing", "loops: 1 cases", "stills: 4 cases"]
     for path in (tmp_path / "run").rglob("*"):
         assert CANARY not in path.name
         assert path.is_symlink() or not path.is_file() or CANARY.encode() not in path.read_bytes()
-    assert len(list((tmp_path / "run" / "overlays").iterdir())) == 4
+    assert len(list((tmp_path / "run" / "overlays").iterdir())) == 6
 
 
 def test_a_method_that_could_not_be_saved_is_refused_at_once(tmp_path: Path, manifest: Path) -> None:

@@ -160,6 +160,8 @@ class Trainer:
 
     def _loop(self) -> str:
         reason = self._why_stop()
+        if self.step == 0 and self._run.validate_every:
+            self._validate()
         batches = iter(self._loader())
         while not reason:
             group = self._next_batches(batches)
@@ -296,8 +298,8 @@ class Trainer:
         self._meter.pause()
         if found is None:
             return
-        is_better = self._is_better(found)
-        self._since_best = 0 if is_better else self._since_best + 1
+        is_better = self._is_better(found) and self.step > 0  # the start is there to compare with
+        self._since_best = 0 if is_better or self.step == 0 else self._since_best + 1
         self._emit("validation", metrics=found, best=is_better, seconds=self._meter.elapsed())
         if is_better:
             self._best = found[self._run.monitor]
