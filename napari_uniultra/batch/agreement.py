@@ -42,9 +42,10 @@ class Agreement:
     def cells(self, loop: str) -> list[str]:
         """As a line of a table with the columns `COLUMNS`."""
         units = ("mm", "mm2") if self.in_mm else ("px", "px")
-        numbers = [f"{value:.4f}" for value in (self.dice, self.hd95)], [
-            f"{value:.4f}" for value in (self.area, self.reference_area)
-        ]
+        numbers = (
+            [f"{value:.4f}" for value in (self.dice, self.hd95)],
+            [f"{value:.4f}" for value in (self.area, self.reference_area)],
+        )
         return [loop, str(self.frame), str(self.object_id), self.name, *numbers[0], units[0], *numbers[1], units[1]]
 
 

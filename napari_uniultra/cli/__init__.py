@@ -15,6 +15,7 @@ from napari_uniultra import __version__
 from napari_uniultra.cli import (
     ablate,
     anonymise,
+    batch,
     bench,
     data,
     demo,
@@ -50,7 +51,22 @@ _EXIT_CODES: dict[type[Exception], int] = {
     TrainingError: 8,
 }
 # In the order of the help.
-_COMMANDS = (segment, measure, export, anonymise, demo, weights, doctor, bench, data, train, distill, evaluate, ablate)
+_COMMANDS = (
+    segment,
+    batch,
+    measure,
+    export,
+    anonymise,
+    demo,
+    weights,
+    doctor,
+    bench,
+    data,
+    train,
+    distill,
+    evaluate,
+    ablate,
+)
 _EPILOG = """\
 exit codes:
   0    done
@@ -62,6 +78,7 @@ exit codes:
   6    memory, disk space, network or a device is missing
   7    a result cannot be written
   8    training cannot go on: its loss is not a number
+  9    some loops of a batch failed; the others are done
   130  stopped with Ctrl-C; what was finished is kept
 
 Research use only: not a medical device.

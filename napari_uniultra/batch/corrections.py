@@ -1,0 +1,98 @@
+"""Loops that a person looks at again: from the results to the viewer, and back into the same results."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from napari_uniultra.batch.results import SESSION, correction_file, loop_folder
+from napari_uniultra.batch.run import Plan, make_plan, sum_up
+from napari_uniultra.batch.settings import JobSettings, with_absolute_paths
+from napari_uniultra.batch.tables import read_failures
+from napari_uniultra.batch.task import LoopTask, make_task
+from napari_uniultra.batch.worker import FAILED, label_loop
+from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.errors import ReadError
+from napari_uniultra.io.readers import read_cine
+
+
+def find_task(plan: Plan, name: str) -> LoopTask:
+    """The task of the loop of that name.
+
+    Raises
+    ------
+    ReadError
+        When the job has no such loop.
+    """
+    found = next((task for task in plan.tasks if task.name == name), None)
+    if found is None:
+        raise ReadError(f"The job has no loop called {name!r}", fix="See `uniultra batch JOB.yaml --list`")
+    return found
+
+
+def hand_out(task: LoopTask, autosave_folder: Path) -> Path:
+    """Put a loop's session where the viewer looks for work on that loop; returns the loop's file.
+
+    Work of the viewer's own that is newer than the results stays.
+
+    Raises
+    ------
+    ReadError
+        When the loop has no session yet, or cannot be read.
+    """
+    session = loop_folder(task.folder, task.name) / SESSION
+    if not session.is_file():
+        raise ReadError(f"{task.name} has no results yet", fix="Run the job first")
+    target = work_file(task, autosave_folder)
+    if not target.is_file() or target.stat().st_mtime <= session.stat().st_mtime:
+        _copy(session, target)
+    return task.loop.path
+
+
+def work_file(task: LoopTask, autosave_folder: Path) -> Path:
+    """Where the viewer keeps its work on a loop."""
+    return autosave_folder / f"{read_cine(task.loop.path).key}.npz"
+
+
+def has_changed(task: LoopTask, work: Path) -> bool:
+    """Whether the viewer's work differs from the results."""
+    session = loop_folder(task.folder, task.name) / SESSION
+    return work.is_file() and work.read_bytes() != session.read_bytes()
+
+
+def take_in(job: JobSettings, name: str, session: Path) -> Path:
+    """Put a corrected session into the results, and write everything anew that depends on it.
+
+    From now on it is what the loop's results come from: no later run computes them again.
+
+    Returns
+    -------
+    Path
+        The folder of the loop's results.
+
+    Raises
+    ------
+    ReadError
+        When the session belongs to another loop, or is damaged.
+    WriteError
+    """
+    from napari_uniultra.segment.session_file import load_state
+
+    job = with_absolute_paths(job)
+    task = find_task(make_plan(job), name)
+    load_state(session, read_cine(task.loop.path))  # before anything is replaced
+    kept = correction_file(task.folder, name)
+    _copy(session, kept)
+    start = replace(task.start, kind="correction", path=kept, rows=(), template=None)
+    outcome = label_loop(make_task(task.loop, job, start, task.model_sha256, task.reference))
+    if outcome.status == FAILED:
+        raise ReadError(f"The correction of {name} could not be taken in", outcome.reason)
+    failures = [entry for entry in read_failures(job.folder) if entry.name != name]
+    sum_up(job, make_plan(job).tasks, tuple(failures))
+    return loop_folder(task.folder, name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)

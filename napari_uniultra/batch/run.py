@@ -1,0 +1,244 @@
+"""A whole batch: find the loops, label what is not done, and sum up what there is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_uniultra.batch.execute import execute
+from napari_uniultra.batch.loops import Loop, find_loops
+from napari_uniultra.batch.progress import Progress
+from napari_uniultra.batch.report import write_report
+from napari_uniultra.batch.results import CORRECTIONS, LOOPS, Record, holds, loop_folder, read_record, sweep
+from napari_uniultra.batch.settings import JobSettings, check_job, with_absolute_paths, write_job
+from napari_uniultra.batch.starts import MASK_SUFFIXES, Starts, file_for
+from napari_uniultra.batch.tables import write_agreement, write_failures, write_manifest, write_measurements
+from napari_uniultra.batch.task import LoopTask, make_task
+from napari_uniultra.batch.worker import FAILED, UNCHANGED, Outcome
+from napari_uniultra.core.atomic import atomic_path, write_error
+from napari_uniultra.errors import ReadError, UniUltraError, WriteError
+
+_log = logging.getLogger(__name__)
+
+JOB, LOG = "job.yaml", "batch.log"
+_PROBE_BYTES = 64 << 10
+
+Tell = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job comes to.
+
+    Attributes
+    ----------
+    tasks : tuple of LoopTask
+        All that can be done, whether or not it was done before.
+    failures : tuple of Outcome
+        Inputs that cannot be worked on.
+    """
+
+    tasks: tuple[LoopTask, ...]
+    failures: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of a job.
+
+    Attributes
+    ----------
+    done, unchanged : int
+        Loops labelled now, and those whose results were there.
+    failures : tuple of Outcome
+    written : tuple of Path
+        The files about all loops together.
+    """
+
+    done: int
+    unchanged: int
+    failures: tuple[Outcome, ...]
+    written: tuple[Path, ...]
+
+
+def run_job(job: JobSettings, tell: Tell = lambda event: None) -> Summary:
+    """Do a job; what an earlier run finished, and what holds still, is not done again.
+
+    Stopped by Ctrl-C, what was finished is summed up before KeyboardInterrupt goes on.
+
+    Parameters
+    ----------
+    tell : callable
+        Is given the events: "start", "loop" for each loop that ends, "end".
+
+    Raises
+    ------
+    ConfigError, ReadError, PromptError, CheckpointError
+        When the job itself cannot be understood.
+    ResourceError
+        When there is no cluster to be had.
+    WriteError
+        When the folder of results cannot be written to, at the beginning or any more.
+    """
+    job = with_absolute_paths(job)
+    check_job(job)
+    prepare_folder(job)
+    with _logging_to(job.folder / LOG):
+        plan = make_plan(job)
+        outcomes: dict[str, Outcome] = {}
+        try:
+            _label(job, plan, outcomes, tell)
+        finally:
+            failures = (*plan.failures, *(entry for entry in outcomes.values() if entry.status == FAILED))
+            written = sum_up(job, plan.tasks, failures)
+        unchanged = sum(entry.status == UNCHANGED for entry in outcomes.values())
+        failed_now = len(failures) - len(plan.failures)
+        summary = Summary(len(outcomes) - unchanged - failed_now, unchanged, failures, tuple(written))
+        end = {"done": summary.done, "unchanged": unchanged, "failed": len(failures)}
+        tell({"event": "end", **end, "written": [str(path) for path in written]})
+        _log.info("end: %d done, %d unchanged, %d failed", *end.values())
+    return summary
+
+
+def prepare_folder(job: JobSettings) -> None:
+    """Make the folder of results, remove what a killed run left half done, and keep the job in it.
+
+    Raises
+    ------
+    WriteError
+        When it cannot be written to.
+    """
+    try:
+        job.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(job.folder, error) from error
+    sweep(job.folder)
+    for name in (LOOPS, CORRECTIONS):
+        sweep(job.folder / name, deep=True)
+    check_writable(job.folder)
+    write_job(job.folder / JOB, job)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise a WriteError when the disk is full or read-only."""
+    probe = folder / ".probe"
+    try:
+        with atomic_path(probe) as temporary:
+            temporary.write_bytes(b"\1" * _PROBE_BYTES)
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def make_plan(job: JobSettings) -> Plan:
+    """Find the loops, and what each starts from.
+
+    Raises
+    ------
+    ReadError, PromptError, CheckpointError
+        When the table, the prompts of all loops, or the model cannot be read.
+    """
+    from napari_uniultra.model.zoo import model_sha256
+
+    loops, refused = find_loops(job.inputs, job.folder)
+    failures = [Outcome(entry.name, FAILED, "ReadError", entry.reason) for entry in refused]
+    starts, sha256 = Starts(job.start, job.folder), model_sha256(job.model.name)
+    root = (job.folder / LOOPS).resolve()
+    tasks = []
+    for loop in loops:
+        try:
+            if not loop_folder(job.folder, loop.name).resolve().is_relative_to(root):
+                raise ReadError("Its results would lie outside the folder of results")
+            tasks.append(make_task(loop, job, starts.of(loop), sha256, _reference(job, loop)))
+        except (UniUltraError, OSError) as error:
+            failures.append(Outcome(loop.name, FAILED, type(error).__name__, " ".join(str(error).split())))
+    return Plan(tuple(tasks), tuple(failures))
+
+
+def _reference(job: JobSettings, loop: Loop) -> Path | None:
+    given = loop.given.get("reference")
+    if given is not None or not job.inputs.references:
+        return given
+    return file_for(Path(job.inputs.references), loop.name, (*MASK_SUFFIXES, ".json", ""))
+
+
+def _label(job: JobSettings, plan: Plan, outcomes: dict[str, Outcome], tell: Tell) -> None:
+    progress = Progress(len(plan.tasks) + len(plan.failures))
+    tell({"event": "start", "loops": progress.loops, "folder": str(job.folder)})
+
+    def ended(outcome: Outcome) -> None:
+        words = outcome.status if outcome.status != FAILED else f"{FAILED}: {outcome.reason}"
+        _log.info("%s: %s", outcome.name, words)
+        tell(progress.add(outcome))
+
+    for failure in plan.failures:
+        ended(failure)
+    todo = []
+    for task in plan.tasks:
+        if _is_done(task):
+            outcomes[task.name] = Outcome(task.name, UNCHANGED)
+            ended(outcomes[task.name])
+        else:
+            todo.append(task)
+    with closing(execute(todo, job.workers, job.model.device)) as running:
+        for outcome in running:
+            outcomes[outcome.name] = outcome
+            ended(outcome)
+            if outcome.kind == WriteError.__name__:
+                check_writable(job.folder)  # when nothing can be written any more, no loop will fare better
+
+
+def _is_done(task: LoopTask) -> bool:
+    try:
+        return holds(task, read_record(task.folder, task.name))
+    except UniUltraError:
+        return False  # the worker will find out why
+
+
+def sum_up(job: JobSettings, tasks: tuple[LoopTask, ...], failures: tuple[Outcome, ...]) -> list[Path]:
+    """Write the tables, the manifest and the report of all loops that are done.
+
+    Raises
+    ------
+    WriteError
+    """
+    records, folder = list(_records(tasks)), job.folder
+    write_failures(folder, failures)
+    written = write_measurements(folder, records, job.outputs.parquet) if records else []
+    agreement = write_agreement(folder, records)
+    written += [] if agreement is None else [agreement]
+    if job.outputs.manifest and records:
+        written.append(write_manifest(folder, records, {task.name: task.loop.path for task in tasks}))
+    if job.outputs.report:
+        written.append(write_report(folder, records, failures, folder / JOB, job.outputs.report_pictures))
+    return written
+
+
+def _records(tasks: tuple[LoopTask, ...]) -> Iterator[Record]:
+    """Records of the loops whose results are of this job."""
+    for task in tasks:
+        record = read_record(task.folder, task.name)
+        if record is not None and record.get("rest") == task.rest:
+            yield record
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """What this package says of a batch goes into a file as well."""
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise write_error(path, error) from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger = logging.getLogger("napari_uniultra.batch")
+    level, logger.level = logger.level, logging.INFO
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level = level
+        handler.close()

@@ -1,0 +1,149 @@
+"""Results of all loops together: one table of measurements, one of agreement, and a manifest for the trainers."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from napari_uniultra.batch.results import AGREEMENT, MASKS, MEASUREMENTS, Record, loop_folder
+from napari_uniultra.batch.worker import FAILED, Outcome
+from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.errors import WriteError
+
+MEASUREMENTS_CSV, MEASUREMENTS_PARQUET = "measurements.csv", "measurements.parquet"
+AGREEMENT_CSV, MANIFEST, FAILURES = "agreement.csv", "manifest.csv", "failures.csv"
+
+_FIRST = ("loop", "subject")
+_TEXT = ("loop", "subject", "object")
+_WHOLE = ("frame", "object_id", "cut_by_border")
+_GROUP_ROWS = 200_000  # of a row group in Parquet: what is in memory at a time
+
+
+def write_measurements(folder: Path, records: Sequence[Record], parquet: bool) -> list[Path]:
+    """One line for every loop, frame and object, as CSV and, where asked for, Parquet.
+
+    Loops whose spacing is known fill the columns in mm, others those in px.
+
+    Raises
+    ------
+    WriteError
+    """
+    header = _header(folder, records)
+    paths = [folder / MEASUREMENTS_CSV]
+    with atomic_path(paths[0]) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, header, restval="")
+        writer.writeheader()
+        writer.writerows(_rows(folder, records))
+    if parquet and records:
+        paths.append(folder / MEASUREMENTS_PARQUET)
+        _to_parquet(paths[0], paths[1])
+    return paths
+
+
+def write_failures(folder: Path, failures: Iterable[Outcome]) -> None:
+    """The loops that failed, and why; an empty table where none did.
+
+    Raises
+    ------
+    WriteError
+    """
+    with atomic_path(folder / FAILURES) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("loop", "error", "why"))
+        writer.writerows((entry.name, entry.kind, entry.reason) for entry in failures)
+
+
+def read_failures(folder: Path) -> list[Outcome]:
+    """What `write_failures` wrote, or nothing."""
+    if not (folder / FAILURES).is_file():
+        return []
+    with (folder / FAILURES).open(newline="", encoding="utf-8") as file:
+        return [Outcome(row["loop"], FAILED, row["error"], row["why"]) for row in csv.DictReader(file)]
+
+
+def write_agreement(folder: Path, records: Iterable[Record]) -> Path | None:
+    """All loops' agreement with their references in one table; None where no loop has one.
+
+    Raises
+    ------
+    WriteError
+    """
+    sources = [loop_folder(folder, record["name"]) / AGREEMENT for record in records if record.get("agreement")]
+    if not sources:
+        return None
+    with atomic_path(folder / AGREEMENT_CSV) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for number, source in enumerate(sources):
+            lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
+            file.writelines(lines if number == 0 else lines[1:])
+    return folder / AGREEMENT_CSV
+
+
+def write_manifest(folder: Path, records: Iterable[Record], sources: dict[str, Path]) -> Path:
+    """A manifest that the trainers take as a data set: every loop with its masks.
+
+    Parameters
+    ----------
+    sources : dict of str to Path
+        Loop name to its file.
+
+    Raises
+    ------
+    WriteError
+    """
+    header = ("frames", "masks", "subject", "source", "spacing_mm", "part", "name", "labels")
+    with atomic_path(folder / MANIFEST) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        for record in records:
+            name = record["name"]
+            masks = (loop_folder(folder, name) / MASKS).relative_to(folder).as_posix()
+            spacing = " ".join(repr(value) for value in record.get("spacing_mm") or ())
+            labels = ";".join(f"{number}={_plain(words)}" for number, words in record["objects"].items())
+            writer.writerow([str(sources[name]), masks, record["subject"], "", spacing, "", name, labels])
+    return folder / MANIFEST
+
+
+def _plain(words: str) -> str:
+    """A name without what separates names in a manifest."""
+    return words.replace(";", ",").replace("=", " ").strip()
+
+
+def _header(folder: Path, records: Sequence[Record]) -> list[str]:
+    """The loop and its subject, then all columns that some loop has; lengths in mm stand before those in px."""
+    seen: dict[str, None] = {}
+    for record in records:
+        with _table(folder, record).open(newline="", encoding="utf-8") as file:
+            seen.update(dict.fromkeys(next(csv.reader(file), ())))
+    plain = [name for name in seen if not name.endswith("_px")]
+    return [*_FIRST, *plain, *(name for name in seen if name.endswith("_px"))]
+
+
+def _rows(folder: Path, records: Iterable[Record]) -> Iterator[dict[str, Any]]:
+    for record in records:
+        with _table(folder, record).open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                yield {"loop": record["name"], "subject": record["subject"], **row}
+
+
+def _table(folder: Path, record: Record) -> Path:
+    return loop_folder(folder, record["name"]) / MEASUREMENTS
+
+
+def _to_parquet(source: Path, target: Path) -> None:
+    import fastparquet
+    import pandas
+
+    columns = pandas.read_csv(source, nrows=0).columns
+    kinds = {name: "object" if name in _TEXT else "Int64" if name in _WHOLE else "float64" for name in columns}
+    with atomic_path(target) as temporary:
+        chunks = pandas.read_csv(source, dtype=kinds, keep_default_na=False, na_values=[""], chunksize=_GROUP_ROWS)
+        written = False
+        for chunk in chunks:
+            chunk = chunk.fillna({name: "" for name in _TEXT if name in chunk})
+            options = {"object_encoding": {name: "utf8" for name in _TEXT if name in chunk}}
+            fastparquet.write(str(temporary), chunk, append=written, compression="ZSTD", write_index=False, **options)
+            written = True
+        if not written:
+            raise WriteError(f"{target.name} was not written", "there is no measurement")

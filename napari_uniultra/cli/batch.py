@@ -1,0 +1,127 @@
+"""`uniultra batch`: label folders of loops, on one machine or many."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_uniultra.batch.settings import JobSettings
+
+SOME_FAILED = 9
+
+
+def add_parser(commands: Any) -> None:
+    """Add this command to the command line."""
+    parser = commands.add_parser(
+        "batch",
+        help="label folders of loops",
+        description="Segments all loops that a job file names, measures them, and writes a report that shows first "
+        "what needs a look. A second run does only what is missing or changed. See docs/batch.md for the job file.",
+    )
+    parser.add_argument("job", type=Path, metavar="JOB.yaml", help="the job; --template writes one to begin with")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--template", action="store_true", help="write JOB.yaml with every setting and its default")
+    what.add_argument("--list", action="store_true", help="say which loops there are and what each starts from")
+    what.add_argument("--open", metavar="NAME", help="open a loop's session in napari, to correct it")
+    what.add_argument(
+        "--take-in", nargs=2, metavar=("NAME", "FILE"), help="take a corrected session file of a loop into the results"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes on this machine; 0 for none but this one")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, such as tcp://host:8786")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line for every loop that ends")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the options ask for; 9 when some loops failed."""
+    from napari_uniultra.batch.settings import JobSettings, read_job, write_job
+
+    if arguments.template:
+        return _write_template(arguments.job, JobSettings(), write_job)
+    changes = {"workers.count": arguments.workers, "workers.scheduler": arguments.scheduler}
+    job = read_job(arguments.job, {name: value for name, value in changes.items() if value is not None})
+    if arguments.list:
+        return _list(job)
+    if arguments.open is not None:
+        return _open(arguments.job, arguments.open)
+    if arguments.take_in is not None:
+        from napari_uniultra.batch.corrections import take_in
+
+        print(take_in(job, arguments.take_in[0], Path(arguments.take_in[1])))
+        return 0
+    return _run(job, arguments.json)
+
+
+def _write_template(path: Path, job: JobSettings, write: Any) -> int:
+    from napari_uniultra.errors import WriteError
+
+    if path.exists():
+        raise WriteError(f"{path} exists already", fix="Choose another name")
+    write(path, job)
+    print(path)
+    return 0
+
+
+def _list(job: JobSettings) -> int:
+    from napari_uniultra.batch.run import make_plan
+    from napari_uniultra.batch.settings import with_absolute_paths
+
+    plan = make_plan(with_absolute_paths(job))
+    for task in plan.tasks:
+        print(f"{task.name}\t{task.start.kind or 'nothing to start from'}\t{task.loop.path}")
+    for failure in plan.failures:
+        print(f"{failure.name}\tfailed\t{failure.reason}")
+    return SOME_FAILED if plan.failures else 0
+
+
+def _open(job_file: Path, name: str) -> int:
+    """The viewer runs in a process of its own: commands work without it."""
+    command = [sys.executable, "-m", "napari_uniultra.widgets.batch_open", str(job_file), name]
+    return subprocess.run(command).returncode
+
+
+def _run(job: JobSettings, as_json: bool) -> int:
+    from napari_uniultra.batch.run import run_job
+
+    if as_json:
+        summary = run_job(job, lambda event: print(json.dumps(event), flush=True))
+    else:
+        with _Bar() as bar:
+            summary = run_job(job, bar.show)
+        for failure in summary.failures:
+            print(f"uniultra: {failure.name}: {failure.reason}", file=sys.stderr)
+        failed = f", {len(summary.failures)} failed" if summary.failures else ""
+        print(f"{summary.done} loops done, {summary.unchanged} unchanged{failed}", file=sys.stderr)
+        for path in summary.written:
+            print(path)
+    return SOME_FAILED if summary.failures else 0
+
+
+class _Bar:
+    """A bar of loops, with frames per second, time left and failures."""
+
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=0, unit="loop", desc="Labelling", dynamic_ncols=True)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def show(self, event: Mapping[str, Any]) -> None:
+        """Take an event of a batch."""
+        if event["event"] == "start":
+            self._bar.reset(total=event["loops"])
+        elif event["event"] == "loop":
+            progress = event["progress"]
+            self._bar.update()
+            self._bar.set_postfix_str(f"{progress['frames_per_s']:.1f} frames/s, {progress['failed']} failed")

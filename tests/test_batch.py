@@ -1,0 +1,545 @@
+"""Batch jobs in one process: what they find, start from, write, keep, and do again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fastparquet
+import numpy as np
+import pytest
+import tifffile
+import torch
+import yaml
+from scipy import ndimage
+
+from napari_uniultra.batch.corrections import hand_out, take_in
+from napari_uniultra.batch.loops import checked_name, find_loops
+from napari_uniultra.batch.results import RECORD, SESSION, correction_file, loop_folder, read_record
+from napari_uniultra.batch.run import make_plan, run_job
+from napari_uniultra.batch.settings import InputSettings, JobSettings, read_job, write_job
+from napari_uniultra.batch.worker import label_loop
+from napari_uniultra.cli import main
+from napari_uniultra.core.settings import ConfigError, read_settings, to_dict
+from napari_uniultra.core.types import Prompt
+from napari_uniultra.errors import ReadError
+from napari_uniultra.io.readers import read_cine
+from napari_uniultra.model.build import build_network
+from napari_uniultra.model.checkpoint import save_checkpoint
+from napari_uniultra.model.config import architecture
+from napari_uniultra.model.zoo import load_model
+from napari_uniultra.segment.session import CineSession
+from napari_uniultra.training.data.manifest import load_case, read_manifest
+
+FRAMES, HEIGHT, WIDTH = 3, 40, 56
+BOX = [14.0, 8.0, 42.0, 32.0]
+
+
+def write_loop(path: Path, seed: int = 0, frames: int = FRAMES) -> Path:
+    """A TIFF loop of speckle with a dark disc, 0.5 x 0.25 mm a pixel."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    stack = rng.gamma(2.0, 25.0, (frames, HEIGHT, WIDTH))
+    stack[:, (y - 20) ** 2 + (x - 28) ** 2 < 100] *= 0.2
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(
+        path,
+        stack.clip(0, 255).astype(np.uint8),
+        imagej=True,
+        resolution=(4, 2),
+        metadata={"axes": "TYX", "unit": "mm"},
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model of random weights that always believes in its object."""
+    torch.manual_seed(3)
+    config = architecture("uniultra-mini", image_size=64)
+    network = build_network(config)
+    with torch.no_grad():
+        network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_checkpoint(path, network, config, {"description": "random weights"})
+    return path
+
+
+@pytest.fixture
+def job_of(tmp_path: Path, model: Path) -> Callable[..., JobSettings]:
+    """Makes a job over ``in/`` with one box for all loops, done in this process; keywords replace whole groups."""
+    prompts = tmp_path / "prompts.json"
+    frames = {"0": {"box": BOX}}
+    prompts.write_text(json.dumps({"objects": [{"id": 1, "name": "lumen", "frames": frames}]}))
+
+    def make(**groups: Any) -> JobSettings:
+        values: dict[str, Any] = {
+            "inputs": {"loops": [str(tmp_path / "in")]},
+            "start": {"prompts": str(prompts)},
+            "model": {"name": str(model), "device": "cpu"},
+            "outputs": {"folder": str(tmp_path / "out")},
+            "workers": {"count": 0},
+        }
+        return read_settings(JobSettings, {**values, **groups})
+
+    return make
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def written(folder: Path) -> dict[str, int]:
+    """Every file below a folder and when it was written."""
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()
+    }
+
+
+# Results ----------------------------------------------------------------------------------------------------------
+
+
+def test_masks_are_those_of_a_session_and_tables_join_them(tmp_path: Path, model: Path, job_of: Callable) -> None:
+    for number, name in enumerate(("a", "b/c")):
+        write_loop(tmp_path / f"in/{name}.tif", number)
+    job = job_of(outputs={"folder": str(tmp_path / "out"), "formats": ["png", "nifti"]}, objects={1: "vessel"})
+    events: list[Any] = []
+    summary = run_job(job, events.append)
+    assert (summary.done, summary.unchanged, summary.failures) == (2, 0, ())
+    for name in ("a", "b/c"):
+        session = CineSession(read_cine(tmp_path / f"in/{name}.tif"), load_model(model, device="cpu"))
+        session.add_box(1, 0, BOX)
+        list(session.propagate("both"))
+        assert session.masks.any()
+        own = tmp_path / "out/loops" / name
+        np.testing.assert_array_equal(tifffile.imread(own / "masks.tif"), session.masks)
+        assert (own / "masks_png/frame_000002.png").is_file()
+        assert (own / "masks.nii.gz").is_file()
+        area = float(table(own / "measurements.csv")[0]["area_mm2"])
+        assert area == pytest.approx((session.masks[0] > 0).sum() * 0.125, abs=1e-4)
+    rows = table(tmp_path / "out/measurements.csv")
+    assert [(row["loop"], row["frame"], row["object"]) for row in rows] == [
+        (name, str(frame), "vessel") for name in ("a", "b/c") for frame in range(FRAMES)
+    ]
+    kinds = [event["event"] for event in events]
+    assert kinds == ["start", "loop", "loop", "end"]
+    assert events[2]["progress"] | {"frames_per_s": 0} == {
+        "loops": 2, "done": 2, "unchanged": 0, "failed": 0, "frames_per_s": 0, "seconds_left": 0.0,
+    }  # fmt: skip
+    assert "a: done" in (tmp_path / "out/batch.log").read_text()
+
+
+def test_parquet_holds_the_same_numbers_with_types(tmp_path: Path, job_of: Callable) -> None:
+    write_loop(tmp_path / "in/a.tif")
+    write_loop(tmp_path / "in/b.tif", 1)
+    run_job(job_of())
+    frame = fastparquet.ParquetFile(str(tmp_path / "out/measurements.parquet")).to_pandas()
+    rows = table(tmp_path / "out/measurements.csv")
+    assert list(frame["loop"]) == [row["loop"] for row in rows]
+    assert list(frame["frame"]) == [int(row["frame"]) for row in rows]
+    np.testing.assert_array_equal(frame["area_mm2"], [float(row["area_mm2"]) for row in rows])
+    assert frame["time_s"].isna().all()
+
+
+def test_the_manifest_is_a_data_set_for_the_trainers(tmp_path: Path, job_of: Callable) -> None:
+    loop = write_loop(tmp_path / "in/a.tif")
+    (tmp_path / "loops.csv").write_text(f"loop,name,subject\n{loop},x/one,s7\n")
+    run_job(job_of(inputs={"table": str(tmp_path / "loops.csv")}, objects={1: "lumen; old"}))
+    (case,) = read_manifest(tmp_path / "out/manifest.csv").cases
+    assert (case.name, case.subject, case.spacing_mm, case.frames) == ("x/one", "s7", (0.5, 0.25), loop)
+    annotated = list(load_case(case))
+    masks = tifffile.imread(tmp_path / "out/loops/x/one/masks.tif")
+    assert len(annotated) == FRAMES
+    for found, mask in zip(annotated, masks, strict=True):
+        np.testing.assert_array_equal(found.masks[0] if len(found.masks) else np.zeros_like(mask), mask > 0)
+    assert annotated[0].objects == ("lumen, old",)
+
+
+def test_the_report_stands_alone_and_quotes_names(tmp_path: Path, job_of: Callable) -> None:
+    write_loop(tmp_path / "in/a.tif")
+    (tmp_path / "in/bad.tif").write_bytes(b"II*\0nothing")
+    run_job(job_of(objects={1: "<script>alert(1)</script>"}))
+    html = (tmp_path / "out/report.html").read_text()
+    assert "<script" not in html
+    assert "&lt;script" in html
+    assert not re.search(r'(src|href)="(?!data:)', html)
+    assert "data:image/jpeg;base64," in html
+    assert "<svg" in html
+    assert f"uniultra batch {tmp_path}/out/job.yaml --open a" in html
+    assert "bad" in html[html.index("Failed") :]
+
+
+# Resuming ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_does_only_what_changed(tmp_path: Path, job_of: Callable) -> None:
+    for number in range(3):
+        write_loop(tmp_path / f"in/{number}.tif", number)
+    job = job_of()
+    run_job(job)
+    before = written(tmp_path / "out/loops")
+    write_loop(tmp_path / "in/1.tif", 9)
+    os.utime(tmp_path / "in/2.tif", (1, 1))  # touched, but the same
+    summary = run_job(job)
+    assert (summary.done, summary.unchanged) == (1, 2)
+    after = written(tmp_path / "out/loops")
+    assert {name for name in after if after[name] != before[name]} == {name for name in after if name.startswith("1/")}
+    changed = (
+        job_of(post={"fill_holes": True}),
+        job_of(post={"fill_holes": True}, model={"name": job.model.name, "device": "cpu", "image_size": 80}),
+        job_of(start={"otherwise": "no_prompt"}),
+    )
+    for other in changed:
+        assert run_job(other).done == 3
+        assert run_job(other).unchanged == 3
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "no record"])
+def test_results_that_are_not_whole_are_made_again(damage: str, tmp_path: Path, job_of: Callable) -> None:
+    write_loop(tmp_path / "in/a.tif")
+    run_job(job_of())
+    masks = tmp_path / "out/loops/a/masks.tif"
+    content = masks.read_bytes()
+    if damage == "cut":
+        masks.write_bytes(content[:-10])
+    elif damage == "gone":
+        masks.unlink()
+    else:
+        (masks.parent / RECORD).write_text("{")
+    half = masks.with_name(".0123456789ab.partial.tif")
+    half.write_bytes(b"half")
+    assert run_job(job_of()).done == 1
+    assert masks.read_bytes() == content
+    assert not half.exists()
+
+
+# Starts -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_start(tmp_path: Path, model: Path, job_of: Callable) -> None:
+    """JSON, CSV, a mask of one frame, masks of a loop, and a session, by name in one folder."""
+    names = ("json", "csv", "mask", "masks", "session")
+    for number, name in enumerate(names):
+        write_loop(tmp_path / f"in/{name}.tif", number)
+    place = tmp_path / "starts"
+    place.mkdir()
+    (tmp_path / "prompts.json").rename(place / "json.json")
+    (place / "csv.csv").write_text("frame,object,x0,y0,x1,y1,x,y,label\n1,2,14,8,42,32,,,\n1,2,,,,,28,20,\n")
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[10:30, 18:38] = 3
+    tifffile.imwrite(place / "mask.tif", mask)
+    tifffile.imwrite(place / "masks.tif", np.stack([mask * 0, mask, mask * 0]))
+    session = CineSession(read_cine(tmp_path / "in/session.tif"), load_model(model, device="cpu"))
+    session.add_box(5, 2, BOX)
+    session.save(place / "session.npz")
+    job = job_of(start={"prompts": str(place), "frame": -1})
+    assert run_job(job).failures == ()
+    found = {name: read_record(tmp_path / "out", name) for name in names}
+    assert {name: list(record["objects"]) for name, record in found.items()} == {
+        "json": ["1"], "csv": ["2"], "mask": ["3"], "masks": ["3"], "session": ["5"],
+    }  # fmt: skip
+    stacks = {name: tifffile.imread(tmp_path / f"out/loops/{name}/masks.tif") for name in names}
+    np.testing.assert_array_equal(stacks["mask"][-1], mask)  # what was given stands as it is
+    np.testing.assert_array_equal(stacks["masks"][1], mask)
+    expected = CineSession(read_cine(tmp_path / "in/csv.tif"), load_model(model, device="cpu"))
+    expected.set_prompt(2, 1, Prompt(tuple(BOX), ((28.0, 20.0),), (1,)))
+    list(expected.propagate("both"))
+    np.testing.assert_array_equal(stacks["csv"], expected.masks)
+
+
+def test_automatic_starts(tmp_path: Path, job_of: Callable) -> None:
+    write_loop(tmp_path / "in/a.tif")
+    run_job(job_of(start={"otherwise": "no_prompt", "frame": 1}))
+    assert read_record(tmp_path / "out", "a")["start"] == "no_prompt"
+    template = write_loop(tmp_path / "template.tif", 5, frames=1)
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[10:30, 18:38] = 4
+    tifffile.imwrite(tmp_path / "mask.tif", mask)
+    start = {"otherwise": "template", "template": str(template), "template_mask": str(tmp_path / "mask.tif")}
+    summary = run_job(job_of(start=start))
+    assert summary.failures == ()
+    assert list(read_record(tmp_path / "out", "a")["objects"]) == ["4"]
+    assert tifffile.imread(tmp_path / "out/loops/a/masks.tif").any()
+
+
+def test_tidying_leaves_what_a_person_gave(tmp_path: Path, job_of: Callable) -> None:
+    write_loop(tmp_path / "in/a.tif")
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[10:30, 18:38] = 1
+    mask[14:18, 22:26] = 0  # a hole
+    mask[0, 0] = 1  # and a crumb
+    tifffile.imwrite(tmp_path / "a.tif", mask)
+    post = {"largest_piece": True, "fill_holes": True}
+    run_job(job_of(start={"prompts": str(tmp_path)}, post=post, inputs={"loops": [str(tmp_path / "in/a.tif")]}))
+    masks = tifffile.imread(tmp_path / "out/loops/a/masks.tif")
+    np.testing.assert_array_equal(masks[0], mask)
+    for found in masks[1:]:
+        assert ndimage.label(found)[1] <= 1
+        np.testing.assert_array_equal(ndimage.binary_fill_holes(found), found > 0)
+
+
+# Bad input --------------------------------------------------------------------------------------------------------
+
+
+def test_bad_loops_are_listed_and_the_others_done(
+    tmp_path: Path, job_of: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_loop(tmp_path / "in/good.tif")
+    write_loop(tmp_path / "in/late.tif", 1)
+    (tmp_path / "in/cut.tif").write_bytes((tmp_path / "in/good.tif").read_bytes()[:300])
+    (tmp_path / "in/empty.dcm").write_bytes(b"")
+    frames = {name: {"9" if name == "late" else "0": {"box": BOX}} for name in ("good", "late", "cut", "empty")}
+    place = tmp_path / "starts"
+    place.mkdir()
+    for name, own in frames.items():
+        (place / f"{name}.json").write_text(json.dumps({"objects": [{"id": 1, "frames": own}]}))
+    write_loop(tmp_path / "in/alone.tif", 2)  # has no prompts
+    job = job_of(start={"prompts": str(place)}, inputs={"loops": [str(tmp_path / "in"), str(tmp_path / "missing.dcm")]})
+    write_job(tmp_path / "job.yaml", job)
+    assert main(["batch", str(tmp_path / "job.yaml"), "--json"]) == 9
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    reasons = {line["name"]: line["reason"] for line in lines if line["event"] == "loop" and line["status"] == "failed"}
+    assert set(reasons) == {"late", "cut", "empty", "alone", str(tmp_path / "missing.dcm")}
+    assert "Frame 9 does not exist" in reasons["late"]
+    assert "empty" in reasons["empty"]
+    assert "no prompt" in reasons["alone"]
+    assert lines[-1] | {"written": 0} == {"event": "end", "done": 1, "unchanged": 0, "failed": 5, "written": 0}
+    assert {row["loop"] for row in table(tmp_path / "out/failures.csv")} == set(reasons)
+    assert (tmp_path / "out/loops/good/masks.tif").is_file()
+    assert sorted(path.name for path in (tmp_path / "out/loops").iterdir() if any(path.iterdir())) == ["good"]
+
+
+def test_one_name_for_two(tmp_path: Path) -> None:
+    for path in ("one/a.tif", "one/a.tiff", "two/x.tif", "three/x.tif"):
+        write_loop(tmp_path / path)
+    inputs = InputSettings(tuple(str(tmp_path / name) for name in ("one", "two", "three")))
+    loops, refused = find_loops(inputs, tmp_path / "out")
+    assert [loop.name for loop in loops] == ["a.tif", "a.tiff"]
+    assert [entry.name for entry in refused] == ["x.tif", "x.tif"]
+    table_file = tmp_path / "loops.csv"
+    table_file.write_text("loop,name\none/a.tif,A\ntwo/x.tif,a\nthree/x.tif,c\n")
+    loops, refused = find_loops(InputSettings(table=str(table_file)), tmp_path / "out")
+    assert [loop.name for loop in loops] == ["c"]
+    assert len(refused) == 2
+
+
+_LEADS_OUT = ("../x", "/etc/x", "a/../../x", "C:\\x", "C:x", "..\\x", "\\\\host\\x")
+
+
+@pytest.mark.parametrize("name", [*_LEADS_OUT, "", "a//b", ".hidden", "a\nb", "x" * 300])
+def test_names_from_a_table_never_leave_the_results(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ReadError):
+        checked_name(name)
+    loop = write_loop(tmp_path / "in/a.tif")
+    with (tmp_path / "loops.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["loop", "name"], [loop, name]])
+    loops, refused = find_loops(InputSettings(table=str(tmp_path / "loops.csv")), tmp_path / "out")
+    assert [loop.name for loop in loops] == ([] if name else ["a"])
+    assert len(refused) == bool(name)
+
+
+def test_a_link_in_the_results_is_not_followed_out(tmp_path: Path, job_of: Callable) -> None:
+    write_loop(tmp_path / "in/a.tif")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / "out/loops").mkdir(parents=True)
+    (tmp_path / "out/loops/a").symlink_to(outside)
+    (failure,) = run_job(job_of()).failures
+    assert "outside the folder" in failure.reason
+    assert not any(outside.iterdir())
+
+
+def test_results_within_the_inputs_are_no_inputs(tmp_path: Path, job_of: Callable) -> None:
+    write_loop(tmp_path / "in/a.tif")
+    job = job_of(outputs={"folder": str(tmp_path / "in/out")})
+    for _ in range(2):
+        assert len(make_plan(job).tasks) == 1
+        run_job(job)
+
+
+def test_a_folder_of_images_is_one_loop_or_stills(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for number in range(3):
+        (tmp_path / "in/p1").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 9, np.uint8)).save(tmp_path / f"in/p1/{number}.png")
+    inputs = InputSettings((str(tmp_path / "in"),))
+    assert [loop.name for loop in find_loops(inputs, tmp_path / "out")[0]] == ["p1"]
+    stills = find_loops(replace(inputs, images="stills"), tmp_path / "out")[0]
+    assert [loop.name for loop in stills] == ["p1/0", "p1/1", "p1/2"]
+    pattern = InputSettings((str(tmp_path / "in/**/[12].png"),))
+    assert [loop.name for loop in find_loops(pattern, tmp_path / "out")[0]] == ["p1/1", "p1/2"]
+
+
+def test_a_disk_that_takes_nothing_ends_the_job(
+    tmp_path: Path, job_of: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first loop that cannot be written ends the run: the others would fare no better."""
+    import errno
+
+    for number in range(3):
+        write_loop(tmp_path / f"in/{number}.tif", number)
+    job = job_of()
+    run_job(replace(job, inputs=InputSettings((str(tmp_path / "in/0.tif"),))))
+    real, full = os.replace, []
+
+    def replace_file(source: Any, target: Any) -> None:
+        if full or Path(target).name == "masks.tif":
+            full.append(target)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_file)
+    write_job(tmp_path / "job.yaml", job)
+    full.clear()
+    assert main(["batch", str(tmp_path / "job.yaml"), "--json"]) == 7
+    assert not list((tmp_path / "out").rglob("*.partial*"))
+    monkeypatch.undo()
+    assert read_record(tmp_path / "out", "0") is not None
+    summary = run_job(job)
+    assert (summary.done, summary.unchanged) == (2, 1)
+
+
+def test_too_little_memory_is_tried_once_on_a_smaller_size(
+    tmp_path: Path, job_of: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_loop(tmp_path / "in/a.tif")
+    job = job_of(model={"name": job_of().model.name, "device": "cpu", "image_size": 128})
+    (task,) = make_plan(job).tasks
+    sizes: list[int] = []
+    real = CineSession.set_prompt
+    limit = 100
+
+    def set_prompt(self: CineSession, *arguments: Any) -> Any:
+        sizes.append(self.model.image_size)
+        if self.model.image_size > limit:
+            raise MemoryError
+        return real(self, *arguments)
+
+    monkeypatch.setattr(CineSession, "set_prompt", set_prompt)
+    assert label_loop(task).status == "done"
+    assert sizes == [128, 64]
+    assert read_record(tmp_path / "out", "a")["model"]["image_size"] == 64
+    assert run_job(job).unchanged == 1  # the best that could be done; it is not done again
+    limit = 0
+    (tmp_path / "out/loops/a" / RECORD).unlink()
+    outcome = label_loop(task)
+    assert (outcome.status, outcome.kind, sizes[2:]) == ("failed", "ResourceError", [128, 64])
+
+
+def test_no_patient_data_in_results(tmp_path: Path, job_of: Callable) -> None:
+    """A canary in the tags; pixels beside the scan area are the contact sheet's own test."""
+    import pydicom
+    from pydicom.data import get_testdata_file
+
+    data = pydicom.dcmread(get_testdata_file("examples_ybr_color.dcm"))
+    data.PatientName, data.PatientID = "CANARY^NAME", "CANARY-ID"
+    data.SeriesDescription = "CANARY"
+    (tmp_path / "in").mkdir()
+    data.save_as(tmp_path / "in/x.dcm")
+    run_job(job_of(start={"otherwise": "no_prompt"}, model={"name": job_of().model.name, "device": "cpu"}))
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len(files) > 4
+    for path in files:
+        assert b"CANARY" not in path.read_bytes(), path
+
+
+# Corrections and agreement ----------------------------------------------------------------------------------------
+
+
+def test_a_correction_goes_back_into_the_same_results(tmp_path: Path, model: Path, job_of: Callable) -> None:
+    write_loop(tmp_path / "in/a.tif")
+    write_loop(tmp_path / "in/b.tif", 1)
+    job = job_of()
+    run_job(job)
+    task = make_plan(job).tasks[0]
+    assert hand_out(task, tmp_path / "work") == tmp_path / "in/a.tif"
+    (work,) = (tmp_path / "work").iterdir()
+    session = CineSession.restore(work, read_cine(tmp_path / "in/a.tif"), load_model(model, device="cpu"))
+    painted = np.zeros((HEIGHT, WIDTH), bool)
+    painted[5:15, 5:25] = True
+    session.add_mask(1, 2, painted)
+    session.lock(2)
+    session.save(work)
+    write_job(tmp_path / "job.yaml", job)
+    assert main(["batch", str(tmp_path / "job.yaml"), "--take-in", "a", str(work)]) == 0
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out/loops/a/masks.tif"), session.masks)
+    row = next(row for row in table(tmp_path / "out/measurements.csv") if (row["loop"], row["frame"]) == ("a", "2"))
+    assert float(row["area_mm2"]) == 200 * 0.125
+    assert read_record(tmp_path / "out", "a")["corrected"] is True
+    assert run_job(job).unchanged == 2
+    changed = job_of(post={"fill_holes": True})  # settings change: what a person did is not computed over
+    assert run_job(changed).done == 2
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out/loops/a/masks.tif")[2] > 0, painted)
+
+
+def test_a_correction_of_another_loop_is_refused(tmp_path: Path, job_of: Callable) -> None:
+    write_loop(tmp_path / "in/a.tif")
+    write_loop(tmp_path / "in/b.tif", 1)
+    run_job(job_of())
+    before = written(tmp_path / "out/loops")
+    with pytest.raises(ReadError, match="another loop"):
+        take_in(job_of(), "a", loop_folder(tmp_path / "out", "b") / SESSION)
+    assert written(tmp_path / "out/loops") == before
+    assert not correction_file(tmp_path / "out", "a").exists()
+    with pytest.raises(ReadError, match="no loop called"):
+        take_in(job_of(), "c", loop_folder(tmp_path / "out", "b") / SESSION)
+
+
+def test_agreement_with_references(tmp_path: Path, job_of: Callable) -> None:
+    """Against itself shifted by a pixel on one frame; numbers by hand."""
+    write_loop(tmp_path / "in/a.tif")
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[10:30, 18:38] = 1
+    starts, references = tmp_path / "starts", tmp_path / "references"
+    starts.mkdir()
+    references.mkdir()
+    tifffile.imwrite(starts / "a.tif", np.stack([mask] * 3))
+    shifted = np.stack([mask * 0, np.roll(mask, 1, axis=0), mask])
+    tifffile.imwrite(references / "a.tif", shifted)
+    inputs = {"loops": [str(tmp_path / "in")], "references": str(references)}
+    run_job(job_of(inputs=inputs, start={"prompts": str(starts)}))
+    rows = table(tmp_path / "out/agreement.csv")
+    assert [row["frame"] for row in rows] == ["1", "2"]
+    assert [float(row["dice"]) for row in rows] == [2 * 19 * 20 / 800, 1.0]
+    assert [float(row["hd95"]) for row in rows] == [0.5, 0.0]  # one pixel of 0.5 mm
+    assert {row["area"] for row in rows} == {"50.0000"}
+    html = (tmp_path / "out/report.html").read_text()
+    assert "limits of agreement" in html
+    assert "+0.0" in html
+
+
+# The job file -----------------------------------------------------------------------------------------------------
+
+
+def test_a_job_survives_its_file_and_the_template_lists_everything(tmp_path: Path, job_of: Callable) -> None:
+    job = job_of(objects={1: "lumen"}, post={"smooth_px": 1.5}, workers={"slurm": {"jobs": 2}})
+    write_job(tmp_path / "job.yaml", job)
+    assert read_job(tmp_path / "job.yaml") == job
+    assert main(["batch", str(tmp_path / "new.yaml"), "--template"]) == 0
+    assert yaml.safe_load((tmp_path / "new.yaml").read_text()) == to_dict(JobSettings())
+    assert main(["batch", str(tmp_path / "new.yaml"), "--template"]) == 7
+    assert main(["batch", str(tmp_path / "new.yaml")]) == 2  # names no loops
+
+
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ({"inputs": {"lops": []}}, "loops"),
+        ({"outputs": {"folder": "x", "formats": ["tif"]}}, "tiff"),
+        ({"objects": {"lumen": 1}}, "objects"),
+        ({"model": {"image_size": 100}, "outputs": {"folder": "x"}, "inputs": {"loops": ["x"]}}, "16"),
+        ({"start": {"otherwise": "template"}, "outputs": {"folder": "x"}, "inputs": {"loops": ["x"]}}, "template"),
+    ],
+)
+def test_a_wrong_job_is_refused_in_words(values: dict[str, Any], words: str, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ConfigError, match=words):
+        read_job(tmp_path / "job.yaml")
