@@ -72,6 +72,8 @@ def test_cycles_of_a_noisy_curve_and_of_one_with_gaps() -> None:
 def test_less_than_a_cycle_and_nothing_that_beats() -> None:
     assert find_cycles(beating(12, 24, phase=12)) == [Cycle(11, 0)]  # filling only
     assert find_cycles(beating(13, 24)) == [Cycle(0, 12)]
+    assert find_cycles(beating(30, 24)[10:]) == [Cycle(14, 2)]  # from an end-systole to the next systole
+    assert find_cycles(beating(33, 24)) == [Cycle(0, 12)]  # a second beat that the loop's end cuts off
     assert find_cycles(np.full(30, 7.0)) == []
     assert find_cycles(np.full(30, np.nan)) == []
     assert find_cycles(np.array([5.0])) == []

@@ -169,7 +169,9 @@ class MeasurePanel(QWidget):
         self.plot.show_frame(frame)
         if frame in self.model.frames:
             blocker = QSignalBlocker(self.table.selectionModel())
-            self.table.selectRow(self.model.frames.index(frame))
+            row = self.model.frames.index(frame)
+            self.table.selectRow(row)
+            self.table.scrollTo(self.model.index(row, 0))
             del blocker
             self.table.viewport().update()
         else:
@@ -265,7 +267,8 @@ class MeasurePanel(QWidget):
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Stop measuring when the window closes."""
-        if watched is self._window and event.type() == QEvent.Type.Close:
+        # At the very end Qt may still call this when Python has emptied the panel.
+        if watched is getattr(self, "_window", None) and event.type() == QEvent.Type.Close:
             self.controller.pause()
             self.thread_.stop()
         return False

@@ -118,10 +118,14 @@ def _peaks(smooth: np.ndarray, frame_times_s: np.ndarray | None) -> list[int]:
 
 def _cycle(areas: np.ndarray, peak: int, end: int) -> Cycle | None:
     """The cycle from an end-diastole to the frame before the next; None where the loop ends before its end-systole."""
-    after = areas[peak:end]
-    es = peak + int(np.nanargmin(after))
+    es = peak + int(np.nanargmin(areas[peak:end]))
     emptied = areas[peak] - areas[es]
-    return Cycle(peak, es) if emptied >= _PROMINENCE * (np.nanmax(areas) - np.nanmin(areas)) else None
+    still_falling = es == np.flatnonzero(np.isfinite(areas))[-1]
+    return (
+        Cycle(peak, es)
+        if not still_falling and emptied >= _PROMINENCE * (np.nanmax(areas) - np.nanmin(areas))
+        else None
+    )
 
 
 def _extreme(areas: np.ndarray, at: int, which: Callable[[np.ndarray], int]) -> int:
@@ -141,7 +145,7 @@ def ejection_fraction(ed_volume: float, es_volume: float) -> float | None:
 
 
 def long_axis(mask: np.ndarray, spacing: Spacing = PIXELS) -> Axis | None:
-    """The long axis of a ventricle's mask (H, W) bool: through its centroid, along its greatest extent, end to end.
+    """The long axis of a ventricle's mask (H, W) bool: through its centroid, along its greatest extent.
 
     Returns
     -------
@@ -152,9 +156,8 @@ def long_axis(mask: np.ndarray, spacing: Spacing = PIXELS) -> Axis | None:
     if not len(outline):
         return None
     centroid, direction = principal_axis(outline)
-    sideways = np.array([-direction[1], direction[0]])  # of a line across, "across" runs against the axis
-    _, ends = chords(along_and_across(outline, centroid, sideways), np.zeros(1))
-    points = (centroid - np.array([ends.min(), ends.max()])[:, None] * direction) / (spacing[1], spacing[0])
+    along = (outline - centroid) @ direction
+    points = (centroid + np.array([along.min(), along.max()])[:, None] * direction) / (spacing[1], spacing[0])
     first, second = sorted(points.tolist(), key=lambda point: point[1])
     return tuple(first), tuple(second)
 
