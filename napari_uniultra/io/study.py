@@ -135,14 +135,16 @@ def _inside(root: Path, parts: list[str]) -> Path | None:
     """A file that a DICOMDIR names; None when it is not there, or not within the DICOMDIR's folder."""
     if not parts or any(not part or part in (".", "..") or set(part) & set("/\\:\0") for part in map(str, parts)):
         return None
-    for candidate in (parts, [str(part).lower() for part in parts]):  # copies of a disc often change the case
-        try:
-            file = root.joinpath(*map(str, candidate)).resolve()
-            if file.is_file():
-                return file if file.is_relative_to(root) else None
-        except (OSError, RuntimeError):  # a name that is too long; a ring of links
-            return None
-    return None
+    file = root
+    try:
+        for part in map(str, parts):
+            file = file / part
+            if not file.exists():
+                file = file.with_name(part.lower())  # copies of a disc often change the case
+        file = file.resolve()
+        return file if file.is_relative_to(root) and file.is_file() else None
+    except (OSError, RuntimeError):  # a name that is too long; a ring of links
+        return None
 
 
 def look_at(path: Path, side: int = 128) -> Preview:
