@@ -17,12 +17,14 @@ from napari_uniultra.core.types import Cine, Prompt
 from napari_uniultra.model.inference import FrameEmbedding
 from napari_uniultra.model.preprocess import masks_at
 from napari_uniultra.segment.cache import ByteLimitedCache
+from napari_uniultra.segment.heap import trim_heap
 from napari_uniultra.segment.memory import FrameMemory, MemoryLimits, MemoryPlan, plan_memory
 from napari_uniultra.segment.predictor import MASK_LOGIT, Prediction, Predictor
 from napari_uniultra.segment.results import PackedMask, Result
 from napari_uniultra.segment.state import Key, SessionState
 
 _MAX_BATCH = 8  # objects computed together; more would only need more memory
+_TRIM_EVERY = 16  # tracked frames; it takes a few milliseconds
 _GIVEN, _FOUND = "given", "found"  # the two memories that a frame may have of an object
 
 
@@ -44,6 +46,7 @@ class Engine:
         self.embeddings: ByteLimitedCache[FrameEmbedding] = ByteLimitedCache(cache_bytes)
         self.memories: ByteLimitedCache[FrameMemory] = ByteLimitedCache(memory_bytes)
         self.model = model
+        self._tracked = 0
 
     @property
     def model(self) -> Any:
@@ -91,6 +94,9 @@ class Engine:
                 key, own = (object_id, frame), prediction[index]
                 found[key] = result = self._result(own, reverse=reverse)
                 self.memories.put((*key, _FOUND), FrameMemory(memories[index : index + 1], own.logits, result))
+        self._tracked += 1
+        if self._tracked % _TRIM_EVERY == 0:
+            trim_heap()
         return found
 
     def logits(self, state: SessionState, key: Key) -> Tensor:
