@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from PIL import Image
 from torch import nn
 
-from napari_uniultra.core.settings import ConfigError, read_settings
+from napari_uniultra.cli import main
+from napari_uniultra.core.settings import ConfigError, read_file, read_settings, to_dict
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.build import build_network
@@ -23,6 +25,7 @@ from napari_uniultra.model.trunk import attend
 from napari_uniultra.model.zoo import load_model
 from napari_uniultra.segment.predictor import Predictor
 from napari_uniultra.training.checkpoints import CHECKPOINT, load_training_checkpoint
+from napari_uniultra.training.config import find_config
 from napari_uniultra.training.data.samples import Batch
 from napari_uniultra.training.distillation.config import DistillConfig
 from napari_uniultra.training.distillation.match import Distiller, match_losses, weighted_sum
@@ -329,3 +332,27 @@ def test_the_teacher_stays_as_it_is_and_may_see_larger_images(
     assert all(torch.equal(value, before[name]) for name, value in task._teacher.state_dict().items())
     assert all(parameter.grad is None for parameter in task._teacher.parameters())
     assert not any("teacher" in name for name in task.network.state_dict())
+
+
+def test_the_command_distils(
+    tmp_path: Path, teacher_file: Path, manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "distill.yaml"
+    settings = settings_for(tmp_path / "out", teacher_file, manifest, 5)
+    file.write_text(yaml.safe_dump(to_dict(settings)))
+    arguments = ["distill", str(file), "--set", "run.steps=1", "--set", "run.validate_every=0"]
+    assert main([*arguments, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "dropped afterwards" in printed
+    assert "D3_3" in printed
+    assert not (tmp_path / "out" / STUDENT).exists()
+    assert main(arguments) == 0
+    assert STUDENT in capsys.readouterr().out
+    assert load_model(tmp_path / "out" / STUDENT, "cpu").config.image_size == SIZE
+    assert main([*arguments, "--set", "match.hierra=false"]) == 2
+    assert "Did you mean 'hiera'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ("distill", "distill_quick"))
+def test_presets_can_be_read(name: str) -> None:
+    assert read_file(DistillConfig, find_config(name)).match.names

@@ -103,7 +103,7 @@ def _asked(arguments: argparse.Namespace) -> Asked:
 
 def _predictions(arguments: list[str]) -> dict[str, str]:
     """``ROW=DIR`` arguments."""
-    from napari_uniultra.training.settings import ConfigError
+    from napari_uniultra.core.settings import ConfigError
 
     pairs = [argument.partition("=") for argument in arguments]
     for argument, (row, _, folder) in zip(arguments, pairs, strict=True):

@@ -20,48 +20,27 @@ _GRID = 16  # pixels of the input for one place of the coarsest map that the dec
 
 
 @dataclass(frozen=True)
-class Cost:
-    """One model's cost at one input size.
+class Measured:
+    """What one image with one box costs on a device, through image encoder, prompt encoder and mask decoder.
 
     Attributes
     ----------
-    encoder_parameters, parameters : int
-        Of the image encoder, and of the whole network.
-    operations : int
-        Multiplications as the paper's tool counts them: see `thop_operations`.
-    encoder_multiplications : int
-        All of the image encoder's, those of attention among them.
     frames_per_second : float
-        Image encoder, prompt encoder and mask decoder on one frame with one box.
     peak_bytes : int
-        Weights and activations at the highest moment of that.
+        Weights and activations at the highest moment.
     """
 
-    encoder_parameters: int
-    parameters: int
-    operations: int
-    encoder_multiplications: int
     frames_per_second: float
     peak_bytes: int
 
 
-def measure_cost(network: nn.Module, device: torch.device, repeats: int = 10) -> Cost:
-    """Measure a network in evaluation mode at its own input size; it is moved to the device, where it stays."""
-    operations, multiplications = count_operations(network)
+def measure(network: nn.Module, device: torch.device, repeats: int = 10) -> Measured:
+    """Run a network in evaluation mode at its own input size; it is moved to the device, where it stays."""
     network = network.to(device)
     side = network.image_size  # the prompt encoder knows no other
     images = torch.zeros(1, 3, side, side, device=device)
     with torch.inference_mode():
-        speed = _speed(lambda: segment_once(network, images), device, repeats)
-        peak = _peak_bytes(network, images)
-    return Cost(
-        encoder_parameters=parameter_count(network.image_encoder),
-        parameters=parameter_count(network),
-        operations=operations,
-        encoder_multiplications=multiplications,
-        frames_per_second=speed,
-        peak_bytes=peak,
-    )
+        return Measured(_speed(lambda: segment_once(network, images), device, repeats), _peak_bytes(network, images))
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.settings import ConfigError
 from napari_uniultra.model.device import choose_device
-from napari_uniultra.training.ablation.cost import measure_cost
+from napari_uniultra.training.ablation.cost import count_operations, measure, parameter_count
 from napari_uniultra.training.ablation.make import Workshop
 from napari_uniultra.training.ablation.plan import Asked, Plan, plan_row, training_cases
 from napari_uniultra.training.ablation.presets import RowSettings, TableSettings, read_table
@@ -23,12 +22,12 @@ from napari_uniultra.training.ablation.scores import (
     score_masks,
     score_model,
     score_settings,
-    write_scores,
+    write_kept,
 )
 from napari_uniultra.training.ablation.shapes import count_parameters, untrained
 from napari_uniultra.training.events import Listener
 
-_COUNTED = {"trainable", "ratio"}
+_REPEATS, _QUICK_REPEATS = 10, 2
 
 
 def run_table(
@@ -113,26 +112,35 @@ class _Run:
             self.workshop.make(plan)
             self.tell(row.label, "scoring")
             found = score_model(self.workshop.open(plan), self.sets, settings)
-            write_scores(path, found)
+            write_kept(path, found)
         return found
 
     def _columns(self, row: RowSettings, plan: Plan) -> dict[str, float]:
         wanted, found = set(self.table.columns), {}
-        if wanted & _COUNTED:
+        if wanted & {"trainable", "ratio"}:
             counts = count_parameters(plan)
-            found = {"trainable": counts.trained, "ratio": counts.share}
-        if wanted - _COUNTED:
-            found.update(self._cost(row, plan))
+            found.update(trainable=counts.trained, ratio=counts.share)
+        if wanted & {"encoder_parameters", "operations", "encoder_multiplications"}:
+            network = untrained(plan, with_values=False)
+            operations, multiplications = count_operations(network)
+            found.update(
+                encoder_parameters=parameter_count(network.image_encoder),
+                operations=operations,
+                encoder_multiplications=multiplications,
+            )
+        if wanted & {"frames_per_second", "memory"}:
+            found.update(self._measured(row, plan))
         return found
 
-    def _cost(self, row: RowSettings, plan: Plan) -> dict[str, float]:
+    def _measured(self, row: RowSettings, plan: Plan) -> dict[str, float]:
+        """Speed and memory on this device, kept beside the model."""
         device = choose_device(self.asked.device)
-        path = self.workshop.place(plan) / f"cost-{device.type}.json"
+        path = self.workshop.place(plan) / f"measured-{device.type}.json"
         try:
             return json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             self.tell(row.label, "measuring")
-        cost = asdict(measure_cost(untrained(plan), device))
-        cost["memory"] = cost.pop("peak_bytes")
-        write_scores(path, cost)
-        return cost
+        measured = measure(untrained(plan), device, _QUICK_REPEATS if self.asked.is_quick else _REPEATS)
+        found = {"frames_per_second": measured.frames_per_second, "memory": measured.peak_bytes}
+        write_kept(path, found)
+        return found

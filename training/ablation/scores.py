@@ -75,22 +75,22 @@ def kept(folder: Path, sets: Mapping[str, Sequence[Case]], settings: EvaluationS
 
 
 def read_scores(path: Path) -> SetScores | None:
-    """What `write_scores` wrote, or None."""
+    """What `write_kept` wrote, or None."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
 
-def write_scores(path: Path, scores: Any) -> None:
-    """Keep scores.
+def write_kept(path: Path, values: Any) -> None:
+    """Keep scores, or what was measured.
 
     Raises
     ------
     WriteError
     """
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(scores, indent=1), encoding="utf-8")
+        temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
 
 
 def _source(case: Case) -> str:
