@@ -193,7 +193,7 @@ def test_a_second_run_does_only_what_changed(tmp_path: Path, job_of: Callable) -
     assert {name for name in after if after[name] != before[name]} == {name for name in after if name.startswith("1/")}
     changed = (
         job_of(post={"fill_holes": True}),
-        job_of(post={"fill_holes": True}, model={"name": job.model.name, "device": "cpu", "image_size": 80}),
+        job_of(post={"fill_holes": True}, model={"name": job.model.name, "device": "cpu", "image_size": 96}),
         job_of(start={"otherwise": "no_prompt"}),
     )
     for other in changed:
@@ -235,7 +235,7 @@ def test_every_kind_of_start(tmp_path: Path, model: Path, job_of: Callable) -> N
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     mask[10:30, 18:38] = 3
     tifffile.imwrite(place / "mask.tif", mask)
-    tifffile.imwrite(place / "masks.tif", np.stack([mask * 0, mask, mask * 0]))
+    tifffile.imwrite(place / "masks.tif", np.stack([mask * 0, mask, mask * 0]), photometric="minisblack")
     session = CineSession(read_cine(tmp_path / "in/session.tif"), load_model(model, device="cpu"))
     session.add_box(5, 2, BOX)
     session.save(place / "session.npz")
@@ -501,9 +501,9 @@ def test_agreement_with_references(tmp_path: Path, job_of: Callable) -> None:
     starts, references = tmp_path / "starts", tmp_path / "references"
     starts.mkdir()
     references.mkdir()
-    tifffile.imwrite(starts / "a.tif", np.stack([mask] * 3))
+    tifffile.imwrite(starts / "a.tif", np.stack([mask] * 3), photometric="minisblack")
     shifted = np.stack([mask * 0, np.roll(mask, 1, axis=0), mask])
-    tifffile.imwrite(references / "a.tif", shifted)
+    tifffile.imwrite(references / "a.tif", shifted, photometric="minisblack")
     inputs = {"loops": [str(tmp_path / "in")], "references": str(references)}
     run_job(job_of(inputs=inputs, start={"prompts": str(starts)}))
     rows = table(tmp_path / "out/agreement.csv")
@@ -535,7 +535,7 @@ def test_a_job_survives_its_file_and_the_template_lists_everything(tmp_path: Pat
         ({"inputs": {"lops": []}}, "loops"),
         ({"outputs": {"folder": "x", "formats": ["tif"]}}, "tiff"),
         ({"objects": {"lumen": 1}}, "objects"),
-        ({"model": {"image_size": 100}, "outputs": {"folder": "x"}, "inputs": {"loops": ["x"]}}, "16"),
+        ({"model": {"image_size": 100}, "outputs": {"folder": "x"}, "inputs": {"loops": ["x"]}}, "32"),
         ({"start": {"otherwise": "template"}, "outputs": {"folder": "x"}, "inputs": {"loops": ["x"]}}, "template"),
     ],
 )

@@ -94,7 +94,7 @@ def _local_cluster(settings: WorkerSettings, count: int) -> Any:
         threads_per_worker=1,  # a worker does one loop at a time; its model may use several threads
         memory_limit=int(settings.memory_gb * _GB),
         processes=True,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         silence_logs=50,
     )
 

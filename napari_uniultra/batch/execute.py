@@ -57,7 +57,7 @@ def run_on(client: Client, tasks: Sequence[LoopTask], work: Work) -> Iterator[Ou
 
     run = uuid.uuid4().hex[:8]
     waiting: dict[str, LoopTask] = {}
-    queue = as_completed(raise_errors=False)
+    queue = as_completed(loop=client.loop, raise_errors=False)
     for first in range(0, len(tasks), _AT_ONCE):
         some = tasks[first : first + _AT_ONCE]
         keys = [f"loop-{run}-{first + number}" for number in range(len(some))]

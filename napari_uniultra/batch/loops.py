@@ -14,9 +14,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from napari_uniultra.batch.settings import InputSettings
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers import SUFFIXES, can_read
-from napari_uniultra.io.readers.images import SUFFIXES as IMAGE_SUFFIXES
 
 _COLUMNS = ("loop", "name", "subject", "prompts", "mask", "frame", "session", "reference")
+_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")  # several in a folder are the frames of one loop
 _MOST_NAME = 200  # characters; file systems take 255 bytes a part
 
 
@@ -143,7 +143,7 @@ def _readable(path: Path, as_stills: bool, results: Path) -> Iterator[Path]:
         if here == results or results in here.parents:
             folders.clear()
             continue
-        pictures = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")]
+        pictures = [name for name in files if name.lower().endswith(_PICTURES) and not name.startswith(".")]
         as_loop = not as_stills and len(pictures) > 1
         if as_loop:
             yield here

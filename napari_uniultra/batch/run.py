@@ -16,7 +16,7 @@ from napari_uniultra.batch.report import write_report
 from napari_uniultra.batch.results import CORRECTIONS, LOOPS, Record, holds, loop_folder, read_record, sweep
 from napari_uniultra.batch.settings import JobSettings, check_job, with_absolute_paths, write_job
 from napari_uniultra.batch.starts import MASK_SUFFIXES, Starts, file_for
-from napari_uniultra.batch.tables import write_agreement, write_failures, write_manifest, write_measurements
+from napari_uniultra.batch.tables import clear_tables, write_agreement, write_failures, write_manifest, write_measurements
 from napari_uniultra.batch.task import LoopTask, make_task
 from napari_uniultra.batch.worker import FAILED, UNCHANGED, Outcome
 from napari_uniultra.core.atomic import atomic_path, write_error
@@ -206,6 +206,8 @@ def sum_up(job: JobSettings, tasks: tuple[LoopTask, ...], failures: tuple[Outcom
     WriteError
     """
     records, folder = list(_records(tasks)), job.folder
+    if not records:
+        clear_tables(folder)
     write_failures(folder, failures)
     written = write_measurements(folder, records, job.outputs.parquet) if records else []
     agreement = write_agreement(folder, records)

@@ -71,7 +71,7 @@ class ModelSettings:
     name: str = setting("uniultra-mini", help="A model's name or path.")
     device: str = setting("auto", choices=DEVICES, help="Where it runs; auto takes the fastest there is.")
     image_size: int | None = setting(
-        None, low=64, high=4096, help="Side of the network's input in px, a multiple of 16; empty for the model's own."
+        None, low=64, high=4096, help="Side of the network's input in px, a multiple of 32; empty for the model's own."
     )
     direction: str = setting(
         "both", choices=("forward", "backward", "both"), help="From the prompts to the end, to the beginning, or all."
@@ -192,8 +192,8 @@ def check_job(job: JobSettings) -> None:
         raise ConfigError("The job starts from a template but names none", fix="Set start.template and template_mask")
     if job.workers.scheduler and job.workers.slurm.jobs:
         raise ConfigError("The job names both a scheduler and Slurm", fix="Set one of them")
-    if job.model.image_size and job.model.image_size % 16:
-        raise ConfigError(f"model.image_size is {job.model.image_size}", fix="Choose a multiple of 16")
+    if job.model.image_size and job.model.image_size % 32:
+        raise ConfigError(f"model.image_size is {job.model.image_size}", fix="Choose a multiple of 32")
 
 
 def write_job(path: str | Path, job: JobSettings) -> None:

@@ -63,6 +63,12 @@ def read_failures(folder: Path) -> list[Outcome]:
         return [Outcome(row["loop"], FAILED, row["error"], row["why"]) for row in csv.DictReader(file)]
 
 
+def clear_tables(folder: Path) -> None:
+    """Remove tables about results that are no more."""
+    for name in (MEASUREMENTS_CSV, MEASUREMENTS_PARQUET, AGREEMENT_CSV, MANIFEST):
+        (folder / name).unlink(missing_ok=True)
+
+
 def write_agreement(folder: Path, records: Iterable[Record]) -> Path | None:
     """All loops' agreement with their references in one table; None where no loop has one.
 
@@ -72,6 +78,7 @@ def write_agreement(folder: Path, records: Iterable[Record]) -> Path | None:
     """
     sources = [loop_folder(folder, record["name"]) / AGREEMENT for record in records if record.get("agreement")]
     if not sources:
+        (folder / AGREEMENT_CSV).unlink(missing_ok=True)
         return None
     with atomic_path(folder / AGREEMENT_CSV) as temporary, temporary.open("w", encoding="utf-8") as file:
         for number, source in enumerate(sources):

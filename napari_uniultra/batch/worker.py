@@ -187,8 +187,8 @@ def _model(task: LoopTask) -> Any:
 
 
 def smaller_size(image_size: int) -> int:
-    """Half an input size, in whole patches of 16 px."""
-    return max(64, image_size // 32 * 16)
+    """Half an input size, as a multiple of 32 px that networks take."""
+    return max(64, image_size // 64 * 32)
 
 
 def _device(name: str) -> str:
