@@ -23,6 +23,7 @@ from napari_uniultra.training.ablation.cost import (
     parameter_count,
     without_values,
 )
+from napari_uniultra.training.ablation.estimate import estimate_table
 from napari_uniultra.training.ablation.make import Stopped, Workshop
 from napari_uniultra.training.ablation.plan import Asked, plan_row, plans_of, training_cases
 from napari_uniultra.training.ablation.presets import TABLES, RowSettings, read_data_sets, read_recipes, read_table
@@ -234,8 +235,9 @@ def test_a_page_holds_the_scores_of_its_models(manifest: Path, out: Path) -> Non
     plan = plan_row(row, asked)
     assert workshop.open(plan).config.image_size == 64
     files = sorted(workshop.place(plan).glob("scores-*.json"))
-    scores = next(found for found in map(json.loads, (f.read_text() for f in files)) if "FUGC-AL" in found)
-    assert set(scores) == set(table.data_sets)
+    scores = next(
+        found for found in map(json.loads, (f.read_text() for f in files)) if set(found) == set(table.data_sets)
+    )
     line = next(line for line in (out / "table2-quick.md").read_text().splitlines() if "UniUltra-mini" in line)
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[1] == f"{scores['FUGC-AL']['dice']:.2f} (74.33)"
@@ -271,6 +273,18 @@ def test_a_stopped_training_goes_on(manifest: Path, tmp_path: Path) -> None:
     assert workshop.is_made(plan)
 
 
+@pytest.mark.parametrize("name", ("table1", "table5"))
+def test_estimates_know_every_model(name: str, manifest: Path, out: Path, tmp_path: Path) -> None:
+    asked = asked_of(manifest, out)
+    estimates = estimate_table(read_table(name), asked, Workshop(tmp_path, training_cases(asked.manifest)))
+    assert [own.plan for own in estimates] == plans_of(read_table(name), asked)
+    assert all(own.seconds > 0 and own.steps == 2 for own in estimates if own.plan.kind != "base")
+    assert [own.is_made for own in estimates] == [own.plan.kind == "base" for own in estimates]
+    for own in estimates:
+        assert 0 <= own.counts.share < 1
+        assert (own.counts.trained == 0) == (own.plan.kind == "base")
+
+
 def test_the_papers_way_of_scoring() -> None:
     settings = score_settings(Asked(Manifest(())), "point")
     assert (settings.canvas, settings.smooth, settings.drop_infinite, settings.jitter) == (1024, 1.0, True, 20.0)
@@ -282,7 +296,8 @@ def test_the_command_lists_what_a_table_takes(manifest: Path, out: Path, capsys:
     assert main([*arguments, "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert sum("| distil " in line for line in printed.splitlines()) == 3
-    assert "uniultra-l-" in printed
+    assert "(teacher)" in printed
+    assert "2 stages" in printed
     assert "BUSI (1)" in printed
     assert main(arguments) == 0
     assert "Table X" in capsys.readouterr().out

@@ -11,7 +11,7 @@ import torch
 from napari_uniultra.model.device import choose_device
 from napari_uniultra.training.ablation.cost import count_operations
 from napari_uniultra.training.ablation.make import Workshop
-from napari_uniultra.training.ablation.plan import Asked, Plan, plans_of
+from napari_uniultra.training.ablation.plan import Asked, Plan, plan_row, plans_of
 from napari_uniultra.training.ablation.presets import TableSettings
 from napari_uniultra.training.ablation.scores import chosen_sets
 from napari_uniultra.training.ablation.shapes import Counts, count_parameters, untrained
@@ -21,7 +21,7 @@ from napari_uniultra.training.evaluation.tables import markdown
 _SIDE = 1024  # of the matrices that are multiplied to see how fast the device is
 _REACHED = 0.3  # the share of that speed that trainings were seen to reach, roughly
 _BACKWARD = 3  # a step costs about as much as three forward passes
-_HEADS = ["model", "kind", "steps", "trained, M", "all, M", "trained, %", "time, about", "state"]
+_HEADS = ["row", "model", "kind", "steps", "trained, M", "all, M", "trained, %", "time, about", "state"]
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,10 @@ def multiplications_per_second(device: torch.device, seconds: float = 0.2) -> fl
 
 def describe(estimates: Sequence[Estimate], table: TableSettings, asked: Asked) -> str:
     """As text: a Markdown table, what is shared, and what is scored."""
+    labels = _labels(table, asked)
     cells = [
         [
+            ", ".join(labels.get(own.plan.fingerprint, ["(teacher)"])),
             own.plan.folder,
             own.plan.kind,
             str(own.steps),
@@ -104,9 +106,24 @@ def _estimate(plan: Plan, rate: float, workshop: Workshop) -> Estimate:
     if plan.kind == "base":
         return Estimate(plan, counts, 0, 0.0, True)
     frames = plan.settings.data.batch * run.accumulate
-    work = _BACKWARD * count_operations(untrained(plan, with_values=False))[0]
+    work = _BACKWARD * _operations(plan)
     steps = run.steps
     if isinstance(plan.settings, DistillConfig):
         steps += plan.settings.joint.steps
-        work += count_operations(untrained(plan.teacher, with_values=False))[0]
+        work += _operations(plan.teacher)
     return Estimate(plan, counts, steps, steps * frames * work / rate, workshop.is_made(plan))
+
+
+def _labels(table: TableSettings, asked: Asked) -> dict[str, list[str]]:
+    """The rows of each model, by its fingerprint."""
+    found: dict[str, list[str]] = {}
+    for row in table.rows:
+        plan = plan_row(row, asked)
+        if plan is not None:
+            found.setdefault(plan.fingerprint, []).append(row.label)
+    return found
+
+
+def _operations(plan: Plan) -> int:
+    """Without a method's parts: they add little, and a gate between experts cannot be counted without values."""
+    return count_operations(untrained(plan, with_values=False, with_method=False))[0]

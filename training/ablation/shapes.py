@@ -39,13 +39,15 @@ class Counts:
         return self.trained / self.total
 
 
-def untrained(plan: Plan, with_values: bool = True) -> nn.Module:
+def untrained(plan: Plan, with_values: bool = True, with_method: bool = True) -> nn.Module:
     """The network of a model with the weights that its training starts from, or random ones where there are none yet.
 
     Parameters
     ----------
     with_values : bool
         Else all tensors are on the meta device, which takes no memory.
+    with_method : bool
+        With what a fine-tuning method adds.
 
     Raises
     ------
@@ -55,7 +57,7 @@ def untrained(plan: Plan, with_values: bool = True) -> nn.Module:
         network = build_network(student_config(plan.settings.student, _config_of(plan.teacher)))
         return network if with_values else without_values(network)
     base = load_base(_scratch(plan.settings.model)) if with_values else _shapes(_scratch(plan.settings.model))
-    if plan.kind == "finetune":
+    if plan.kind == "finetune" and with_method:
         apply_method(base.network, base.config, plan.settings.method)
     return base.network.eval()
 
