@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+COMMANDS = "segment demo measure export anonymise batch data train distill evaluate ablate weights doctor bench".split()
 REPORT = "\nimport json, sys\nprint('MODULES ' + json.dumps(sorted(sys.modules)))\n"
 
 
@@ -50,7 +51,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["segment", "--help"], ["weights", "--help"], ["doctor", "--help"], ["bench", "--help"]],
+    [["--help"], *([name, "--help"] for name in COMMANDS)],
     ids=" ".join,
 )
 def test_help_is_light(arguments: list[str], tmp_path: Path) -> None:
