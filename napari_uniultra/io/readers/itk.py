@@ -141,8 +141,9 @@ def _nifti_layout(path: Path, reader: sitk.ImageFileReader) -> RawLayout | None:
     if head[344:348] != b"n+1\0" or len(head) < _NIFTI_HEADER_BYTES:
         return None
     (offset,) = struct.unpack(f"{order}f", head[108:112])
-    if not np.isfinite(offset) or not _NIFTI_HEADER_BYTES <= offset < 1 << 30:
+    if not np.isfinite(offset) or not 0 <= offset < 1 << 30:
         return None
+    offset = max(int(offset), _NIFTI_HEADER_BYTES)
     shape = tuple(reversed(reader.GetSize()))
     return RawLayout(
         path, int(offset), shape, False, np.dtype(f"{order}{kind}"), "gzip" if is_packed else "", is_packed
@@ -163,7 +164,8 @@ def _check_memory(path: Path, reader: sitk.ImageFileReader, size: tuple[int, ...
     if needed > _MAX_BYTES:
         raise _unreadable(path, f"it would take {needed / 2**30:.0f} GiB of memory")
     if reader.GetImageIO() == "NiftiImageIO" and path.suffix.lower() not in _DETACHED:
-        _check_nifti_length(path, needed)
+        bits = _nifti_number(reader, "bitpix")  # as stored: ITK makes floats of what is scaled
+        _check_nifti_length(path, int(values * bits) // 8 if bits > 0 else needed)
 
 
 def _check_nifti_length(path: Path, needed: int) -> None:

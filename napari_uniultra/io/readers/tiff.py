@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import weakref
@@ -31,7 +32,7 @@ def read_tiff(path: Path) -> Cine:
     """
     try:
         _check_chain(path)
-        file = tifffile.TiffFile(path)
+        file = tifffile.TiffFile(path, _multifile=False)  # by itself: others could lie anywhere
     except ReadError:
         raise
     except Exception as error:  # tifffile parses damaged tags with all kinds of errors
@@ -140,6 +141,8 @@ class _TiffFrames(LazyFrames):
             return self._table[pixels]
         if self._white is not None:
             pixels = self._white - pixels
+        if pixels.size != math.prod(self.shape[1:]):
+            raise _unreadable(self._path, f"its frame {index} has another size than it states")
         return pixels.astype(self.dtype, copy=False).reshape(self.shape[1:])
 
     def _page(self, index: int) -> np.ndarray:
