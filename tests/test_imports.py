@@ -13,7 +13,22 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = "segment demo measure export anonymise batch data train distill evaluate ablate weights doctor bench".split()
+COMMANDS = [
+    "segment",
+    "demo",
+    "measure",
+    "export",
+    "anonymise",
+    "batch",
+    "data",
+    "train",
+    "distill",
+    "evaluate",
+    "ablate",
+    "weights",
+    "doctor",
+    "bench",
+]
 REPORT = "\nimport json, sys\nprint('MODULES ' + json.dumps(sorted(sys.modules)))\n"
 
 
