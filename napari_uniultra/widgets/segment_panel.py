@@ -29,7 +29,6 @@ from qtpy.QtWidgets import (
 
 from napari_uniultra.model.zoo import DEFAULT_MODEL, list_models
 from napari_uniultra.plugin.controller import Progress, SegmentController
-from napari_uniultra.plugin.playback import follow
 from napari_uniultra.plugin.session_host import LoadedModel
 from napari_uniultra.widgets.keys import Shortcuts
 from napari_uniultra.widgets.object_list import ObjectList
@@ -54,7 +53,6 @@ class SegmentPanel(QWidget):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         self._viewer = napari_viewer
-        follow(napari_viewer)
         self._window: QObject | None = None
         self._chosen: Any = None
         self.thread_ = InferenceThread()
