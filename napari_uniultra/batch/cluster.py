@@ -29,10 +29,9 @@ _CONFIG = {
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.scheduler.allowed-failures": 1,
     "distributed.comm.timeouts.connect": f"{_CONNECT_S}s",
-    "distributed.admin.log-length": 100,
+    "distributed.admin.low-level-log-length": 100,
     "distributed.admin.log-format": "%(message)s",
     "distributed.diagnostics.computations.max-history": 1,
-    "distributed.scheduler.events-log-length": 100,
 }
 
 

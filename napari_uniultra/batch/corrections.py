@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 from napari_uniultra.batch.results import SESSION, correction_file, loop_folder
-from napari_uniultra.batch.run import Plan, make_plan, sum_up
+from napari_uniultra.batch.run import make_plan, sum_up
 from napari_uniultra.batch.settings import JobSettings, with_absolute_paths
 from napari_uniultra.batch.tables import read_failures
-from napari_uniultra.batch.task import LoopTask, make_task
+from napari_uniultra.batch.task import LoopTask, Start, make_task
 from napari_uniultra.batch.worker import FAILED, label_loop
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers import read_cine
 
 
-def find_task(plan: Plan, name: str) -> LoopTask:
+def find_task(job: JobSettings, name: str) -> LoopTask:
     """The task of the loop of that name.
 
     Raises
@@ -25,7 +24,7 @@ def find_task(plan: Plan, name: str) -> LoopTask:
     ReadError
         When the job has no such loop.
     """
-    found = next((task for task in plan.tasks if task.name == name), None)
+    found = next(iter(make_plan(with_absolute_paths(job), name).tasks), None)
     if found is None:
         raise ReadError(f"The job has no loop called {name!r}", fix="See `uniultra batch JOB.yaml --list`")
     return found
@@ -45,8 +44,11 @@ def hand_out(task: LoopTask, autosave_folder: Path) -> Path:
     if not session.is_file():
         raise ReadError(f"{task.name} has no results yet", fix="Run the job first")
     target = work_file(task, autosave_folder)
-    if not target.is_file() or target.stat().st_mtime <= session.stat().st_mtime:
-        _copy(session, target)
+    if target.is_file() and target.stat().st_mtime > session.stat().st_mtime:
+        return task.loop.path
+    if has_changed(task, target):
+        target.replace(target.with_suffix(".earlier.npz"))  # a later run overtook it; nothing a person did is lost
+    _copy(session, target)
     return task.loop.path
 
 
@@ -80,12 +82,11 @@ def take_in(job: JobSettings, name: str, session: Path) -> Path:
     from napari_uniultra.segment.session_file import load_state
 
     job = with_absolute_paths(job)
-    task = find_task(make_plan(job), name)
+    task = find_task(job, name)
     load_state(session, read_cine(task.loop.path))  # before anything is replaced
     kept = correction_file(task.folder, name)
     _copy(session, kept)
-    start = replace(task.start, kind="correction", path=kept, rows=(), template=None)
-    outcome = label_loop(make_task(task.loop, job, start, task.model_sha256, task.reference))
+    outcome = label_loop(make_task(task.loop, job, Start("correction", kept), task.model_sha256, task.reference))
     if outcome.status == FAILED:
         raise ReadError(f"The correction of {name} could not be taken in", outcome.reason)
     failures = [entry for entry in read_failures(job.folder) if entry.name != name]

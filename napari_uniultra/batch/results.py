@@ -42,6 +42,14 @@ def read_record(folder: Path, name: str) -> Record | None:
     return record if isinstance(record, dict) else None
 
 
+def ranked_records(folder: Path) -> list[Record]:
+    """Records of all loops in a folder of results, those that most need a look first."""
+    root = folder / LOOPS
+    names = (path.parent.relative_to(root).as_posix() for path in root.rglob(RECORD)) if root.is_dir() else ()
+    records = [record for record in (read_record(folder, name) for name in names) if record and "review" in record]
+    return sorted(records, key=lambda record: (-record["review"]["rank"], record["name"]))
+
+
 def write_record(folder: Path, record: Record, files: list[Path]) -> None:
     """Write a loop's record: from here on the loop is done.
 

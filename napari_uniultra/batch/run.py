@@ -16,7 +16,13 @@ from napari_uniultra.batch.report import write_report
 from napari_uniultra.batch.results import CORRECTIONS, LOOPS, Record, holds, loop_folder, read_record, sweep
 from napari_uniultra.batch.settings import JobSettings, check_job, with_absolute_paths, write_job
 from napari_uniultra.batch.starts import MASK_SUFFIXES, Starts, file_for
-from napari_uniultra.batch.tables import clear_tables, write_agreement, write_failures, write_manifest, write_measurements
+from napari_uniultra.batch.tables import (
+    clear_tables,
+    write_agreement,
+    write_failures,
+    write_manifest,
+    write_measurements,
+)
 from napari_uniultra.batch.task import LoopTask, make_task
 from napari_uniultra.batch.worker import FAILED, UNCHANGED, Outcome
 from napari_uniultra.core.atomic import atomic_path, write_error
@@ -133,8 +139,8 @@ def check_writable(folder: Path) -> None:
         probe.unlink(missing_ok=True)
 
 
-def make_plan(job: JobSettings) -> Plan:
-    """Find the loops, and what each starts from.
+def make_plan(job: JobSettings, only: str | None = None) -> Plan:
+    """Find the loops, and what each starts from; ``only`` is the name of the one that counts.
 
     Raises
     ------
@@ -149,6 +155,8 @@ def make_plan(job: JobSettings) -> Plan:
     root = (job.folder / LOOPS).resolve()
     tasks = []
     for loop in loops:
+        if only not in (None, loop.name):
+            continue
         try:
             if not loop_folder(job.folder, loop.name).resolve().is_relative_to(root):
                 raise ReadError("Its results would lie outside the folder of results")

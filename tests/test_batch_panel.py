@@ -1,0 +1,100 @@
+"""The Batch panel in a real napari window: the job file it writes, a run, and a correction that goes back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from napari_uniultra.batch.run import run_job
+from napari_uniultra.batch.settings import JobSettings, read_job, with_absolute_paths
+from napari_uniultra.core.settings import read_settings
+from napari_uniultra.model.build import build_network
+from napari_uniultra.model.checkpoint import save_checkpoint
+from napari_uniultra.model.config import architecture
+from napari_uniultra.widgets.batch_panel import BatchPanel
+from napari_uniultra.widgets.settings_form import SettingsForm
+
+pytestmark = pytest.mark.gui
+
+WAIT_MS = 30_000
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> JobSettings:
+    """One small loop, a tiny model, work in one process."""
+    torch.manual_seed(3)
+    config = architecture("uniultra-mini", image_size=64)
+    network = build_network(config)
+    with torch.no_grad():
+        network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
+    save_checkpoint(tmp_path / "tiny.safetensors", network, config, {"description": "random weights"})
+    (tmp_path / "in").mkdir()
+    stack = np.random.default_rng(0).integers(0, 255, (4, 40, 56)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "in/a.tif", stack, photometric="minisblack")
+    prompts = {"objects": [{"id": 1, "name": "lumen", "frames": {"0": {"box": [14, 8, 42, 32]}}}]}
+    (tmp_path / "prompts.json").write_text(json.dumps(prompts))
+    values = {
+        "inputs": {"loops": [str(tmp_path / "in")]},
+        "start": {"prompts": str(tmp_path / "prompts.json"), "frame": -1},
+        "objects": {"1": "lumen"},
+        "model": {"name": str(tmp_path / "tiny.safetensors"), "device": "cpu", "image_size": 64},
+        "post": {"smooth_px": 0.5},
+        "outputs": {"folder": str(tmp_path / "out"), "formats": ["coco", "png"]},
+        "workers": {"count": 0},
+    }
+    return read_settings(JobSettings, values)
+
+
+def test_the_form_gives_back_what_it_shows(qtbot: Any, job: JobSettings) -> None:
+    form = SettingsForm(JobSettings)
+    qtbot.addWidget(form)
+    assert form.settings() == JobSettings()
+    form.show_settings(job)
+    assert form.settings() == job
+    for path in ("inputs.loops", "workers.slurm.jobs", "post.largest_piece"):
+        assert form.controls[path].toolTip()
+
+
+def test_the_panel_writes_the_job_runs_it_and_takes_corrections_back(
+    make_napari_viewer: Callable[..., Any], qtbot: Any, tmp_path: Path, job: JobSettings
+) -> None:
+    viewer = make_napari_viewer()
+    _, panel = viewer.window.add_plugin_dock_widget("napari-uniultra", "Batch")
+    assert isinstance(panel, BatchPanel)
+    panel.form.show_settings(job)
+    panel.save(str(tmp_path / "job.yaml"))
+    assert read_job(tmp_path / "job.yaml") == with_absolute_paths(job)
+    panel.run()
+    assert panel.running
+    qtbot.waitUntil(lambda: not panel.running, timeout=WAIT_MS)
+    assert panel.status.text() == "1 done, 0 unchanged, 0 failed"
+    assert panel.results.count() == 1
+
+    panel.results.setCurrentRow(0)
+    panel.open_result()
+    _, segment = viewer.window.add_plugin_dock_widget("napari-uniultra", "Segment loop")
+    control = segment.controller
+    qtbot.waitUntil(lambda: bool(control.snapshot.prompts), timeout=WAIT_MS)
+    assert control.snapshot.names == {1: "lumen"}
+    before = tifffile.imread(tmp_path / "out/loops/a/masks.tif")
+    result = next(layer for layer in viewer.layers if layer._type_string == "labels")
+    viewer.dims.set_current_step(0, 2)
+    painted = np.zeros((40, 56), np.uint16)
+    painted[5:15, 5:25] = 1
+    rows, columns = np.nonzero(painted != result.data[2])
+    result.data_setitem((np.full_like(rows, 2), rows, columns), painted[rows, columns])
+    qtbot.waitUntil(lambda: (1, 2) in control.snapshot.prompts, timeout=WAIT_MS)
+
+    panel.take_back()
+    qtbot.waitUntil(lambda: not panel.running, timeout=WAIT_MS)
+    after = tifffile.imread(tmp_path / "out/loops/a/masks.tif")
+    np.testing.assert_array_equal(after[2], painted)
+    np.testing.assert_array_equal(after[[1, 3]], before[[1, 3]])
+    assert run_job(job).unchanged == 1
