@@ -1,6 +1,6 @@
 """From a training run to a model in the package: averaged weights as fp16 shards, with their card.
 
-``python -m napari_uniultra.training.export RUN CARD.yaml FOLDER [INPUT_SIZE]``
+``python -m napari_uniultra.training.export RUN CARD.yaml FOLDER [INPUT_SIZE [SCORES.csv]]``
 """
 
 from __future__ import annotations
@@ -20,12 +20,19 @@ from napari_uniultra.model.checkpoint import load_into, save_checkpoint
 from napari_uniultra.model.config import ModelConfig
 from napari_uniultra.model.preprocess import MEAN, STD
 from napari_uniultra.model.zoo import pack_model
+from napari_uniultra.training.calibrate import calibrate
 from napari_uniultra.training.checkpoints import CHECKPOINT, load_training_checkpoint
 
 MAX_SHARD_BYTES = 14_500_000
 
 
-def export_model(run: str | Path, card: Mapping[str, Any], folder: str | Path, image_size: int | None = None) -> None:
+def export_model(
+    run: str | Path,
+    card: Mapping[str, Any],
+    folder: str | Path,
+    image_size: int | None = None,
+    scores: str | Path | None = None,
+) -> None:
     """Write a run's averaged weights into a model folder, replacing the weights there; other files in it stay.
 
     Parameters
@@ -37,13 +44,19 @@ def export_model(run: str | Path, card: Mapping[str, Any], folder: str | Path, i
     folder : path
     image_size : int, optional
         The input size to ship with, if not the size of training.
+    scores : path, optional
+        The ``scores.csv`` of an evaluation of what was exported without it, on cases that nothing is reported of:
+        the predicted IoU is calibrated to it.
 
     Raises
     ------
-    CheckpointError, WriteError
+    CheckpointError, ReadError, WriteError
     """
     state = load_training_checkpoint(Path(run) / CHECKPOINT)
     config = ModelConfig.from_dict(state["model_config"]).with_(**({"image_size": image_size} if image_size else {}))
+    if scores is not None:
+        calibration = calibrate(scores)
+        config = config.with_(prompted_iou=calibration.prompted, tracked_iou=calibration.tracked)
     load_into(build_network(config), state["average"])  # refuses a run whose method added parts to the network
     card = {**card, "normalisation": {"mean": list(MEAN), "std": list(STD)}}
     folder = Path(folder)
@@ -58,13 +71,15 @@ def export_model(run: str | Path, card: Mapping[str, Any], folder: str | Path, i
 
 def main(arguments: list[str]) -> int:
     """0, or 2 for a usage error or something that cannot be read or written."""
-    if len(arguments) not in (3, 4):
-        sys.stderr.write("usage: python -m napari_uniultra.training.export RUN CARD.yaml FOLDER [INPUT_SIZE]\n")
+    if len(arguments) not in (3, 4, 5):
+        sys.stderr.write(
+            "usage: python -m napari_uniultra.training.export RUN CARD.yaml FOLDER [INPUT_SIZE [SCORES.csv]]\n"
+        )
         return 2
     run, card, folder = arguments[:3]
     try:
         facts = yaml.safe_load(Path(card).read_text(encoding="utf-8"))
-        export_model(run, facts, folder, int(arguments[3]) if len(arguments) == 4 else None)
+        export_model(run, facts, folder, *map(int, arguments[3:4]), *arguments[4:])
     except (UniUltraError, OSError, yaml.YAMLError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from napari_uniultra.errors import CheckpointError
 
 EdgeOperator = Literal["sobel", "laplace", "canny"]
+Curve = tuple[tuple[float, float], ...]  # points (x, y) with rising x
 EdgeDirection = Literal["horizontal", "vertical", "diagonal_right", "diagonal_left"]
 
 
@@ -20,6 +21,13 @@ def _check_choice(what: str, value: Any, choices: tuple[Any, ...]) -> None:
 def _check_range(what: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise CheckpointError(f"A {what} of {value} cannot be used", fix=f"Choose from {low:g} to {high:g}")
+
+
+def _check_curve(curve: Curve) -> None:
+    if any(len(point) != 2 or not all(0 <= value <= 1 for value in point) for point in curve):
+        raise CheckpointError("A curve of the predicted IoU is damaged", "its points are not pairs from 0 to 1")
+    if list(curve) != sorted(curve):
+        raise CheckpointError("A curve of the predicted IoU is damaged", "its points do not rise")
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,9 @@ class ModelConfig:
         Side of the feature map that the memory attention's rotary positions are spread over, whatever the input's
         size, so that what was learnt at one size holds at another. None counts places, as SAM2 does.
     memory : MemoryConfig
+    prompted_iou, tracked_iou : tuple of (float, float)
+        Curves from the network's own estimate of a mask's IoU to the IoU to expect, on frames with a prompt and on
+        tracked ones; empty to take the estimate as it is.
     """
 
     architecture: str
@@ -129,6 +140,8 @@ class ModelConfig:
     mask_prior: bool = False
     rotary_grid: int | None = None
     memory: MemoryConfig = MemoryConfig()
+    prompted_iou: Curve = ()
+    tracked_iou: Curve = ()
 
     def __post_init__(self) -> None:
         if self.image_size % 32 or not 64 <= self.image_size <= 4096:
@@ -145,6 +158,8 @@ class ModelConfig:
         _check_range("number of heads", self.num_heads, 1, self.embed_dim)
         if self.rotary_grid is not None:
             _check_range("rotary grid", self.rotary_grid, 1, 256)
+        for curve in (self.prompted_iou, self.tracked_iou):
+            _check_curve(curve)
         if self.image_size // 16 % self.memory.pool:
             raise CheckpointError(
                 f"Memories of a {self.image_size} px input cannot be pooled {self.memory.pool} x {self.memory.pool}",
@@ -191,7 +206,11 @@ def _tuples(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
     unknown = sorted(set(data) - known)
     if unknown:
         raise ValueError(f"unknown fields: {', '.join(unknown)}")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+    return {name: _tuple(value) for name, value in data.items()}
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(map(_tuple, value)) if isinstance(value, (list, tuple)) else value
 
 
 LIGHT_MEMORY = MemoryConfig(layers=2, feedforward=512, pool=2)

@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from napari_uniultra.core.types import Cine, Prompt
+from napari_uniultra.model.config import Curve
 from napari_uniultra.model.inference import FrameEmbedding
 from napari_uniultra.model.preprocess import masks_at
 from napari_uniultra.segment.cache import ByteLimitedCache
 from napari_uniultra.segment.heap import trim_heap
 from napari_uniultra.segment.memory import FrameMemory, MemoryLimits, MemoryPlan, plan_memory
 from napari_uniultra.segment.predictor import MASK_LOGIT, Prediction, Predictor
-from napari_uniultra.segment.results import PackedMask, Result
+from napari_uniultra.segment.results import PackedMask, Result, expected_iou
 from napari_uniultra.segment.state import Key, SessionState
 
 _MAX_BATCH = 8  # objects computed together; more would only need more memory
@@ -73,7 +74,8 @@ class Engine:
         prediction = self._predict(state, key, prompt)
         tracked = state.tracked.get(key)
         mask = PackedMask.pack(prompt.mask) if prompt.mask_only else None
-        result = self._result(prediction, reverse=tracked is not None and tracked.reverse, mask=mask)
+        reverse, curve = tracked is not None and tracked.reverse, self.model.config.prompted_iou
+        result = self._result(prediction, curve, reverse=reverse, mask=mask)
         # Its memory is encoded when another frame first attends to it, not while the user waits.
         self.memories.put((*key, _GIVEN), FrameMemory(None, prediction.logits, result))
         return result
@@ -92,7 +94,7 @@ class Engine:
             memories = self.predictor.remember(embedding, prediction.logits, prediction.object_score, prompted=False)
             for index, object_id in enumerate(batch):
                 key, own = (object_id, frame), prediction[index]
-                found[key] = result = self._result(own, reverse=reverse)
+                found[key] = result = self._result(own, self.model.config.tracked_iou, reverse=reverse)
                 self.memories.put((*key, _FOUND), FrameMemory(memories[index : index + 1], own.logits, result))
         self._tracked += 1
         if self._tracked % _TRIM_EVERY == 0:
@@ -191,13 +193,15 @@ class Engine:
     def _pointer(self, result: Result) -> Tensor:
         return torch.from_numpy(result.pointer)[None].to(self.model.device)
 
-    def _result(self, prediction: Prediction, *, reverse: bool, mask: PackedMask | None = None) -> Result:
+    def _result(
+        self, prediction: Prediction, iou_curve: Curve, *, reverse: bool, mask: PackedMask | None = None
+    ) -> Result:
         if mask is None:
             inside = masks_at(prediction.logits, self.cine.shape_hw)[0] > 0
             mask = PackedMask.pack(inside.cpu().numpy())
         return Result(
             mask=mask,
-            predicted_iou=float(prediction.predicted_iou[0]),
+            predicted_iou=expected_iou(float(prediction.predicted_iou[0]), iou_curve),
             object_score=float(prediction.object_score[0, 0]),
             pointer=prediction.pointer[0].float().cpu().numpy(),
             reverse=reverse,

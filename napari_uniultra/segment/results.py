@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +59,7 @@ class Result:
     ----------
     mask : PackedMask
     predicted_iou : float
-        The model's estimate of its mask's IoU, 0 to 1.
+        The IoU to expect of the mask, 0 to 1: the model's estimate, corrected where the model says how.
     object_score : float
         Logit; above 0 when the object is believed to be in the frame.
     pointer : ndarray
@@ -72,3 +73,8 @@ class Result:
     object_score: float
     pointer: np.ndarray
     reverse: bool = False
+
+
+def expected_iou(estimate: float, curve: Sequence[tuple[float, float]]) -> float:
+    """What a network's estimate means, by a curve of the model's configuration; the estimate itself without one."""
+    return float(np.interp(estimate, *zip(*curve, strict=True))) if curve else estimate
