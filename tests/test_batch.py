@@ -434,6 +434,29 @@ def test_too_little_memory_is_tried_once_on_a_smaller_size(
     assert (outcome.status, outcome.kind, sizes[2:]) == ("failed", "ResourceError", [128, 64])
 
 
+def test_a_loop_that_became_unreadable_leaves_the_tables(tmp_path: Path, job_of: Callable) -> None:
+    write_loop(tmp_path / "in/a.tif")
+    write_loop(tmp_path / "in/b.tif", 1)
+    run_job(job_of())
+    (tmp_path / "in/b.tif").write_bytes(b"II*\0nothing")
+    assert [failure.name for failure in run_job(job_of()).failures] == ["b"]
+    assert {row["loop"] for row in table(tmp_path / "out/measurements.csv")} == {"a"}
+
+
+def test_the_model_is_loaded_once(tmp_path: Path, job_of: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari_uniultra.batch import worker
+    from napari_uniultra.model import zoo
+
+    for number in range(3):
+        write_loop(tmp_path / f"in/{number}.tif", number)
+    loads = []
+    real = zoo.model_at
+    monkeypatch.setattr(worker, "_loaded", {})
+    monkeypatch.setattr(zoo, "model_at", lambda *arguments: loads.append(arguments) or real(*arguments))
+    assert run_job(job_of()).done == 3
+    assert len(loads) == 1
+
+
 def test_no_patient_data_in_results(tmp_path: Path, job_of: Callable) -> None:
     """A canary in the tags; pixels beside the scan area are the contact sheet's own test."""
     import pydicom

@@ -15,9 +15,14 @@ import torch
 from napari_uniultra.batch.run import run_job
 from napari_uniultra.batch.settings import JobSettings, read_job, with_absolute_paths
 from napari_uniultra.core.settings import read_settings
+from napari_uniultra.io.readers import read_cine
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.checkpoint import save_checkpoint
 from napari_uniultra.model.config import architecture
+from napari_uniultra.model.zoo import load_model
+from napari_uniultra.plugin.session_host import autosave_folder
+from napari_uniultra.segment.session import CineSession
+from napari_uniultra.widgets import batch_open
 from napari_uniultra.widgets.batch_panel import BatchPanel
 from napari_uniultra.widgets.settings_form import SettingsForm
 
@@ -98,3 +103,27 @@ def test_the_panel_writes_the_job_runs_it_and_takes_corrections_back(
     np.testing.assert_array_equal(after[2], painted)
     np.testing.assert_array_equal(after[[1, 3]], before[[1, 3]])
     assert run_job(job).unchanged == 1
+
+
+def test_the_shell_opens_a_loop_and_takes_the_changes_in(
+    make_napari_viewer: Callable[..., Any], tmp_path: Path, job: JobSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands between opening the window and closing it is a change of the work that the viewer keeps."""
+    import napari
+
+    run_job(job)
+    painted = np.zeros((40, 56), bool)
+    painted[5:15, 5:25] = True
+
+    def correct() -> None:
+        (work,) = autosave_folder().glob("*.npz")
+        model = load_model(tmp_path / "tiny.safetensors", device="cpu")
+        session = CineSession.restore(work, read_cine(tmp_path / "in/a.tif"), model)
+        session.add_mask(1, 3, painted)
+        session.save(work)
+
+    monkeypatch.setattr(napari, "Viewer", lambda **_: make_napari_viewer())
+    monkeypatch.setattr(napari, "run", correct)
+    assert batch_open.main(str(tmp_path / "out/job.yaml"), "a") == 0
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out/loops/a/masks.tif")[3] > 0, painted)
+    assert batch_open.main(str(tmp_path / "out/job.yaml"), "b") == 1

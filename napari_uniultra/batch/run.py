@@ -213,7 +213,7 @@ def sum_up(job: JobSettings, tasks: tuple[LoopTask, ...], failures: tuple[Outcom
     ------
     WriteError
     """
-    records, folder = list(_records(tasks)), job.folder
+    records, folder = list(_records(tasks, {entry.name for entry in failures})), job.folder
     if not records:
         clear_tables(folder)
     write_failures(folder, failures)
@@ -227,10 +227,10 @@ def sum_up(job: JobSettings, tasks: tuple[LoopTask, ...], failures: tuple[Outcom
     return written
 
 
-def _records(tasks: tuple[LoopTask, ...]) -> Iterator[Record]:
+def _records(tasks: tuple[LoopTask, ...], failed: set[str]) -> Iterator[Record]:
     """Records of the loops whose results are of this job."""
     for task in tasks:
-        record = read_record(task.folder, task.name)
+        record = None if task.name in failed else read_record(task.folder, task.name)
         if record is not None and record.get("rest") == task.rest:
             yield record
 

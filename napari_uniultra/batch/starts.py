@@ -80,7 +80,7 @@ class Starts:
 def file_for(folder: Path, name: str, suffixes: tuple[str, ...]) -> Path | None:
     """The file in ``folder`` that belongs to the loop called ``name``."""
     candidates = (folder / f"{name}{suffix}" for suffix in suffixes)
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if path.exists()), None)
 
 
 def _in_folder(folder: Path, name: str, frame: int) -> Start | None:

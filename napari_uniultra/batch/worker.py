@@ -175,7 +175,8 @@ def _model(task: LoopTask) -> Any:
     with _loading:
         if wanted not in _loaded:
             _loaded.clear()
-            torch.set_num_threads(task.threads)
+            if _worker_number() is not None:  # a process of its own; the caller's threads are the caller's
+                torch.set_num_threads(task.threads)
             model = model_at(task.model.name, _device(task.model.device), task.model.image_size)
             if model.sha256 != task.model_sha256:
                 raise ReadError("The model is not the one that the job began with", fix="Run the job again")
@@ -197,16 +198,16 @@ def _device(name: str) -> str:
 
     if name not in ("auto", "cuda") or not torch.cuda.is_available():
         return name
-    return f"cuda:{_worker_number() % torch.cuda.device_count()}"
+    return f"cuda:{(_worker_number() or 0) % torch.cuda.device_count()}"
 
 
-def _worker_number() -> int:
+def _worker_number() -> int | None:
     from distributed import get_worker
 
     try:
         name = get_worker().name
     except ValueError:  # in no worker
-        return 0
+        return None
     return name if isinstance(name, int) else sum(str(name).encode())
 
 
