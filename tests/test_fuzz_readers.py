@@ -7,6 +7,7 @@ divided by four. UNIULTRA_FUZZ_SEED begins elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -73,6 +74,8 @@ class Reader:
         self._process.stdin.flush()
         answer = self._line(MAX_SECONDS)
         if answer is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(1)  # a process that crashed needs a moment to be gone
             code = self._process.poll()
             self.stop()
             return ("hang" if code is None else f"crash: exit code {code}"), 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import pytest
 import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.pixels import apply_modality_lut, apply_windowing
+from pydicom.pixels import apply_modality_lut, apply_windowing, convert_color_space
 from pydicom.uid import (
     HTJ2K,
     MPEG4HP41,
@@ -23,6 +26,8 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGExtended12Bit,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     JPIPHTJ2KReferenced,
     RLELossless,
@@ -392,6 +397,42 @@ def test_jpeg_baseline_against_another_decoder(model: str, tmp_path: Path) -> No
     for frame, reference in zip(decoded, map(imagecodecs.jpeg8_decode, frames), strict=True):
         # Decoders may differ in how they spread halved colours over the pixels.
         assert np.abs(frame.astype(int) - reference).max() <= (0 if model == "MONOCHROME2" else 8)
+
+
+@pytest.mark.parametrize("claimed", ["rgb", "ycbcr"])
+@pytest.mark.parametrize("model", ["RGB", "YBR_FULL"])
+def test_lossless_jpeg_of_colours_is_what_the_file_says(model: str, claimed: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 30, 40, 3), dtype=np.uint8)
+    options = {"colorspace": claimed, "outcolorspace": claimed, "subsampling": "444"}
+    frames = [imagecodecs.jpeg8_encode(frame, lossless=True, predictor=1, **options) for frame in pixels]
+    path = make_compressed(tmp_path, pixels, JPEGLosslessSV1, frames, PhotometricInterpretation=model)
+    expected = pixels if model == "RGB" else convert_color_space(pixels, "YBR_FULL", "RGB")
+    np.testing.assert_array_equal(np.asarray(read_cine(path).frames), expected)
+    damaged = bytearray(frames[0])
+    damaged[len(damaged) // 2 :] = bytes(len(damaged) - len(damaged) // 2)
+    path = make_compressed(tmp_path, pixels, JPEGLosslessSV1, [bytes(damaged)] * 2, PhotometricInterpretation=model)
+    with contextlib.suppress(ReadError):  # refused or not, this process lives
+        read_cine(path)
+
+
+def test_jpeg_of_12_bits(tmp_path: Path) -> None:
+    pixels = (np.indices((30, 40)).sum(axis=0) * 50).astype(np.uint16)[None]
+    frames = [imagecodecs.jpeg8_encode(frame, bitspersample=12, level=98) for frame in pixels]
+    window = {"BitsStored": 12, "HighBit": 11, "WindowCenter": 2048, "WindowWidth": 4096}
+    path = make_compressed(tmp_path, pixels, JPEGExtended12Bit, frames, **window)
+    assert np.abs(read_cine(path).frame(0) - pixels[0] / 4095 * 255).max() < 2
+
+
+def test_gdcm_is_not_needed(shared_data: Path) -> None:
+    """It ends the program at some damaged files."""
+    code = (
+        "import sys; sys.modules['gdcm'] = None\n"
+        "from pathlib import Path; from napari_uniultra.io.readers import read_cine\n"
+        "for path in sorted(Path(sys.argv[1]).glob('*.dcm')): read_cine(path).frame(0)\n"
+    )
+    command = [sys.executable, "-c", code, str(shared_data / "dicom")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_jpeg_xl_of_a_jpeg(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from napari_uniultra.plugin.layers import METADATA_KEY, set_spacing
 from napari_uniultra.widgets.parts import push_button, tell
 
 LINE_NAME = "UniUltra scale"
-_UNKNOWN = "Scale unknown: results are in pixels"
+_UNKNOWN = "unknown: results are in pixels"
 
 
 class SpacingControl(QWidget):
@@ -33,7 +33,7 @@ class SpacingControl(QWidget):
         self._line: Any = None
         self.label = QLabel(_UNKNOWN)
         self.label.setWordWrap(True)
-        self.draw_button = push_button("Set scale…", "Draw a line over the depth scale, then type its length")
+        self.draw_button = push_button("Draw scale…", "Draw a line over the depth scale, then type its length")
         self.length_box = QDoubleSpinBox()
         self.length_box.setRange(0.1, 1000.0)
         self.length_box.setValue(10.0)
@@ -55,9 +55,10 @@ class SpacingControl(QWidget):
         """Show the spacing of the image in use."""
         layer = self._image()
         spacing = None if layer is None else layer.metadata.get(METADATA_KEY, {}).get("spacing_mm")
-        self.label.setText(_UNKNOWN if spacing is None else f"Pixels of {spacing[1]:.3g} x {spacing[0]:.3g} mm")
+        self.label.setText(_UNKNOWN if spacing is None else f"{spacing[1]:.3g} x {spacing[0]:.3g} mm per pixel")
         drawing = self._line is not None and self._line in self._viewer.layers
         self.draw_button.setEnabled(layer is not None)
+        self.draw_button.setVisible(not drawing)
         self.length_box.setVisible(drawing)
         self.apply_button.setVisible(drawing)
 

@@ -39,7 +39,7 @@ def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[Any]] | None:
 
 def _offer(path: str | Sequence[str]) -> list[Any]:
     path = path if isinstance(path, (str, PathLike)) else path[0]
-    _, picker = current_viewer().window.add_plugin_dock_widget(_PLUGIN, "Open study")
+    _, picker = current_viewer().window.add_plugin_dock_widget(_PLUGIN, "Open study", tabify=True)
     picker.show_study(Path(path))
     return _NULL_LAYER
 

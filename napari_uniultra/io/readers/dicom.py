@@ -391,8 +391,11 @@ class _DicomFrames(LazyFrames):
             one |= {"transfer_syntax_uid": ExplicitVRLittleEndian}
             return get_decoder(ExplicitVRLittleEndian).as_array(data, index=0, **one)[0]
         codecs.check_stated_size(self._path.name, index, data, *stored.shape[1:3])
+        if codecs.is_plain_jpeg(syntax, one["bits_stored"]):
+            return codecs.jpeg(data, stored.shape[1:], stored.dtype, str(one["photometric_interpretation"]))
+        source, plugin = encapsulate([data], has_bot=False), codecs.pydicom_plugin(syntax)
         try:
-            return get_decoder(syntax).as_array(encapsulate([data], has_bot=False), index=0, **one)[0]
+            return get_decoder(syntax).as_array(source, index=0, decoding_plugin=plugin, **one)[0]
         except Exception:
             if syntax not in codecs.HIGH_THROUGHPUT:
                 raise

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zlib
 
 import numpy as np
-from pydicom.uid import HTJ2K, UID, HTJ2KLossless, HTJ2KLosslessRPCL
+from pydicom.pixels import convert_color_space
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    UID,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
 
 from napari_uniultra.errors import ReadError
 
@@ -22,8 +39,55 @@ NEW_SYNTAXES = JPEG_XL | {
     ENCAPSULATED_UNCOMPRESSED: "Encapsulated Uncompressed Explicit VR Little Endian",
     DEFLATED_FRAMES: "Deflated Image Frame Compression",
 }
+# GDCM comes first in pydicom's own order. It ends the whole program at some damaged JPEGs (a C++ exception that nobody
+# catches), and there is another decoder for each of its syntaxes.
+_PLUGINS = {
+    JPEGBaseline8Bit: "pillow",
+    JPEGExtended12Bit: "pillow",
+    JPEGLSLossless: "pyjpegls",
+    JPEGLSNearLossless: "pyjpegls",
+    JPEG2000Lossless: "pylibjpeg",
+    JPEG2000: "pylibjpeg",
+    HTJ2K: "pylibjpeg",
+    HTJ2KLossless: "pylibjpeg",
+    HTJ2KLosslessRPCL: "pylibjpeg",
+    RLELossless: "pylibjpeg",
+}
 _J2K_START = b"\xff\x4f\xff\x51"
 _SOF_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # frame headers of JPEG and JPEG-LS
+
+
+def pydicom_plugin(syntax: UID) -> str:
+    """Which of pydicom's decoders to take; "" leaves it to pydicom."""
+    return _PLUGINS.get(syntax, "")
+
+
+def is_plain_jpeg(syntax: UID, bits_stored: int) -> bool:
+    """Whether it is a kind of JPEG for which `jpeg` stands in: without loss, or of 12 bits."""
+    return syntax in (JPEGLossless, JPEGLosslessSV1) or (syntax == JPEGExtended12Bit and bits_stored > 8)
+
+
+def jpeg(data: bytes, shape: tuple[int, ...], dtype: np.dtype, colour_model: str) -> np.ndarray:
+    """A JPEG frame of up to 16 bits as an array of ``shape``; YBR becomes RGB."""
+    import imagecodecs
+
+    if len(shape) == 2:
+        return _fitting(imagecodecs.jpeg8_decode(data), shape, dtype)
+    pixels = _jpeg_apart(data, shape, dtype)  # the file says which colours these are, whatever the frame claims
+    return convert_color_space(pixels, colour_model, "RGB") if colour_model.startswith("YBR_FULL") else pixels
+
+
+def _jpeg_apart(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """A JPEG of colours without loss, decoded in another process.
+
+    libjpeg-turbo gets some of these wrong, and the decoder that does not may crash when the data is damaged.
+    """
+    code = (
+        "import sys, imagecodecs; "
+        "sys.stdout.buffer.write(imagecodecs.jpegsof3_decode(sys.stdin.buffer.read()).tobytes())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, timeout=60, check=True)
+    return _fitting(np.frombuffer(done.stdout, dtype), shape, dtype)
 
 
 def inflated(data: bytes, limit: int) -> bytes:

@@ -131,6 +131,8 @@ class _TiffFrames(LazyFrames):
         if len(self._pages) != frames:
             raise _unreadable(self._path, f"it states {frames} frames but holds {len(self._pages)}")
         for page in self._pages:
+            if page is None:
+                raise _unreadable(self._path, "one of its pages is missing")
             parts = zip(page.dataoffsets, page.databytecounts, strict=False)
             if any(offset + count > size for offset, count in parts):
                 raise _unreadable(self._path, "it is cut off")
