@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from napari_uniultra.core.settings import ConfigError
 from napari_uniultra.errors import ReadError
 from napari_uniultra.training.data.manifest import Case, Manifest, write_manifest
 from napari_uniultra.training.data.samples import Batch, Samples, frames_at
 from napari_uniultra.training.data.settings import DataSettings
 from napari_uniultra.training.data.store import FrameStore
-from napari_uniultra.training.settings import ConfigError
 
 
 @pytest.fixture(autouse=True)

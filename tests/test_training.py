@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from napari_uniultra.core.settings import read_file, read_settings, to_dict
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.build import build_network
@@ -41,7 +42,6 @@ from napari_uniultra.training.memory_start import start_memory_attention
 from napari_uniultra.training.optim import is_memory
 from napari_uniultra.training.passes import Clips, Stills, encode, recompute_trunk
 from napari_uniultra.training.prompting import Prompter, Prompts, carried
-from napari_uniultra.training.settings import read_file, read_settings, to_dict
 from napari_uniultra.training.trainer import Trainer
 from napari_uniultra.training.validation import track
 
