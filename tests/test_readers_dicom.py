@@ -512,6 +512,16 @@ def test_colour_by_plane(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(read_cine(path).frames), sitk.GetArrayFromImage(sitk.ReadImage(path)))
 
 
+@pytest.mark.parametrize("model", ["YBR_FULL", "YBR_FULL_422"])
+def test_uncompressed_ybr_against_gdcm(model: str, tmp_path: Path) -> None:
+    samples = 3 if model == "YBR_FULL" else 2
+    stored = np.random.default_rng(0).integers(60, 190, 2 * 30 * 40 * samples, dtype=np.uint8)
+    blank = np.zeros((2, 30, 40, 3), np.uint8)
+    path = make_dicom(tmp_path, blank, PhotometricInterpretation=model, PixelData=stored.tobytes())
+    reference = sitk.GetArrayFromImage(sitk.ReadImage(path)).astype(int)
+    assert np.abs(np.asarray(read_cine(path).frames) - reference).max() <= 1  # rounding
+
+
 @pytest.mark.parametrize(("keyword", "dtype"), [("FloatPixelData", np.float32), ("DoubleFloatPixelData", np.float64)])
 def test_float_pixels(keyword: str, dtype: type, tmp_path: Path) -> None:
     values = np.linspace(-3, 5, 2 * 30 * 40).reshape(2, 30, 40).astype(dtype)
