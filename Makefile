@@ -26,7 +26,7 @@ demo: setup
 	@$(BIN)/uniultra demo --out demo
 
 test: setup
-	@NAPARI_ENSURE_PLUGIN_MAIN_THREAD=1 .ci/with-display.sh $(LIMIT) $(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 NAPARI_ENSURE_PLUGIN_MAIN_THREAD=1 .ci/with-display.sh $(LIMIT) $(BIN)/python -m pytest $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check .
