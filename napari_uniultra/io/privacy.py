@@ -37,6 +37,7 @@ from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError, WriteError
 from napari_uniultra.io.quiet import quiet_pydicom
 from napari_uniultra.io.readers import read_cine
+from napari_uniultra.io.readers.dicom_codecs import pydicom_plugin
 
 _KEPT = (
     # what the picture is, and how it is stored
@@ -259,8 +260,9 @@ def _encoded_frames(original: Dataset, copy: Dataset, kept_area: np.ndarray | No
 
 def _decoded_frames(original: Dataset) -> Iterator[tuple[np.ndarray, str]]:
     """(pixels (H, W) or (H, W, 3) as stored, colour model) of each frame, not converted to another colour model."""
-    decoder = get_decoder(UID(original.file_meta.TransferSyntaxUID))
-    for pixels, found in decoder.iter_array(original, raw=True):
+    syntax = UID(original.file_meta.TransferSyntaxUID)
+    decoder, plugin = get_decoder(syntax), pydicom_plugin(syntax)
+    for pixels, found in decoder.iter_array(original, raw=True, decoding_plugin=plugin):
         model = str(found["photometric_interpretation"])
         yield pixels, "YBR_FULL" if model == "YBR_FULL_422" else model  # decoders give every pixel its colour
 
