@@ -11,7 +11,6 @@ from napari_uniultra.cli.job import make_folder
 from napari_uniultra.cli.segment import DEVICES
 
 if TYPE_CHECKING:
-    from napari_uniultra.model.zoo import model_at
     from napari_uniultra.training.evaluation.run import Evaluation
     from napari_uniultra.training.evaluation.settings import EvaluationSettings
 
@@ -78,6 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
         make_folder(arguments.out)
     model = None
     if arguments.checkpoint is not None:
+        from napari_uniultra.model.zoo import model_at
+
         model = model_at(arguments.checkpoint, arguments.device, settings.image_size)
     with tqdm(total=len(cases), unit="case", desc="Scoring", dynamic_ncols=True) as bar:
         evaluation = evaluate(cases, settings, model, others, on_case=lambda _: bar.update())
