@@ -12,7 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -166,17 +166,17 @@ def test_manifest_is_valid() -> None:
 
 
 def test_manifest_offers_every_loop_that_can_be_read() -> None:
-    """Single pictures (PNG, JPEG) stay with napari's own reader: a folder of them is a loop."""
-    stills = {".png", ".jpg", ".jpeg", ".bmp"}
+    """Single pictures (PNG, JPEG) stay with napari's own reader: a folder of them is a loop, as one of Zarr is."""
+    others = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".zarr"}
     loops, studies = PluginManifest.from_file(ROOT / "napari.yaml").contributions.readers
     by_suffix = {pattern for pattern in loops.filename_patterns if pattern.startswith("*")}
-    assert by_suffix == {f"*{suffix}" for suffix in SUFFIXES if suffix not in stills}
+    assert by_suffix == {f"*{suffix}" for suffix in SUFFIXES if suffix not in others}
     assert loops.accepts_directories
     assert studies.accepts_directories
-    assert any(fnmatch("dicomdir", pattern) for pattern in studies.filename_patterns)
+    assert any(fnmatchcase("dicomdir", pattern) for pattern in studies.filename_patterns)
 
 
-@pytest.mark.parametrize("name", ["1.2.840.113619", "im0001", "im_0001", "i0000001"])
+@pytest.mark.parametrize("name", ["1.2.840.113619", "IM0001", "IM_0001", "I0000001"])
 def test_scanners_files_without_a_suffix_are_offered(name: str) -> None:
     loops, _ = PluginManifest.from_file(ROOT / "napari.yaml").contributions.readers
-    assert any(fnmatch(name, pattern) for pattern in loops.filename_patterns)
+    assert any(fnmatchcase(name, pattern) for pattern in loops.filename_patterns)
