@@ -118,3 +118,51 @@ def test_real_box_without_the_text_in_its_corners(shared_data: Path) -> None:
     assert found.mean() < 0.5 * cine.sector.mean()
     assert found[400, 520], "the middle of the heart"
     assert not found[60:160, 20:200].any(), "the text at the top left"
+
+
+# Where text and tissue are in real stills, looked up by eye: (top, bottom, left, right) in pixels.
+DARK_FAN_TEXT = [(0, 59, 0, 800), (62, 256, 0, 80), (84, 104, 120, 308), (80, 215, 776, 800), (60, 82, 308, 334)]
+DARK_FAN_TISSUE = [(100, 128, 360, 560), (280, 310, 455, 505), (200, 345, 320, 600)]
+LINEAR_TEXT = [(0, 104, 0, 640), (345, 480, 0, 640), (130, 260, 0, 8), (130, 260, 632, 640)]
+LINEAR_TISSUE = [(112, 334, 45, 595)]
+LINEAR_FILE, DARK_FAN_FILE = "US1_J2KI.dcm", "pydicom_examples_palette.dcm"  # the second tells a box larger than itself
+
+
+@pytest.mark.parametrize(
+    "name, text, tissue",
+    [(DARK_FAN_FILE, DARK_FAN_TEXT, DARK_FAN_TISSUE), (LINEAR_FILE, LINEAR_TEXT, LINEAR_TISSUE)],
+)
+def test_real_stills_without_tags_lose_their_text(shared_data: Path, name: str, text: list, tissue: list) -> None:
+    cine = read_cine(shared_data / "dicom" / name)
+    assert cine.sector is None
+    found = find_sector(cine)
+    for top, bottom, left, right in text:
+        assert not found[top:bottom, left:right].any()
+    for top, bottom, left, right in tissue:
+        assert found[top:bottom, left:right].all()
+
+
+def test_a_dark_fan_in_the_box_of_its_file(shared_data: Path) -> None:
+    found = find_sector(read_cine(shared_data / "dicom" / "no-pixel-spacing.dcm"))
+    assert not found[:60].any()
+    assert not found[475:530, 175:235].any(), "the focus drawn beside the fan"
+    assert found[100:500, 450:460].all()
+
+
+@pytest.mark.parametrize("kind, names", [("hc18", ("000_HC", "018_HC", "066_HC", "102_2HC")), ("usgra", ("00*",))])
+def test_annotated_structures_of_stills_lie_in_the_scan_area(shared_data: Path, kind: str, names: tuple) -> None:
+    folder = shared_data / "still" / kind
+    pictures = [path for name in names for path in sorted((folder / "images").glob(f"{name}.*"))[::10]]
+    assert len(pictures) >= 4
+    for path in pictures:
+        with Image.open(path) as image, Image.open(next((folder / "masks").glob(f"{path.stem}.*"))) as mask:
+            sector = find_sector(Cine(np.asarray(image)[None]))
+            assert sector[np.asarray(mask) > 0].all(), path.stem
+
+
+def test_a_bar_for_text_is_no_scan_area() -> None:
+    picture = np.repeat(speckle(FAN.mask((320, 400)), 1)[..., None], 3, axis=-1)
+    picture = np.concatenate([np.full((1, 50, 400, 3), (40, 80, 160), np.uint8), picture], axis=1)
+    found = detect_sector(picture)
+    assert not found[:50].any()
+    assert iou(found[50:], FAN.mask((320, 400))) > 0.95

@@ -19,6 +19,7 @@ from napari_uniultra.core.types import Cine
 
 _SAMPLES = 12  # frames looked at
 _THRESHOLDS = 2, 8  # grey values that set ultrasound apart: the first shows dark corners, the second spares noise
+_FAINTEST, _SOLID = 0, 0.98  # on a still: some scanners draw no pixel of the scan area quite black; noise has gaps
 _ALL = 0.97  # of the picture: what the first threshold finds is then noise of a codec as well
 _GRID = 192  # side in cells of the coarse picture in which pieces are told apart
 _FIT_GRID = 96  # the same for fitting a fan, whose soft edges are placed more finely than a cell
@@ -27,6 +28,10 @@ _CLOSE, _OPEN = 2, 6  # radii in cells: bridges between speckles; lines of text 
 _MIN_AREA = 0.06  # of the picture: less is no scan area, but may be a block of text
 _MIN_ACTIVE = 0.02  # of the pixels: a loop in which fewer change is looked at as a still
 _PLAIN_BONUS, _HULL_MALUS = 0.02, 0.03  # plain shapes first, a hull that explains nothing last
+_FLAT = 0.8  # near by far radius: an arc as flat as this is the top of a rectangle with something beside it
+_PART = 0.02  # of the largest piece: what moves beside it and is as large belongs to it, as the apex above a dark gap
+_BAR_OF_HEIGHT, _BAR_OF_ROW, _BAR_TONE, _BAR_FROM_BACKGROUND = 0.25, 0.5, 4, 16  # see `_bars`
+_WHITE = 250
 _MIN_FIT = 0.75  # below this no shape explains what is lit, and it is taken as it is
 _MIN_FILLED = 0.7, 0.4  # of the height and width of a stated box: less, and the picture is too dark to tell
 _MISSED, _EXTRA = 0.75, 0.25  # weights in fitting: dark corners are missed often, and few things are there too much
@@ -97,20 +102,46 @@ def detect_sector(frames: np.ndarray) -> np.ndarray | None:
     ndarray or None
         (H, W) bool; None where nothing looks like a scan area.
     """
+    top, bottom = _bars(frames.max(axis=0))
+    found = _detect_between_bars(frames[:, top : frames.shape[1] - bottom])
+    return None if found is None else np.pad(found, ((top, bottom), (0, 0)))
+
+
+def _detect_between_bars(frames: np.ndarray) -> np.ndarray | None:
     shape_hw = frames.shape[1:3]
     step = max(1, round(max(shape_hw) / _GRID))
-    for threshold in _THRESHOLDS:
-        active = _active(frames, threshold)
+    moved = _moved(frames, _THRESHOLDS[0])
+    if moved is None:
+        active = _differs(frames, _FAINTEST)
         piece = _largest_piece(active, step)
+        if _MIN_AREA <= piece.mean() < _ALL:
+            mask, score = _best_shape(active, piece, step)
+            if score >= _MIN_FIT and _share_within(active, mask, step) >= _SOLID:
+                return mask
+    for threshold in _THRESHOLDS:
+        active = _differs(frames, threshold) if moved is None else _moved(frames, threshold)
+        piece = _largest_piece(active, step, with_parts=moved is not None)
         if piece.mean() < _ALL:
             break
     if piece.mean() < _MIN_AREA:
         return None
-    candidates = [_rectangle(active, piece, step), _hull(piece, step, shape_hw), *_fans(piece, step, shape_hw)]
-    target = _enlarged(piece, step, shape_hw)
+    mask, score = _best_shape(active, piece, step)
+    return mask if score >= _MIN_FIT else ndimage.binary_fill_holes(_enlarged(piece, step, shape_hw))
+
+
+def _share_within(active: np.ndarray, mask: np.ndarray, step: int) -> float:
+    """How much of a shape is active, away from its edge, which a fit places to about a cell."""
+    inner = ndimage.binary_erosion(mask, iterations=step)
+    return float(active[inner].mean()) if inner.any() else 0.0
+
+
+def _best_shape(active: np.ndarray, piece: np.ndarray, step: int) -> tuple[np.ndarray, float]:
+    """The shape that explains a piece best, and how well."""
+    target = _enlarged(piece, step, active.shape)
+    candidates = [_rectangle(active, piece, step), _hull(piece, step, active.shape), *_fans(target)]
     scores = [_fit(mask, target) + bonus for mask, bonus in candidates]
     best = int(np.argmax(scores))
-    return candidates[best][0] if scores[best] >= _MIN_FIT else ndimage.binary_fill_holes(target)
+    return candidates[best][0], scores[best]
 
 
 def fit_fan(mask: np.ndarray, symmetric: bool = False) -> Fan | None:
@@ -161,25 +192,49 @@ def _sampled(cine: Cine) -> np.ndarray:
     return np.stack([cine.frame(int(index)) for index in indices])
 
 
-def _active(frames: np.ndarray, threshold: int) -> np.ndarray:
-    """(H, W) bool: what changes in the loop; where too little does, what is not of the background's colour."""
-    if len(frames) > 2:
-        changed = (frames.max(axis=0) - frames.min(axis=0)) >= threshold
-        changed = changed.any(axis=-1) if changed.ndim == 3 else changed
-        if changed.mean() >= _MIN_ACTIVE:
-            return changed
-    brightest = frames.max(axis=0)
-    planes = brightest[..., None] if brightest.ndim == 2 else brightest
+def _moved(frames: np.ndarray, threshold: int) -> np.ndarray | None:
+    """(H, W) bool: what changes in the loop; None where too little does."""
+    if len(frames) < 3:
+        return None
+    changed = (frames.max(axis=0) - frames.min(axis=0)) >= threshold
+    changed = changed.any(axis=-1) if changed.ndim == 3 else changed
+    return changed if threshold > _THRESHOLDS[0] or changed.mean() >= _MIN_ACTIVE else None
+
+
+def _differs(frames: np.ndarray, threshold: int) -> np.ndarray:
+    """(H, W) bool: what is not of the background's colour."""
+    planes = _planes(frames.max(axis=0))
     background = [np.bincount(_rim(plane), minlength=256).argmax() for plane in np.moveaxis(planes, -1, 0)]
-    return (np.abs(planes.astype(int) - background) > 2 * threshold).any(axis=-1)
+    return (np.abs(planes - background) > 2 * threshold).any(axis=-1)
+
+
+def _planes(picture: np.ndarray) -> np.ndarray:
+    return (picture[..., None] if picture.ndim == 2 else picture).astype(int)
+
+
+def _bars(picture: np.ndarray) -> tuple[int, int]:
+    """How many rows at the top and at the bottom are a bar for text: across the picture, of one tone, brighter than
+    the background (the commonest) but not white, as echoes next to the probe may be.
+    """
+    planes = _planes(picture)
+    background = np.array([np.bincount(plane.ravel()).argmax() for plane in np.moveaxis(planes, -1, 0)])
+    tones = np.median(planes, axis=1)  # (H, channels)
+    even = (np.abs(planes - tones[:, None]).max(axis=-1) <= _BAR_TONE).mean(axis=1) >= _BAR_OF_ROW
+    of_bar = even & ((tones - background).max(axis=-1) > _BAR_FROM_BACKGROUND) & (tones.min(axis=-1) < _WHITE)
+    limit = int(_BAR_OF_HEIGHT * len(planes))
+    top, bottom = (len(planes) if rows.all() else int(rows.argmin()) for rows in (of_bar, of_bar[::-1]))
+    return (top if top <= limit else 0), (bottom if bottom <= limit else 0)
 
 
 def _rim(plane: np.ndarray) -> np.ndarray:
     return np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])
 
 
-def _largest_piece(active: np.ndarray, step: int) -> np.ndarray:
-    """The largest connected piece on a coarse grid of cells of ``step`` pixels, without thin things."""
+def _largest_piece(active: np.ndarray, step: int, with_parts: bool = False) -> np.ndarray:
+    """The largest connected piece on a coarse grid of cells of ``step`` pixels, without thin things.
+
+    Where it moves, and so is no text, other pieces may be parts of it.
+    """
     cells = _shares(active, step) > _MIN_SHARE
     margin = _CLOSE + _OPEN  # what touches the edge of the picture goes on beyond it
     cells = ndimage.binary_closing(np.pad(cells, margin, mode="edge"), disk(_CLOSE))
@@ -188,7 +243,9 @@ def _largest_piece(active: np.ndarray, step: int) -> np.ndarray:
     labels, _ = ndimage.label(cells)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    return labels == sizes.argmax() if sizes.any() else np.zeros_like(cells)
+    if not sizes.any():
+        return np.zeros_like(cells)
+    return (sizes >= _PART * sizes.max())[labels] if with_parts else labels == sizes.argmax()
 
 
 def _shares(mask: np.ndarray, step: int) -> np.ndarray:
@@ -236,10 +293,13 @@ def _hull(piece: np.ndarray, step: int, shape_hw: tuple[int, int]) -> tuple[np.n
     return _enlarged(convex_hull_image(piece), step, shape_hw), -_HULL_MALUS
 
 
-def _fans(piece: np.ndarray, step: int, shape_hw: tuple[int, int]) -> list[tuple[np.ndarray, float]]:
-    target = _enlarged(piece, step, shape_hw)
+def _fans(target: np.ndarray) -> list[tuple[np.ndarray, float]]:
     fans = ((fit_fan(target, symmetric), bonus) for symmetric, bonus in ((True, _PLAIN_BONUS), (False, 0.0)))
-    return [(fan.mask(shape_hw), bonus) for fan, bonus in fans if fan is not None]
+    return [
+        (fan.mask(target.shape), bonus)
+        for fan, bonus in fans
+        if fan is not None and fan.radii_px[0] < _FLAT * fan.radii_px[1]
+    ]
 
 
 def _first_guess(mask: np.ndarray, symmetric: bool) -> np.ndarray | None:
