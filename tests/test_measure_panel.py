@@ -21,6 +21,7 @@ from napari_uniultra.core.types import Cine
 from napari_uniultra.plugin.layers import METADATA_KEY, features_of_names, metadata_of
 from napari_uniultra.plugin.loop_measurements import LoopMeasurements
 from napari_uniultra.widgets.measure_panel import MeasurePanel
+from napari_uniultra.widgets.spacing_control import LINE_NAME, SpacingControl
 
 pytestmark = pytest.mark.gui
 
@@ -242,6 +243,28 @@ def test_spacing_may_come_from_the_image_below(window: Window) -> None:
     window.panel.layer_box.setCurrentIndex(1)
     window.until(lambda: len(window.panel.controller.rows) == FRAMES + 5)
     assert window.panel.controller.cine.spacing_mm == window.viewer.layers["loop"].metadata[METADATA_KEY]["spacing_mm"]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_scale_set_by_hand_shows_at_once(window: Window, own: bool) -> None:
+    panel, image = window.panel, window.viewer.layers["loop"]
+    if not own:  # masks that know of no loop: their spacing is that of the image below
+        window.viewer.add_labels(beating(), name="painted", scale=image.scale, translate=image.translate)
+        panel.layer_box.setCurrentIndex(1)
+        window.until(lambda: len(panel.controller.rows) == FRAMES + 5)
+    panel.controller.set_frames_of_cycle(ed=2)
+    control = SpacingControl(window.viewer, lambda: image)
+    window.qtbot.addWidget(control)
+    control.draw()
+    window.viewer.layers[LINE_NAME].add([[10, 20], [50, 20]], shape_type="line")  # 40 rows
+    control.length_box.setValue(10.0)
+    control.apply()
+    row, column = 0.25, 0.25 * SPACING[1] / SPACING[0]  # the aspect of a pixel was known
+    area = (beating(1) == 1).sum() * row * column
+    window.qtbot.waitUntil(lambda: window.cell(0, "Area") == f"{area:.1f}", timeout=5_000)
+    assert panel.controller.cine.spacing_mm == pytest.approx((row, column))
+    assert panel.controller.cycle.ed == 2, "what the user said of beats stays"
+    assert window.told == []
 
 
 def test_a_closed_dock_lets_go(window: Window) -> None:

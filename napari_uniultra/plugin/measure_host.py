@@ -207,7 +207,7 @@ class MeasureController(QObject):
     def _connect(self, connect: bool) -> None:
         if self._layer is None:
             return
-        for name in ("paint", "set_data", "features"):
+        for name in ("paint", "set_data", "features", "scale"):
             emitter = getattr(self._layer.events, name)
             (emitter.connect if connect else emitter.disconnect)(self._look_soon)
 
@@ -234,10 +234,18 @@ class MeasureController(QObject):
         if self._looking:
             self._timer.start(_SOON_MS)
 
+    def _follow_spacing(self) -> None:
+        """Measure anew where the spacing was set by hand; beats and long axes, in frames and pixels, stay."""
+        loop = self._loop_of(self._layer)
+        if loop.spacing_mm != self._measured.cine.spacing_mm:
+            self._measured.close()
+            self._measured = LoopMeasurements(loop)
+
     def _look(self) -> None:
-        measured = self._measured
-        if measured is None:
+        if self._measured is None:
             return
+        self._follow_spacing()
+        measured = self._measured
         labels, start = self._labels(), time.perf_counter()
 
         def done(changed: bool) -> None:
