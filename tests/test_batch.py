@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import re
+import shutil
+import socket
+import subprocess
+import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +19,7 @@ from typing import Any
 
 import fastparquet
 import numpy as np
+import psutil
 import pytest
 import tifffile
 import torch
@@ -20,6 +27,7 @@ import yaml
 from scipy import ndimage
 
 from napari_uniultra.batch.corrections import hand_out, take_in
+from napari_uniultra.batch.lock import LOCK, locked
 from napari_uniultra.batch.loops import checked_name, find_loops
 from napari_uniultra.batch.results import RECORD, SESSION, correction_file, loop_folder, read_record
 from napari_uniultra.batch.run import make_plan, run_job
@@ -28,8 +36,9 @@ from napari_uniultra.batch.worker import label_loop
 from napari_uniultra.cli import main
 from napari_uniultra.core.settings import ConfigError, read_settings, to_dict
 from napari_uniultra.core.types import Prompt
-from napari_uniultra.errors import ReadError
+from napari_uniultra.errors import ReadError, WriteError
 from napari_uniultra.io.readers import read_cine
+from napari_uniultra.io.writers import FORMAT_NAMES
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.checkpoint import save_checkpoint
 from napari_uniultra.model.config import architecture
@@ -152,7 +161,7 @@ def test_the_manifest_is_a_data_set_for_the_trainers(tmp_path: Path, job_of: Cal
     loop = write_loop(tmp_path / "in/a.tif")
     (tmp_path / "loops.csv").write_text(f"loop,name,subject\n{loop},x/one,s7\n")
     run_job(job_of(inputs={"table": str(tmp_path / "loops.csv")}, objects={1: "lumen; old"}))
-    (case,) = read_manifest(tmp_path / "out/manifest.csv").cases
+    (case,) = read_manifest(tmp_path / "out/identifying/manifest.csv").cases
     assert (case.name, case.subject, case.spacing_mm, case.frames) == ("x/one", "s7", (0.5, 0.25), loop)
     annotated = list(load_case(case))
     masks = tifffile.imread(tmp_path / "out/loops/x/one/masks.tif")
@@ -172,7 +181,7 @@ def test_the_report_stands_alone_and_quotes_names(tmp_path: Path, job_of: Callab
     assert not re.search(r'(src|href)="(?!data:)', html)
     assert "data:image/jpeg;base64," in html
     assert "<svg" in html
-    assert f"uniultra batch {tmp_path}/out/job.yaml --open a" in html
+    assert f"uniultra batch {tmp_path}/out/identifying/job.yaml --open a" in html
     assert "bad" in html[html.index("Failed") :]
 
 
@@ -294,8 +303,8 @@ def test_bad_loops_are_listed_and_the_others_done(
     write_loop(tmp_path / "in/good.tif")
     write_loop(tmp_path / "in/late.tif", 1)
     (tmp_path / "in/cut.tif").write_bytes((tmp_path / "in/good.tif").read_bytes()[:300])
-    (tmp_path / "in/empty.dcm").write_bytes(b"")
-    frames = {name: {"9" if name == "late" else "0": {"box": BOX}} for name in ("good", "late", "cut", "empty")}
+    (tmp_path / "in/void.dcm").write_bytes(b"")
+    frames = {name: {"9" if name == "late" else "0": {"box": BOX}} for name in ("good", "late", "cut", "void")}
     place = tmp_path / "starts"
     place.mkdir()
     for name, own in frames.items():
@@ -306,9 +315,10 @@ def test_bad_loops_are_listed_and_the_others_done(
     assert main(["batch", str(tmp_path / "job.yaml"), "--json"]) == 9
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     reasons = {line["name"]: line["reason"] for line in lines if line["event"] == "loop" and line["status"] == "failed"}
-    assert set(reasons) == {"late", "cut", "empty", "alone", str(tmp_path / "missing.dcm")}
+    (coded,) = (name for name in reasons if name.startswith("loop-"))
+    assert set(reasons) == {"late", "cut", coded, "alone", "input 2"}
     assert "Frame 9 does not exist" in reasons["late"]
-    assert "empty" in reasons["empty"]
+    assert reasons[coded] == f"{coded} is empty. Copy or export it again."
     assert "no prompt" in reasons["alone"]
     assert lines[-1] | {"written": 0} == {"event": "end", "done": 1, "unchanged": 0, "failed": 5, "written": 0}
     assert {row["loop"] for row in table(tmp_path / "out/failures.csv")} == set(reasons)
@@ -457,21 +467,162 @@ def test_the_model_is_loaded_once(tmp_path: Path, job_of: Callable, monkeypatch:
     assert len(loads) == 1
 
 
-def test_no_patient_data_in_results(tmp_path: Path, job_of: Callable) -> None:
-    """A canary in the tags; pixels beside the scan area are the contact sheet's own test."""
+def every_content(path: Path) -> bytes:
+    """A file's bytes, with what is compressed in it unpacked."""
+    content = path.read_bytes()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            content += b"".join(archive.read(name) for name in archive.namelist())
+    if content.startswith(b"\x1f\x8b"):
+        content += gzip.decompress(content)
+    if path.suffix == ".parquet":
+        content += fastparquet.ParquetFile(str(path)).to_pandas().to_csv().encode()
+    return content
+
+
+def tells(folder: Path, canary: str) -> set[str]:
+    """The files below a folder whose name or content has the canary, in any case of letters."""
+    found = set()
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        content = every_content(path) if path.is_file() else b""
+        if canary.lower() in name.lower() or canary.lower().encode() in content.lower():
+            found.add(name)
+    return found
+
+
+def write_dicom(path: Path, seed: int, canary: str) -> Path:
+    """A DICOM still with a canary in its tags."""
     import pydicom
     from pydicom.data import get_testdata_file
 
     data = pydicom.dcmread(get_testdata_file("examples_ybr_color.dcm"))
-    data.PatientName, data.PatientID = "CANARY^NAME", "CANARY-ID"
-    data.SeriesDescription = "CANARY"
-    (tmp_path / "in").mkdir()
-    data.save_as(tmp_path / "in/x.dcm")
-    run_job(job_of(start={"otherwise": "no_prompt"}, model={"name": job_of().model.name, "device": "cpu"}))
-    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert len(files) > 4
-    for path in files:
-        assert b"CANARY" not in path.read_bytes(), path
+    data.set_pixel_data(data.pixel_array[:2, ::4, ::4], "RGB", 8)
+    data.PatientName, data.PatientID = f"{canary}^NAME", f"{canary}-ID"
+    data.SeriesDescription = canary
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = f"1.2.{seed}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data.save_as(path)
+    return path
+
+
+def test_no_patient_data_in_results(
+    tmp_path: Path, job_of: Callable, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A canary in the tags, the files' names and the folders' names; in good loops and in all kinds of bad ones.
+
+    Pixels beside the scan area are the contact sheet's own test.
+    """
+    canary = "Canarysson"
+    place = tmp_path / "in" / f"{canary}_Jane"
+    write_dicom(place / f"{canary}_good.dcm", 1, canary)
+    shutil.copy(place / f"{canary}_good.dcm", place / f"{canary}_copy.dcm")
+    cut = write_dicom(place / f"{canary}_cut", 2, canary)  # without a suffix
+    cut.write_bytes(cut.read_bytes()[:2000])
+    write_dicom(place / f"{canary}_late.dcm", 3, canary)
+    write_dicom(tmp_path / "in/twice.dcm", 4, canary)
+    for other in ("a", "b"):
+        write_dicom(tmp_path / f"{other}/{canary}_same.dcm", 5, canary)
+    write_dicom(tmp_path / f"listed/{canary}_table.dcm", 6, canary)
+    write_dicom(tmp_path / f"listed/{canary}_named.dcm", 7, canary)
+    lines = [f"{canary}_{name}" for name in ("table.dcm,,", "named.dcm,p1,", "none.dcm,,", f"x.dcm,,{canary}.json")]
+    (tmp_path / "listed/loops.csv").write_text("\n".join(["loop,name,prompts", *lines]))
+    starts = tmp_path / "starts" / f"{canary}_Jane"
+    starts.mkdir(parents=True)
+    (starts / f"{canary}_late.json").write_text('{"objects": [{"id": 1, "frames": {"99": {"box": [1, 1, 9, 9]}}}]}')
+    job = job_of(
+        inputs={
+            "loops": [str(tmp_path / name) for name in ("in", "a", "b", f"{canary}.dcm")],
+            "table": str(tmp_path / "listed/loops.csv"),
+        },
+        start={"prompts": str(tmp_path / "starts"), "otherwise": "no_prompt"},
+        outputs={"folder": str(tmp_path / "out"), "formats": list(FORMAT_NAMES)},
+    )
+    write_job(tmp_path / "job.yaml", job)
+    assert main(["batch", str(tmp_path / "job.yaml"), "--json"]) == 9
+    out = tmp_path / "out"
+    failures = table(out / "failures.csv")
+    done = {path.parent.name for path in (out / "loops").rglob(RECORD)}
+    assert len(done) == 4, failures
+    assert "p1" in done
+    assert tells(out, canary) == {"identifying/job.yaml", "identifying/names.csv", "identifying/manifest.csv"}
+    said = capsys.readouterr()
+    assert canary.lower() not in (said.out + said.err + caplog.text).lower()
+    wanted = ("Frame 99", "copy of loop-", "Two inputs", "Nothing is there", "does not exist", "column 'prompts'")
+    for words in wanted:
+        assert any(words in row["why"] for row in failures), (words, failures)
+
+    files = {row["loop"]: Path(row["file"]).name for row in table(out / "identifying/names.csv")}
+    assert [files[row["loop"]] for row in failures if "Frame 99" in row["why"]] == [f"{canary}_late.dcm"]
+    names = {f"{canary}_{name}.dcm" for name in ("copy", "table", "named")}
+    assert {files[name] for name in done} == {*names, "twice.dcm"}
+
+
+def test_code_names_outlive_a_move_and_the_key_may_be_left_out(tmp_path: Path, job_of: Callable) -> None:
+    write_dicom(tmp_path / "in/one/a.dcm", 1, "X")
+    start = {"otherwise": "no_prompt"}
+    assert run_job(job_of(start=start, outputs={"folder": str(tmp_path / "out"), "identifying": False})).done == 1
+    assert not (tmp_path / "out/identifying").exists()
+    assert "uniultra batch JOB.yaml --open loop-" in (tmp_path / "out/report.html").read_text()
+    (tmp_path / "in/one").rename(tmp_path / "in/two")
+    assert run_job(job_of(start=start)).unchanged == 1
+    write_loop(tmp_path / "in/b.tif")
+    for names, coded in (("files", 0), ("auto", 1), ("codes", 2)):
+        plan = make_plan(job_of(start=start, outputs={"folder": str(tmp_path / "out"), "names": names}))
+        assert sum(task.name.startswith("loop-") for task in plan.tasks) == coded
+        assert {"two/a", "b"} == {name for task in plan.tasks for name in task.loop.names if "loop-" not in name}
+
+
+# Two at once ------------------------------------------------------------------------------------------------------
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from napari_uniultra.batch.lock import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_process_is_locked_out_until_the_first_is_dead(tmp_path: Path, job_of: Callable) -> None:
+    write_loop(tmp_path / "in/a.tif")
+    out = tmp_path / "out"
+    other = subprocess.Popen([sys.executable, "-c", _HOLD, str(out)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(WriteError, match=f"in use. process {other.pid} on .* remove") as caught:
+            run_job(job_of())
+        assert str(out / LOCK) in str(caught.value)
+        with pytest.raises(WriteError, match="in use"):
+            take_in(job_of(), "a", tmp_path / "any.npz")
+        assert [path.name for path in out.iterdir()] == [LOCK]
+    finally:
+        other.kill()
+        other.communicate()
+    assert (out / LOCK).is_file()  # SIGKILL left it
+    assert run_job(job_of()).done == 1
+    assert not (out / LOCK).exists()
+
+
+def test_locks_that_cannot_be_judged_stay(tmp_path: Path) -> None:
+    lock = tmp_path / LOCK
+    mine = {"pid": os.getpid(), "host": socket.gethostname(), "started": psutil.Process().create_time()}
+    for owner in (mine, {**mine, "host": "elsewhere", "pid": 2**22 + 1}):
+        lock.write_text(json.dumps(owner))
+        with pytest.raises(WriteError, match="in use"), locked(tmp_path):
+            pass
+        assert json.loads(lock.read_text()) == owner
+    lock.write_text("")  # somebody is about to write it
+    with pytest.raises(WriteError, match="another process"), locked(tmp_path):
+        pass
+    os.utime(lock, (1, 1))
+    with locked(tmp_path):
+        pass
+    lock.write_text(json.dumps({**mine, "started": mine["started"] - 100}))  # its number belongs to another one now
+    with locked(tmp_path):
+        assert json.loads(lock.read_text())["pid"] == os.getpid()
+    assert list(tmp_path.iterdir()) == []
 
 
 # Corrections and agreement ----------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,31 @@ def test_the_panel_writes_the_job_runs_it_and_takes_corrections_back(
     assert run_job(job).unchanged == 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no gentle signal for a process without a window")
+def test_stop_sums_up_what_is_finished(
+    make_napari_viewer: Callable[..., Any], qtbot: Any, tmp_path: Path, job: JobSettings
+) -> None:
+    stack = np.random.default_rng(1).integers(0, 255, (20, 40, 56)).astype(np.uint8)
+    for number in range(40):
+        tifffile.imwrite(tmp_path / f"in/more_{number:02}.tif", stack, photometric="minisblack")
+    viewer = make_napari_viewer()
+    _, panel = viewer.window.add_plugin_dock_widget("napari-uniultra", "Batch")
+    panel.form.show_settings(job)
+    panel.run()
+    qtbot.waitUntil(lambda: panel.progress.value() >= 2, timeout=WAIT_MS)
+    panel.stop()
+    assert not panel.stop_button.isEnabled()
+    qtbot.waitUntil(lambda: not panel.running, timeout=WAIT_MS)
+    assert panel.status.text() == "Stopped; what is finished is in the results"
+    with (tmp_path / "out/measurements.csv").open(newline="") as file:
+        measured = {row["loop"] for row in csv.DictReader(file)}
+    assert measured == {path.parent.name for path in (tmp_path / "out/loops").rglob("result.json")}
+    assert 2 <= len(measured) < 41
+    assert (tmp_path / "out/report.html").is_file()
+    assert not (tmp_path / "out/.lock").exists()
+    assert panel.results.count() == len(measured)
+
+
 def test_the_shell_opens_a_loop_and_takes_the_changes_in(
     make_napari_viewer: Callable[..., Any], tmp_path: Path, job: JobSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +151,6 @@ def test_the_shell_opens_a_loop_and_takes_the_changes_in(
 
     monkeypatch.setattr(napari, "Viewer", lambda **_: make_napari_viewer())
     monkeypatch.setattr(napari, "run", correct)
-    assert batch_open.main(str(tmp_path / "out/job.yaml"), "a") == 0
+    assert batch_open.main(str(tmp_path / "out/identifying/job.yaml"), "a") == 0
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out/loops/a/masks.tif")[3] > 0, painted)
-    assert batch_open.main(str(tmp_path / "out/job.yaml"), "b") == 1
+    assert batch_open.main(str(tmp_path / "out/identifying/job.yaml"), "b") == 1

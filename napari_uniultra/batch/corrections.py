@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from napari_uniultra.batch.lock import locked
 from napari_uniultra.batch.results import SESSION, correction_file, loop_folder
 from napari_uniultra.batch.run import make_plan, sum_up
 from napari_uniultra.batch.settings import JobSettings, with_absolute_paths
@@ -78,10 +79,16 @@ def take_in(job: JobSettings, name: str, session: Path) -> Path:
     ReadError
         When the session belongs to another loop, or is damaged.
     WriteError
+        Also while another process works on the same results.
     """
+    job = with_absolute_paths(job)
+    with locked(job.folder):
+        return _take_in(job, name, session)
+
+
+def _take_in(job: JobSettings, name: str, session: Path) -> Path:
     from napari_uniultra.segment.session_file import load_state
 
-    job = with_absolute_paths(job)
     task = find_task(job, name)
     load_state(session, read_cine(task.loop.path))  # before anything is replaced
     kept = correction_file(task.folder, name)

@@ -6,11 +6,13 @@ import csv
 import glob
 import io
 import os
+import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from napari_uniultra.batch.naming import code_name, needs_code, without_paths
 from napari_uniultra.batch.settings import InputSettings
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers import SUFFIXES, can_read
@@ -36,6 +38,10 @@ class Loop:
         What the table names for it: prompts, mask, session, reference.
     frame : int, optional
         On which an automatic start or a mask of one frame begins.
+    file_name : str
+        The name after its file, by which prompts and references are found as well; empty unless ``name`` is a code.
+    named : bool
+        Whether the table gave it its name.
     """
 
     name: str
@@ -43,17 +49,31 @@ class Loop:
     subject: str = ""
     given: Mapping[str, Path] = field(default_factory=dict)
     frame: int | None = None
+    file_name: str = ""
+    named: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that files which belong to it may have."""
+        return (self.name, self.file_name) if self.file_name else (self.name,)
+
+    def plain(self, words: str, *shared: Path) -> str:
+        """Words about it, without what its files are called where its name does not say that either."""
+        if not (self.file_name or self.named):
+            return words
+        return without_paths(words, self.name, (self.path, *self.given.values()), shared)
 
 
 @dataclass(frozen=True)
 class Refused:
-    """An input that cannot be worked on, and why."""
+    """An input that cannot be worked on, and why; ``path`` is there when its name is a code."""
 
     name: str
     reason: str
+    path: Path | None = None
 
 
-def find_loops(inputs: InputSettings, results: Path) -> tuple[list[Loop], list[Refused]]:
+def find_loops(inputs: InputSettings, results: Path, names: str = "auto") -> tuple[list[Loop], list[Refused]]:
     """All loops in the order of their names, and the inputs that were refused.
 
     Parameters
@@ -61,6 +81,8 @@ def find_loops(inputs: InputSettings, results: Path) -> tuple[list[Loop], list[R
     inputs : InputSettings
     results : Path
         The folder of the results; what lies in it is no input.
+    names : str
+        The setting ``outputs.names``.
 
     Raises
     ------
@@ -69,18 +91,53 @@ def find_loops(inputs: InputSettings, results: Path) -> tuple[list[Loop], list[R
     """
     refused: list[Refused] = []
     found: dict[Path, Loop] = {}
-    for text in inputs.loops:
+    for number, text in enumerate(inputs.loops, 1):
         before = len(found)
         for loop in _loops_of(text, inputs.images == "stills", results.absolute()):
             found.setdefault(loop.path, loop)
         if len(found) == before and not any(True for _ in _matches(text)):
-            refused.append(Refused(text, "Nothing is there"))
+            path = Path(text)
+            hidden = needs_code(path, names)
+            refused.append(Refused(f"input {number}" if hidden else text, "Nothing is there", path if hidden else None))
     loops, collided = _tell_apart(list(found.values()))
     if inputs.table:
-        named, wrong = _read_table(Path(inputs.table))
+        named, wrong = _read_table(Path(inputs.table), names)
         loops, refused = loops + named, refused + wrong
-    loops, doubled = _without_doubles(loops)
-    return sorted(loops, key=lambda loop: loop.name), refused + collided + doubled
+    loops, doubled = _without_doubles(loops, names)
+    loops, copies = _coded(loops, names)
+    hidden = [_coded_refusal(entry, names) for entry in collided + doubled]
+    return sorted(loops, key=lambda loop: loop.name), refused + hidden + copies
+
+
+def _coded(loops: Sequence[Loop], names: str) -> tuple[list[Loop], list[Refused]]:
+    """The loops under code names where they need them, and those that are copies of others."""
+    kept: dict[str, Loop] = {}
+    copies: list[Refused] = []
+    for loop in loops:
+        if loop.named or not needs_code(loop.path, names):
+            kept[loop.name] = loop
+            continue
+        coded = replace(loop, name=_code_of(loop.path), file_name=loop.name)
+        if coded.name in kept:
+            reason = f"It is a copy of {coded.name}, which is done once"
+            copies.append(Refused(f"{coded.name} (copy {len(copies) + 1})", reason, loop.path))
+        else:
+            kept[coded.name] = coded
+    return list(kept.values()), copies
+
+
+def _code_of(path: Path) -> str:
+    """Also for what cannot be read; it fails later, with the reason."""
+    try:
+        return code_name(path)
+    except OSError:
+        return f"unreadable-{uuid.uuid4().hex[:12]}"
+
+
+def _coded_refusal(entry: Refused, names: str) -> Refused:
+    if entry.path is None or not needs_code(entry.path, names):
+        return replace(entry, path=None)
+    return replace(entry, name=_code_of(entry.path), reason="Two inputs have its name. Give them names in a table.")
 
 
 def checked_name(name: str) -> str:
@@ -182,10 +239,10 @@ def _grouped(loops, key) -> dict[str, list[Loop]]:
 
 
 def _same_name(name: str, loop: Loop) -> Refused:
-    return Refused(name, f"Two inputs have this name, one is {loop.path}. Give them names in a table.")
+    return Refused(name, f"Two inputs have this name, one is {loop.path}. Give them names in a table.", loop.path)
 
 
-def _without_doubles(loops: Sequence[Loop]) -> tuple[list[Loop], list[Refused]]:
+def _without_doubles(loops: Sequence[Loop], names: str) -> tuple[list[Loop], list[Refused]]:
     kept: list[Loop] = []
     refused: list[Refused] = []
     for name, group in _grouped(loops, lambda loop: loop.name.casefold()).items():
@@ -193,14 +250,15 @@ def _without_doubles(loops: Sequence[Loop]) -> tuple[list[Loop], list[Refused]]:
             refused += [_same_name(loop.name, loop) for loop in group]
             continue
         try:
-            checked_name(group[0].name)
+            if not needs_code(group[0].path, names):
+                checked_name(group[0].name)
             kept += group
         except ReadError as error:
             refused.append(Refused(name[:80], str(error)))
     return kept, refused
 
 
-def _read_table(path: Path) -> tuple[list[Loop], list[Refused]]:
+def _read_table(path: Path, names: str) -> tuple[list[Loop], list[Refused]]:
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -215,25 +273,29 @@ def _read_table(path: Path) -> tuple[list[Loop], list[Refused]]:
     for number, row in enumerate(rows, 2):
         values = {str(key).strip().lower(): (value or "").strip() for key, value in row.items() if key is not None}
         try:
-            loops.append(_loop_of_row(values, path.parent.absolute()))
+            loops.append(_loop_of_row(values, path.parent.absolute(), names))
         except (ReadError, ValueError) as error:
-            name = values.get("name") or values.get("loop") or f"line {number}"
+            file = values.get("loop", "")
+            shown = "" if needs_code(path.parent / file, names) else file
+            name = values.get("name") or shown or f"line {number}"
             refused.append(Refused(name[:80], f"Line {number} of {path.name}: {error}"))
     return loops, refused
 
 
-def _loop_of_row(values: Mapping[str, str], folder: Path) -> Loop:
+def _loop_of_row(values: Mapping[str, str], folder: Path, names: str) -> Loop:
     if not values.get("loop"):
         raise ReadError("It names no loop")
     path = Path(os.path.normpath(folder / values["loop"]))
     given = {key: folder / values[key] for key in ("prompts", "mask", "session", "reference") if values.get(key)}
     missing = [key for key, file in given.items() if not file.exists()]
     if missing:
-        raise ReadError(f"Its {missing[0]} {values[missing[0]]} does not exist")
+        raise ReadError(f"The file in its column {missing[0]!r} does not exist")
+    name = values.get("name") or _without_suffix(path.name)
     return Loop(
-        name=checked_name(values.get("name") or _without_suffix(path.name)),
+        name=name if not values.get("name") and needs_code(path, names) else checked_name(name),
         path=path,
         subject=values.get("subject", ""),
         given=given,
         frame=int(values["frame"]) if values.get("frame") else None,
+        named=bool(values.get("name")),
     )

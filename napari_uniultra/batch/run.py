@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from napari_uniultra.batch.execute import execute
+from napari_uniultra.batch.lock import locked
 from napari_uniultra.batch.loops import Loop, find_loops
+from napari_uniultra.batch.naming import IDENTIFYING, write_names
 from napari_uniultra.batch.progress import Progress
 from napari_uniultra.batch.report import write_report
 from napari_uniultra.batch.results import CORRECTIONS, LOOPS, Record, holds, loop_folder, read_record, sweep
@@ -46,10 +48,13 @@ class Plan:
         All that can be done, whether or not it was done before.
     failures : tuple of Outcome
         Inputs that cannot be worked on.
+    paths : mapping of str to Path
+        Name to file.
     """
 
     tasks: tuple[LoopTask, ...]
     failures: tuple[Outcome, ...]
+    paths: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,9 +97,11 @@ def run_job(job: JobSettings, tell: Tell = lambda event: None) -> Summary:
     """
     job = with_absolute_paths(job)
     check_job(job)
-    prepare_folder(job)
-    with _logging_to(job.folder / LOG):
+    with locked(job.folder), _logging_to(job.folder / LOG):
+        prepare_folder(job)
         plan = make_plan(job)
+        if job.outputs.identifying:
+            write_names(job.folder, plan.paths)
         outcomes: dict[str, Outcome] = {}
         try:
             _label(job, plan, outcomes, tell)
@@ -111,22 +118,24 @@ def run_job(job: JobSettings, tell: Tell = lambda event: None) -> Summary:
 
 
 def prepare_folder(job: JobSettings) -> None:
-    """Make the folder of results, remove what a killed run left half done, and keep the job in it.
+    """Remove what a killed run left half done of the results, and keep the job with them.
 
     Raises
     ------
     WriteError
         When it cannot be written to.
     """
-    try:
-        job.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(job.folder, error) from error
     sweep(job.folder)
-    for name in (LOOPS, CORRECTIONS):
+    for name in (LOOPS, CORRECTIONS, IDENTIFYING):
         sweep(job.folder / name, deep=True)
     check_writable(job.folder)
-    write_job(job.folder / JOB, job)
+    if job.outputs.identifying:
+        write_job(job_file(job.folder), job)
+
+
+def job_file(folder: Path) -> Path:
+    """Where a folder of results keeps its job."""
+    return folder / IDENTIFYING / JOB
 
 
 def check_writable(folder: Path) -> None:
@@ -149,7 +158,7 @@ def make_plan(job: JobSettings, only: str | None = None) -> Plan:
     """
     from napari_uniultra.model.zoo import model_sha256
 
-    loops, refused = find_loops(job.inputs, job.folder)
+    loops, refused = find_loops(job.inputs, job.folder, job.outputs.names)
     failures = [Outcome(entry.name, FAILED, "ReadError", entry.reason) for entry in refused]
     starts, sha256 = Starts(job.start, job.folder), model_sha256(job.model.name)
     root = (job.folder / LOOPS).resolve()
@@ -162,15 +171,16 @@ def make_plan(job: JobSettings, only: str | None = None) -> Plan:
                 raise ReadError("Its results would lie outside the folder of results")
             tasks.append(make_task(loop, job, starts.of(loop), sha256, _reference(job, loop)))
         except (UniUltraError, OSError) as error:
-            failures.append(Outcome(loop.name, FAILED, type(error).__name__, " ".join(str(error).split())))
-    return Plan(tuple(tasks), tuple(failures))
+            failures.append(Outcome(loop.name, FAILED, type(error).__name__, " ".join(loop.plain(str(error)).split())))
+    paths = {loop.name: loop.path for loop in loops} | {entry.name: entry.path for entry in refused if entry.path}
+    return Plan(tuple(tasks), tuple(failures), paths)
 
 
 def _reference(job: JobSettings, loop: Loop) -> Path | None:
     given = loop.given.get("reference")
     if given is not None or not job.inputs.references:
         return given
-    return file_for(Path(job.inputs.references), loop.name, (*MASK_SUFFIXES, ".json", ""))
+    return file_for(Path(job.inputs.references), loop.names, (*MASK_SUFFIXES, ".json", ""))
 
 
 def _label(job: JobSettings, plan: Plan, outcomes: dict[str, Outcome], tell: Tell) -> None:
@@ -220,10 +230,11 @@ def sum_up(job: JobSettings, tasks: tuple[LoopTask, ...], failures: tuple[Outcom
     written = write_measurements(folder, records, job.outputs.parquet) if records else []
     agreement = write_agreement(folder, records)
     written += [] if agreement is None else [agreement]
-    if job.outputs.manifest and records:
+    if job.outputs.manifest and job.outputs.identifying and records:
         written.append(write_manifest(folder, records, {task.name: task.loop.path for task in tasks}))
     if job.outputs.report:
-        written.append(write_report(folder, records, failures, folder / JOB, job.outputs.report_pictures))
+        shown = job_file(folder) if job.outputs.identifying else Path("JOB.yaml")
+        written.append(write_report(folder, records, failures, shown, job.outputs.report_pictures))
     return written
 
 

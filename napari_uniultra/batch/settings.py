@@ -93,12 +93,23 @@ class OutputSettings:
     """What is written, and where."""
 
     folder: str = setting("", help="Folder for the results.")
+    names: str = setting(
+        "auto",
+        choices=("auto", "files", "codes"),
+        help="Names of loops: auto gives DICOM loops code names, since their file names often say who the patient is, "
+        "and others the names of their files; files and codes hold for all.",
+    )
+    identifying: bool = setting(
+        True, help="Keep in the folder 'identifying' which file each loop is, with the job and the manifest."
+    )
     formats: tuple[str, ...] = setting(
         (), choices=FORMAT_NAMES, help="Formats of the masks besides the TIFF stack that is always written."
     )
     contact_sheet: bool = setting(True, help="A picture of twelve frames with outlines for every loop.")
     parquet: bool = setting(True, help="The table of measurements as Parquet, besides CSV.")
-    manifest: bool = setting(True, help="A manifest of the results that the trainers take as a data set.")
+    manifest: bool = setting(
+        True, help="In 'identifying', a manifest of the results that the trainers take as a data set."
+    )
     report: bool = setting(True, help="An HTML report.")
     report_pictures: int = setting(
         200, low=0, high=5000, help="Loops with pictures and curves in the report: those that most need a look."

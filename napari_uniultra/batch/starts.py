@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class Starts:
             return Start("correction", corrected)
         for kind in ("session", "prompts", "mask"):
             if kind in loop.given:
-                return _of_file(loop.given[kind], loop.name, frame, kind)
+                return _of_file(loop.given[kind], loop.names, frame, kind)
         return self._common(loop, frame) or self._otherwise(frame)
 
     def _common(self, loop: Loop, frame: int) -> Start | None:
@@ -63,11 +63,11 @@ class Starts:
         if place is None:
             return None
         if place.is_dir():
-            return _in_folder(place, loop.name, frame)
+            return _in_folder(place, loop.names, frame)
         if self._rows:
-            rows = self._rows.get(loop.name) or self._rows.get(loop.path.name)
+            rows = _rows_for(self._rows, (*loop.names, loop.path.name))
             return Start("rows", rows=tuple(rows)) if rows else None
-        return _of_file(place, loop.name, frame, "prompts")
+        return _of_file(place, loop.names, frame, "prompts")
 
     def _otherwise(self, frame: int) -> Start:
         settings = self._settings
@@ -77,22 +77,25 @@ class Starts:
         return Start("no_prompt", frame=frame) if settings.otherwise == "no_prompt" else Start()
 
 
-def file_for(folder: Path, name: str, suffixes: tuple[str, ...]) -> Path | None:
-    """The file in ``folder`` that belongs to the loop called ``name``."""
-    candidates = (folder / f"{name}{suffix}" for suffix in suffixes)
+def file_for(folder: Path, names: Iterable[str], suffixes: tuple[str, ...]) -> Path | None:
+    """The file in ``folder`` that belongs to the loop that has one of these names."""
+    candidates = (folder / f"{name}{suffix}" for name in names for suffix in suffixes)
     return next((path for path in candidates if path.exists()), None)
 
 
-def _in_folder(folder: Path, name: str, frame: int) -> Start | None:
-    path = file_for(folder, name, (".npz", ".json", ".csv", *MASK_SUFFIXES))
-    return None if path is None else _of_file(path, name, frame, "mask")
+def _rows_for(rows: Mapping[str, list[Row]], names: Iterable[str]) -> list[Row]:
+    return next((rows[name] for name in names if name in rows), [])
 
 
-def _of_file(path: Path, name: str, frame: int, kind: str) -> Start:
+def _in_folder(folder: Path, names: tuple[str, ...], frame: int) -> Start | None:
+    path = file_for(folder, names, (".npz", ".json", ".csv", *MASK_SUFFIXES))
+    return None if path is None else _of_file(path, names, frame, "mask")
+
+
+def _of_file(path: Path, names: tuple[str, ...], frame: int, kind: str) -> Start:
     suffix = path.suffix.lower()
     if suffix == ".csv":
-        rows = read_prompt_rows(path)
-        return Start("rows", rows=tuple(rows.get(name) or rows.get("") or ()))
+        return Start("rows", rows=tuple(_rows_for(read_prompt_rows(path), (*names, ""))))
     kind = {".npz": "session", ".json": "prompts" if kind != "mask" or _is_prompts(path) else "mask"}.get(suffix, kind)
     return Start(kind, path, frame=frame)
 

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from napari_uniultra.batch.naming import IDENTIFYING
 from napari_uniultra.batch.results import AGREEMENT, MASKS, MEASUREMENTS, Record, loop_folder
 from napari_uniultra.batch.worker import FAILED, Outcome
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.errors import WriteError
 
 MEASUREMENTS_CSV, MEASUREMENTS_PARQUET = "measurements.csv", "measurements.parquet"
-AGREEMENT_CSV, MANIFEST, FAILURES = "agreement.csv", "manifest.csv", "failures.csv"
+AGREEMENT_CSV, FAILURES = "agreement.csv", "failures.csv"
+MANIFEST = f"{IDENTIFYING}/manifest.csv"
 
 _FIRST = ("loop", "subject")
 _TEXT = ("loop", "subject", "object")
@@ -105,7 +107,7 @@ def write_manifest(folder: Path, records: Iterable[Record], sources: dict[str, P
         writer.writerow(header)
         for record in records:
             name = record["name"]
-            masks = (loop_folder(folder, name) / MASKS).relative_to(folder).as_posix()
+            masks = str((loop_folder(folder, name) / MASKS).absolute())
             spacing = " ".join(repr(value) for value in record.get("spacing_mm") or ())
             labels = ";".join(f"{number}={_plain(words)}" for number, words in record["objects"].items())
             writer.writerow([str(sources[name]), masks, record["subject"], "", spacing, "", name, labels])

@@ -85,6 +85,11 @@ class LoopTask:
         """The loop's name."""
         return self.loop.name
 
+    def plain(self, error: Exception) -> str:
+        """An error in one line, without names of files where the loop's own name hides them."""
+        others = [path for path in (self.start.path, self.reference) if path is not None]
+        return " ".join(self.loop.plain(str(error), *others).split())
+
     def on_a_smaller_size(self) -> LoopTask:
         """The same, for a worker that has little memory."""
         return replace(self, smaller=True)
@@ -128,8 +133,8 @@ def make_task(loop: Loop, job: JobSettings, start: Start, model_sha256: str, ref
     )
 
 
-def input_state(path: Path) -> list[list[Any]]:
-    """Names, sizes and times of change of the files that make up an input: quick to compare.
+def input_state(path: Path) -> list[list[int]]:
+    """Sizes and times of change of the files that make up an input: quick to compare, and no names in them.
 
     Raises
     ------
@@ -137,10 +142,10 @@ def input_state(path: Path) -> list[list[Any]]:
         When it is not there.
     """
     try:
-        stats = [(file.name, file.stat()) for file in _files_of(path)]
+        stats = [file.stat() for file in _files_of(path)]
     except OSError as error:
         raise ReadError(f"{path.name} cannot be opened", error.strerror or "", "Check the path") from error
-    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+    return [[stat.st_size, stat.st_mtime_ns] for stat in stats]
 
 
 def sha256_of(path: Path) -> str:

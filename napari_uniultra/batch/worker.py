@@ -92,7 +92,7 @@ def label_loop(task: LoopTask) -> Outcome:
         if frames is None:
             raise ResourceError("There is not enough memory for this loop", "on a smaller size neither")
     except UniUltraError as error:
-        return Outcome(task.name, FAILED, type(error).__name__, " ".join(str(error).split()), seconds=_since(started))
+        return Outcome(task.name, FAILED, type(error).__name__, task.plain(error), seconds=_since(started))
     except Exception as error:  # what a reader quotes may be a patient's name: the place of the fault must do
         where = traceback.extract_tb(error.__traceback__)[-1]
         reason = f"An unexpected {type(error).__name__} in {Path(where.filename).name}, line {where.lineno}."

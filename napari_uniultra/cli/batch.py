@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +43,25 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what the options ask for; 9 when some loops failed."""
+    with _ends_gracefully():
+        return _run_command(arguments)
+
+
+@contextmanager
+def _ends_gracefully() -> Iterator[None]:
+    """The signal to end (of the panel's Stop, of Slurm) counts as Ctrl-C: what is finished is summed up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def _run_command(arguments: argparse.Namespace) -> int:
     from napari_uniultra.batch.settings import JobSettings, read_job, write_job
 
     if arguments.template:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari.utils.notifications import show_info, show_warning
-from qtpy.QtCore import QProcess
+from qtpy.QtCore import QProcess, QTemporaryDir, QTimer
 from qtpy.QtWidgets import (
     QFileDialog,
     QFrame,
@@ -44,7 +44,9 @@ _TITLES = {
     "workers": "Workers",
     "workers.slurm": "Slurm",
 }
-_STOP_MS = 10_000
+_STOP_MS = 60_000  # to finish the tables and the report after Stop
+_CLOSE_MS = 5_000
+_FINISHED, _SOME_FAILED, _STOPPED = 0, 9, 130  # exit codes
 
 
 class BatchPanel(QWidget):
@@ -58,9 +60,13 @@ class BatchPanel(QWidget):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self._opened: LoopTask | None = None
+        self._opened: tuple[LoopTask, JobSettings] | None = None
+        self._place = QTemporaryDir()  # of the job file; the run keeps a copy with the results where that is wanted
         self._process: QProcess | None = None
         self._rest = ""
+        self._grace = QTimer(self)
+        self._grace.setSingleShot(True)
+        self._grace.timeout.connect(self._on_grace_over)
         self._build()
         self._refresh()
 
@@ -155,28 +161,36 @@ class BatchPanel(QWidget):
         return self._process is not None
 
     def run(self) -> None:
-        """Save the job into its folder of results and run it as a process of its own."""
+        """Run the job as a process of its own."""
         job = self._job()
-        if job is None or self.running:
-            return
-        file = job.folder / JOB
-        if self._try(lambda: write_job(file, job)):
+        if job is not None and not self.running and self._start(job, "--json"):
             self.status.setText("Starting…")
-            self._start([str(file), "--json"])
 
     def stop(self) -> None:
-        """End the process; what is finished stays."""
-        if self._process is not None:
-            self._process.terminate()
+        """Ask the process to end, as Ctrl-C does: it sums up what is finished. One that takes too long is ended."""
+        if self._process is None:
+            return
+        self.stop_button.setEnabled(False)
+        self.status.setText("Stopping: what is finished is summed up…")
+        self._process.terminate()
+        self._grace.start(_STOP_MS)
 
-    def _start(self, arguments: list[str]) -> None:
+    def _on_grace_over(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
+    def _start(self, job: JobSettings, *options: str) -> bool:
+        file = Path(self._place.path()) / JOB
+        if not self._try(lambda: write_job(file, job)):
+            return False
         process = QProcess(self)
         process.setProcessChannelMode(QProcess.ProcessChannelMode.SeparateChannels)
         process.readyReadStandardOutput.connect(self._on_output)
         process.finished.connect(self._on_finished)
         self._process, self._rest = process, ""
-        process.start(sys.executable, ["-m", "napari_uniultra.cli", "batch", *arguments])
+        process.start(sys.executable, ["-m", "napari_uniultra.cli", "batch", str(file), *options])
         self._refresh()
+        return True
 
     def _on_output(self) -> None:
         if self._process is None:
@@ -201,11 +215,14 @@ class BatchPanel(QWidget):
 
     def _on_finished(self, code: int, *_: Any) -> None:
         process, self._process = self._process, None
+        self._grace.stop()
         if process is None:
             return
         said = bytes(process.readAllStandardError()).decode("utf-8", "replace").strip().splitlines()
         process.deleteLater()
-        if code not in (0, 9) and said:
+        if code == _STOPPED:
+            self.status.setText("Stopped; what is finished is in the results")
+        elif code not in (_FINISHED, _SOME_FAILED) and said:
             show_warning(said[-1])
         self._refresh()
 
@@ -230,7 +247,7 @@ class BatchPanel(QWidget):
         if entry is None or job is None:
             return
         try:
-            self._opened = open_loop(self._viewer, job, entry.data(256))
+            self._opened = open_loop(self._viewer, job, entry.data(256)), job
         except UniUltraError as error:
             tell(error)
         self._refresh()
@@ -239,13 +256,16 @@ class BatchPanel(QWidget):
         """Put the work on the opened loop into the results."""
         if self._opened is None or self.running:
             return
-        work = work_file(self._opened, autosave_folder())
-        self._start([str(self._opened.folder / JOB), "--take-in", self._opened.name, str(work)])
-        show_info(f"Your corrections of {self._opened.name} go into the results")
+        task, job = self._opened
+        if self._start(job, "--take-in", task.name, str(work_file(task, autosave_folder()))):
+            show_info(f"Your corrections of {task.name} go into the results")
 
     def closeEvent(self, event: Any) -> None:
         """End what runs with the panel."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.waitForFinished(_STOP_MS)
+        process = self._process
+        if process is not None:
+            process.terminate()
+            if not process.waitForFinished(_CLOSE_MS):
+                process.kill()
+                process.waitForFinished(_CLOSE_MS)
         super().closeEvent(event)

@@ -48,6 +48,16 @@ def can_read(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def is_dicom(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a DICOM file, or may be one: by its content or suffix; unknown kinds count as DICOM."""
+    path = Path(path)
+    try:
+        family = None if path.is_dir() else _family_by_content(path)
+        return not path.is_dir() and (family or _family_by_suffix(path) or "dicom") == "dicom"
+    except (OSError, ValueError):
+        return (_family_by_suffix(path) or "dicom") == "dicom"
+
+
 def read_cine(
     path: str | os.PathLike[str], *, spacing_mm: tuple[float, float] | None = None, frame_times_s: Any = None
 ) -> Cine:
