@@ -112,6 +112,12 @@ def test_anonymise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("anonymise", tmp_path / "CANARY.dcm", "--out", out, "--key", key) == 3
 
 
+def test_an_instance_stored_twice_is_two_copies(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("anonymise", heart_path(), heart_path(), "--out", out, "--whole-picture") == 0
+    assert len(list(out.glob("*.dcm"))) == len(list(out.glob("*.png"))) == 2
+
+
 def test_segment_in_further_formats(tmp_path: Path) -> None:
     config = architecture("uniultra-mini", image_size=64)
     torch.manual_seed(0)

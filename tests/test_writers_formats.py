@@ -24,7 +24,7 @@ from napari_uniultra.errors import ReadError, WriteError
 from napari_uniultra.io.readers import read_cine
 from napari_uniultra.io.readers.masks import read_masks
 from napari_uniultra.io.writers import FORMAT_NAMES, FORMATS, format_of, write_masks
-from napari_uniultra.io.writers.overlay import draw_masks
+from napari_uniultra.io.writers.overlay import draw_masks, write_contact_sheet
 
 SPACING = (0.3, 0.2)
 NAMES = {1: "left ventricle", 3: "Füßchen \\ «心» " + "x" * 200, 4: "left ventricle", 9: "never there"}
@@ -257,7 +257,7 @@ def test_a_still_is_one_png(tmp_path: Path) -> None:
 def test_gif_has_every_frame_at_its_time(tmp_path: Path) -> None:
     times = np.array([0, 0.04, 0.10, 0.20, 0.3, 0.4])
     loop = Cine(np.full((FRAMES, 45, 61), 70, np.uint8), frame_times_s=times)
-    write_masks(tmp_path / "overlay.gif", Masks.of_cine(loop, labels()))
+    write_masks(tmp_path / "overlay.gif", Masks.of_cine(loop, labels()), patient_data=True)
     with Image.open(tmp_path / "overlay.gif") as image:
         assert image.n_frames == FRAMES
         durations, pictures = [], []
@@ -286,6 +286,20 @@ def test_what_is_written_beside_the_scan_area_is_not_shown(name: str, tmp_path: 
                 picture = next(container.decode(video=0)).to_ndarray(format="gray")
         assert abs(int(picture[4, 30]) - expected) < 20
         assert abs(int(picture[40, 30]) - 200) < 20
+
+
+def test_without_tags_the_scan_area_is_looked_for(tmp_path: Path) -> None:
+    frames = np.zeros((8, 120, 160), np.uint8)
+    frames[:, 20:, 30:130] = np.random.default_rng(0).integers(40, 200, (8, 100, 100))
+    frames[:, 4:12, 4:100:3] = 255  # what stands still beside it
+    masks = Masks.of_cine(Cine(frames), np.zeros_like(frames))
+    write_masks(tmp_path / "overlay.gif", masks)
+    write_contact_sheet(tmp_path / "sheet.png", masks.cine, masks.labels, n=1)
+    for path in (tmp_path / "overlay.gif", tmp_path / "sheet.png"):
+        with Image.open(path) as image:
+            picture = np.asarray(image.convert("L"))
+        assert not picture[2:14, 40:102].any()  # beside the frame's number on the sheet
+        assert picture[30:110, 40:120].mean() > 80
 
 
 def test_no_patient_in_any_output_unless_asked(masks: Masks, tmp_path: Path) -> None:

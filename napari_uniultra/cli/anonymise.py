@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,14 +43,22 @@ def run(arguments: argparse.Namespace) -> int:
     from napari_uniultra.io.writers import write_contact_sheet
 
     pseudonyms = _pseudonyms(arguments.key)
+    written: set[Path] = set()
     for file in arguments.files:
-        target = arguments.out / copy_name(file, pseudonyms)
+        target = _unused(arguments.out / copy_name(file, pseudonyms), written)
+        written.add(target)
         write_pseudonymised(file, target, pseudonyms, whole_picture=arguments.whole_picture)
         cine = read_cine(target)
         write_contact_sheet(target.with_suffix(".png"), cine, _no_masks(cine), whole_picture=True)
         print(target)
     print("uniultra: look at the pictures beside the copies before you pass them on", file=sys.stderr)
     return 0
+
+
+def _unused(target: Path, written: set[Path]) -> Path:
+    """A name of its own for each copy: two files of one call may be the same instance, stored in two ways."""
+    names = (target.with_stem(f"{target.stem}_{number}") for number in itertools.count(2))
+    return next(name for name in itertools.chain([target], names) if name not in written)
 
 
 def _pseudonyms(key_file: Path | None) -> Pseudonyms:

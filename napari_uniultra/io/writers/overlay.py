@@ -1,7 +1,7 @@
 """Masks drawn over the loop, as a video and as a sheet of frames, for a person to look at.
 
-Scanners write the patient's name into the picture, beside the scan area: where that area is known, all else is black,
-unless it is asked for.
+Scanners write the patient's name into the picture, beside the scan area: all but that area is black, unless it is asked
+for. Where no scan area is found there is nothing to be seen but the masks.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.masks import Masks
 from napari_uniultra.core.palette import colour_of
+from napari_uniultra.core.sector import find_sector
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import WriteError
 
@@ -92,9 +93,9 @@ def write_overlay_video(
         When the masks do not fit the loop, or the disk refuses.
     """
     _check(cine, masks)
-    ticks = _ticks(cine, fps)
+    ticks, area = _ticks(cine, fps), _shown_area(cine, whole_picture)
     pictures = (
-        _labelled(draw_masks(_shown(cine, index, whole_picture), np.asarray(masks[index])), names or {})
+        _labelled(draw_masks(_shown(cine, index, area), np.asarray(masks[index])), names or {})
         for index in range(len(cine))
     )
     encode = _encode_gif if Path(path).suffix.lower() == ".gif" else _encode_mp4
@@ -107,12 +108,18 @@ def write_overlay(path: str | os.PathLike[str], masks: Masks, patient_data: bool
     write_overlay_video(path, masks.cine, masks.labels, masks.names, whole_picture=patient_data)
 
 
-def _shown(cine: Cine, index: int, whole_picture: bool) -> np.ndarray:
-    """A frame of the loop, black outside the scan area."""
+def _shown_area(cine: Cine, whole_picture: bool) -> np.ndarray:
+    """(H, W) bool, looked for even where the file states a box around it: there may be text in its corners."""
+    if whole_picture:
+        return np.ones(cine.shape_hw, bool)
+    found = find_sector(cine)
+    return np.zeros(cine.shape_hw, bool) if found is None else found
+
+
+def _shown(cine: Cine, index: int, area: np.ndarray) -> np.ndarray:
+    """A frame of the loop, black outside an area."""
     frame = cine.frame(index)
-    if whole_picture or cine.sector is None:
-        return frame
-    return np.where(cine.sector if frame.ndim == 2 else cine.sector[..., None], frame, np.uint8(0))
+    return np.where(area if frame.ndim == 2 else area[..., None], frame, np.uint8(0))
 
 
 def _encode_gif(path: Path, shape_hw: tuple[int, int], pictures: Iterator[np.ndarray], ticks: np.ndarray) -> None:
@@ -173,6 +180,7 @@ def write_contact_sheet(
         When the masks do not fit the loop, or the disk refuses.
     """
     _check(cine, masks)
+    area = _shown_area(cine, whole_picture)
     picked = np.unique(np.linspace(0, len(cine) - 1, max(1, n)).round().astype(int))
     scale = min(1.0, _TILE / max(cine.shape_hw))
     height, width = (max(1, round(side * scale)) for side in cine.shape_hw)
@@ -180,7 +188,7 @@ def write_contact_sheet(
     columns = min(len(picked), columns)
     sheet = Image.new("RGB", (columns * width, math.ceil(len(picked) / columns) * height))
     for place, index in enumerate(picked):
-        frame = _shown(cine, int(index), whole_picture)
+        frame = _shown(cine, int(index), area)
         tile = _tile(cine, frame, np.asarray(masks[int(index)]), int(index), (width, height))
         sheet.paste(tile, (place % columns * width, place // columns * height))
     save_png(path, sheet)
