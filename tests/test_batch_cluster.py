@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -121,6 +122,26 @@ def test_a_killed_scheduler_loses_nothing(tmp_path: Path, job: Callable) -> None
     assert not list((tmp_path / "out").rglob("*.partial*"))
     run_job(job("alone", 0))
     assert masks_in(tmp_path / "out") == masks_in(tmp_path / "alone")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
+def test_the_signal_to_end_sums_up_what_is_finished(tmp_path: Path, job: Callable) -> None:
+    write_job(tmp_path / "job.yaml", job("out", 1))
+    command = [sys.executable, "-m", "napari_uniultra.cli", "batch", str(tmp_path / "job.yaml"), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    next(line for line in process.stdout if json.loads(line)["event"] == "loop")
+    workers = workers_of(psutil.Process(process.pid))
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert workers
+    assert not alive
+    with (tmp_path / "out/measurements.csv").open(newline="") as file:
+        measured = {row["loop"] for row in csv.DictReader(file)}
+    assert measured == {file.parent.name for file in (tmp_path / "out/loops").rglob("result.json")}
+    assert measured
+    assert not (tmp_path / "out/.lock").exists()
 
 
 def make_tasks(tmp_path: Path, count: int) -> list[LoopTask]:

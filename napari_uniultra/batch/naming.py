@@ -56,7 +56,8 @@ def _add(digest: hashlib._Hash, file: Path) -> None:
 def without_paths(words: str, name: str, own: Iterable[Path], shared: Iterable[Path] = ()) -> str:
     """Words about a loop with its name in place of what its own files are called, and without folders."""
     own = list(own)
-    for folder in {str(path.parent) for path in (*own, *shared)}:
+    folders = {path.parent for path in (*own, *shared)}
+    for folder in sorted((str(path) for path in folders if path.name), key=len, reverse=True):
         words = words.replace(folder, "").replace(f"{os.sep}{os.sep}", os.sep)
     called = [path.name for path in own]
     called += [file.name for path in own if path.is_dir() for file in path.iterdir()]
