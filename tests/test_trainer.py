@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -389,6 +390,13 @@ def test_tensorboard_gets_the_curves(tmp_path: Path) -> None:
     losses = [(scalar.step, scalar.value) for scalar in board.Scalars("train/loss")]
     assert losses == [(line["step"], pytest.approx(line["loss"])) for line in steps_of(tmp_path)]
     assert [(scalar.step, scalar.value) for scalar in board.Scalars("validation/dice")] == [(0, 0.25), (4, 0.5)]
+
+
+def test_data_processes_inherit_no_locks(tmp_path: Path) -> None:
+    # Forked after a validation had opened a video, they hung in the decoder's threads, which only the parent has.
+    asked = config(tmp_path)
+    trainer = Trainer(replace(asked, data=replace(asked.data, workers=1)), Toy(), ToyData())
+    assert trainer._loader().multiprocessing_context.get_start_method() == "spawn"
 
 
 def test_measuring_a_step_writes_nothing(tmp_path: Path) -> None:

@@ -412,6 +412,8 @@ class Trainer:
 
     def _loader(self) -> DataLoader:
         workers = self.config.data.workers
+        # A forked process would inherit what libraries lock in threads of this one (such as video decoders), and hang.
+        context = "spawn" if workers else None
         first, end = (step * self._run.accumulate for step in (self.step, self._run.steps))
         return DataLoader(
             self._samples,
@@ -420,6 +422,7 @@ class Trainer:
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             worker_init_fn=_one_thread if workers else None,
+            multiprocessing_context=context,
             pin_memory=self.fabric.device.type == "cuda",
         )
 
