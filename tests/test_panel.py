@@ -72,7 +72,7 @@ class Window(SimpleNamespace):
         return self.viewer.add_image(data, **{"name": "loop", **keywords})
 
     def draw_box(self, frame: int | None = 0, corners: np.ndarray = CORNERS) -> Any:
-        if self.panel.controller.tool != "box":
+        if self.panel.controller.marks.tool != "box":
             self.panel.box_button.click()
         boxes = self.viewer.layers["UniUltra boxes"]
         shape = corners if frame is None else np.insert(np.asarray(corners, float), 0, frame, axis=1)
@@ -81,7 +81,7 @@ class Window(SimpleNamespace):
 
     def click(self, tool: str, *positions: tuple[float, ...]) -> Any:
         button = {"add": self.panel.add_button, "remove": self.panel.remove_button}[tool]
-        if self.panel.controller.tool != tool:
+        if self.panel.controller.marks.tool != tool:
             button.click()
         points = self.viewer.layers["UniUltra points"]
         for position in positions:
@@ -248,7 +248,7 @@ def test_two_objects_with_names(window: Window, reference_model: Any) -> None:
     boxes = window.draw_box(corners=CORNERS // 2)
     settle(window)
     control = window.panel.controller
-    assert control.objects == {1: "Object 1", 2: "lumen"}
+    assert control.objects.names == {1: "Object 1", 2: "lumen"}
     assert dict(control.snapshot.names) == {1: "Object 1", 2: "lumen"}
     assert boxes.features["object"].tolist() == [1, 2]
     reference = CineSession(Cine(data), reference_model)
@@ -259,7 +259,7 @@ def test_two_objects_with_names(window: Window, reference_model: Any) -> None:
     window.panel.object_list.list.setCurrentRow(0)
     window.panel.object_list.remove_button.click()
     settle(window)
-    assert control.objects == {2: "lumen"}
+    assert control.objects.names == {2: "lumen"}
     assert boxes.features["object"].tolist() == [2]
     assert np.array_equal(window.masks()[0] == 2, reference.step(0).masks[2])
     assert not (window.masks() == 1).any()
@@ -303,7 +303,7 @@ def test_tracking_both_ways_with_progress(window: Window, reference_model: Any) 
     window.open(data)
     window.draw_box(frame=3)
     shown: list[str] = []
-    window.panel.controller.progressed.connect(lambda _: shown.append(window.panel.pace.text()))
+    window.panel.controller.tracker.progressed.connect(lambda _: shown.append(window.panel.pace.text()))
     window.panel.both_button.click()
     assert not window.panel.forward_button.isEnabled()
     settle(window)
@@ -332,10 +332,10 @@ def test_the_slider_moves_while_it_tracks(window: Window) -> None:
         ticks.append(int(window.viewer.dims.current_step[0]) == frame)
 
     timer.timeout.connect(drag)
-    window.panel.controller.progressed.connect(lambda progress: steps.append(progress))
+    window.panel.controller.tracker.progressed.connect(lambda progress: steps.append(progress))
     window.panel.forward_button.click()
     timer.start()
-    until(window, lambda: not window.panel.controller.tracking)
+    until(window, lambda: not window.panel.controller.tracker.running)
     timer.stop()
     assert len(ticks) > 12  # more turns of the event loop than frames tracked: it was never waiting for one
     assert all(ticks)
@@ -351,7 +351,7 @@ def test_cancel_keeps_what_is_done_and_tracking_goes_on_from_there(window: Windo
     until(window, lambda: window.panel.progress.value() >= 3)
     window.panel.cancel_button.click()
     done_at_cancel = window.panel.progress.value()
-    until(window, lambda: not window.panel.controller.tracking)
+    until(window, lambda: not window.panel.controller.tracker.running)
     filled = window.masks().any(axis=(1, 2))
     count = int(filled.sum())
     assert done_at_cancel <= count <= done_at_cancel + 2  # the frame it was at, and one on its way to the screen
@@ -374,7 +374,7 @@ def test_a_prompt_is_answered_in_the_middle_of_tracking(window: Window) -> None:
     until(window, lambda: window.panel.progress.value() >= 2)
     window.draw_box(frame=29, corners=CORNERS + 2)
     until(window, lambda: (1, 29) in window.panel.controller.snapshot.prompts)
-    assert window.panel.controller.tracking
+    assert window.panel.controller.tracker.running
     assert window.masks()[29].any()
     window.panel.cancel_button.click()
     settle(window)
@@ -464,7 +464,7 @@ def test_saved_work_comes_back(window: Window, isolated_home: Path) -> None:
     window.panel.restore_button.click()
     settle(window)
     assert np.array_equal(window.masks(), before)
-    assert window.panel.controller.objects == {1: "lumen"}
+    assert window.panel.controller.objects.names == {1: "lumen"}
     assert np.allclose(window.viewer.layers["UniUltra boxes"].data[0][:, 1:], CORNERS)
     assert not window.panel.restore_button.isVisibleTo(window.panel)
     assert window.told == []
@@ -501,7 +501,7 @@ def test_deleting_a_layer_while_tracking(window: Window, name: str) -> None:
     until(window, lambda: window.panel.progress.value() >= 2)
     window.viewer.layers.remove(name)
     if name == "UniUltra boxes":  # drawings are not needed to track
-        assert window.panel.controller.tracking
+        assert window.panel.controller.tracker.running
         until(window, lambda: window.panel.progress.value() >= 4)
         window.panel.cancel_button.click()
         settle(window)
@@ -509,7 +509,7 @@ def test_deleting_a_layer_while_tracking(window: Window, name: str) -> None:
         window.panel.box_button.click()
         assert np.allclose(window.viewer.layers[name].data[0][:, 1:], CORNERS)
         return
-    until(window, lambda: not window.panel.controller.tracking)
+    until(window, lambda: not window.panel.controller.tracker.running)
     settle(window)
     assert len(window.told) == 1
     assert "tracking stopped" in window.told[0]
@@ -707,11 +707,11 @@ def test_keys_work_whatever_layer_is_chosen(window: Window) -> None:
     handler = viewer.window._qt_viewer._key_map_handler  # how napari itself delivers keys
     for layer in (image, *control.layers):
         viewer.layers.selection.active = layer
-        control.put_tool_away()
+        control.marks.put_away()
         handler.press_key(KEYS["add"])
-        assert control.tool == "add"
+        assert control.marks.tool == "add"
     handler.press_key(KEYS["forward"])
-    assert control.tracking
+    assert control.tracker.running
     settle(window)
     handler.press_key("Control-Z")
     settle(window)

@@ -22,7 +22,7 @@ from napari_uniultra.core.measure.cardiac import Axis
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.plugin.axis_layer import AxisLayer
-from napari_uniultra.plugin.controller import Jobs
+from napari_uniultra.plugin.jobs import Jobs
 from napari_uniultra.plugin.layers import METADATA_KEY, names_of_objects
 from napari_uniultra.plugin.loop_measurements import LoopMeasurements
 from napari_uniultra.plugin.prompt_layers import frames_shape, shown_frame

@@ -36,7 +36,7 @@ def open_loop(viewer: Any, job: JobSettings, name: str) -> LoopTask:
     def restore_once() -> None:
         if control.image == layer and control.restorable:  # napari hands plugins a proxy of a layer
             control.changed.disconnect(restore_once)
-            control.restore()
+            control.review.restore()
 
     control.changed.connect(restore_once)
     panel.image_box.setCurrentIndex(panel.image_box.findText(layer.name))

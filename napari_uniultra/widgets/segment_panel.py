@@ -28,8 +28,9 @@ from qtpy.QtWidgets import (
 )
 
 from napari_uniultra.model.zoo import DEFAULT_MODEL, list_models
-from napari_uniultra.plugin.controller import Progress, SegmentController
+from napari_uniultra.plugin.controller import SegmentController
 from napari_uniultra.plugin.session_host import LoadedModel
+from napari_uniultra.plugin.tracker import Progress
 from napari_uniultra.widgets.keys import Shortcuts
 from napari_uniultra.widgets.object_list import ObjectList
 from napari_uniultra.widgets.parts import push_button, row_of, tell
@@ -184,24 +185,24 @@ class SegmentPanel(QWidget):
         self.image_box.currentIndexChanged.connect(self._on_image_chosen)
         self.model_box.activated.connect(self._on_model_chosen)
         self.device_box.currentIndexChanged.connect(self._apply_model)
-        self.restore_button.clicked.connect(control.restore)
-        self.object_list.chosen.connect(control.choose_object)
-        self.object_list.renamed.connect(control.rename_object)
-        self.object_list.added.connect(control.add_object)
-        self.object_list.removed.connect(control.remove_object)
+        self.restore_button.clicked.connect(control.review.restore)
+        self.object_list.chosen.connect(control.objects.choose)
+        self.object_list.renamed.connect(control.objects.rename)
+        self.object_list.added.connect(control.objects.add)
+        self.object_list.removed.connect(control.objects.remove)
         for tool, button in self._tools.items():
             button.clicked.connect(lambda checked, tool=tool: self._on_tool(tool, checked))
-        self.outline_box.toggled.connect(control.set_outlines_as_masks)
-        self.backward_button.clicked.connect(lambda: control.track("backward"))
-        self.both_button.clicked.connect(lambda: control.track("both"))
-        self.forward_button.clicked.connect(lambda: control.track("forward"))
-        self.cancel_button.clicked.connect(control.cancel)
-        self.accept_button.clicked.connect(control.accept_frame)
-        self.undo_button.clicked.connect(control.undo)
-        self.redo_button.clicked.connect(control.redo)
+        self.outline_box.toggled.connect(control.marks.set_outlines_as_masks)
+        self.backward_button.clicked.connect(lambda: control.tracker.track("backward"))
+        self.both_button.clicked.connect(lambda: control.tracker.track("both"))
+        self.forward_button.clicked.connect(lambda: control.tracker.track("forward"))
+        self.cancel_button.clicked.connect(control.tracker.cancel)
+        self.accept_button.clicked.connect(control.review.accept_frame)
+        self.undo_button.clicked.connect(control.review.undo)
+        self.redo_button.clicked.connect(control.review.redo)
         control.changed.connect(self._refresh)
         control.status_changed.connect(self.status.setText)
-        control.progressed.connect(self._on_progress)
+        control.tracker.progressed.connect(self._on_progress)
         control.noticed.connect(_warn)
         control.failed.connect(tell)
         control.model_loaded.connect(self._on_model_loaded)
@@ -214,18 +215,18 @@ class SegmentPanel(QWidget):
     def _actions(self) -> dict[str, Any]:
         control = self.controller
         return {
-            "box": lambda: control.use_tool("box"),
-            "add": lambda: control.use_tool("add"),
-            "remove": lambda: control.use_tool("remove"),
-            "new_object": control.add_object,
-            "next_object": control.next_object,
-            "backward": lambda: control.track("backward"),
-            "forward": lambda: control.track("forward"),
-            "both": lambda: control.track("both"),
-            "cancel": control.cancel,
-            "accept": control.accept_frame,
-            "undo": control.undo,
-            "redo": control.redo,
+            "box": lambda: control.marks.use("box"),
+            "add": lambda: control.marks.use("add"),
+            "remove": lambda: control.marks.use("remove"),
+            "new_object": control.objects.add,
+            "next_object": control.objects.choose_next,
+            "backward": lambda: control.tracker.track("backward"),
+            "forward": lambda: control.tracker.track("forward"),
+            "both": lambda: control.tracker.track("both"),
+            "cancel": control.tracker.cancel,
+            "accept": control.review.accept_frame,
+            "undo": control.review.undo,
+            "redo": control.review.redo,
         }
 
     # Loops ----------------------------------------------------------------------------------------------------------
@@ -253,7 +254,7 @@ class SegmentPanel(QWidget):
         self._refresh()
 
     def _on_frame(self, event: Any = None) -> None:
-        self._check(self.accept_button, self.controller.frame_is_accepted)
+        self._check(self.accept_button, self.controller.review.frame_is_accepted)
 
     # Models ---------------------------------------------------------------------------------------------------------
 
@@ -291,18 +292,18 @@ class SegmentPanel(QWidget):
 
     def _on_tool(self, tool: str, checked: bool) -> None:
         if checked:
-            self.controller.use_tool(tool)
+            self.controller.marks.use(tool)
         else:
-            self.controller.put_tool_away()
+            self.controller.marks.put_away()
         self._refresh()
 
     def _refresh(self) -> None:
         control = self.controller
-        has_image, tracking = control.image is not None, control.tracking
+        has_image, tracking = control.image is not None, control.tracker.running
         self.spacing_control.refresh()
-        self.object_list.show_objects(control.objects, control.current_object)
+        self.object_list.show_objects(control.objects.names, control.objects.current)
         for tool, button in self._tools.items():
-            self._check(button, control.tool == tool)
+            self._check(button, control.marks.tool == tool)
         for button in (self.backward_button, self.both_button, self.forward_button):
             button.setEnabled(has_image and not tracking)
         for widget in (self.object_list, self.accept_button, *self._tools.values()):
