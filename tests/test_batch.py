@@ -27,13 +27,13 @@ import yaml
 from scipy import ndimage
 
 from napari_uniultra.batch.corrections import hand_out, take_in
-from napari_uniultra.batch.lock import LOCK, locked
 from napari_uniultra.batch.loops import checked_name, find_loops
 from napari_uniultra.batch.results import RECORD, SESSION, correction_file, loop_folder, read_record
 from napari_uniultra.batch.run import make_plan, run_job
 from napari_uniultra.batch.settings import InputSettings, JobSettings, read_job, write_job
 from napari_uniultra.batch.worker import label_loop
 from napari_uniultra.cli import main
+from napari_uniultra.core.lock import LOCK, locked
 from napari_uniultra.core.settings import ConfigError, read_settings, to_dict
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.errors import ReadError, WriteError
@@ -578,7 +578,7 @@ def test_code_names_outlive_a_move_and_the_key_may_be_left_out(tmp_path: Path, j
 _HOLD = """
 import sys, time
 from pathlib import Path
-from napari_uniultra.batch.lock import locked
+from napari_uniultra.core.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

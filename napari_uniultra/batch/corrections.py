@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from napari_uniultra.batch.lock import locked
 from napari_uniultra.batch.results import SESSION, correction_file, loop_folder
 from napari_uniultra.batch.run import make_plan, sum_up
 from napari_uniultra.batch.settings import JobSettings, with_absolute_paths
@@ -13,6 +12,7 @@ from napari_uniultra.batch.tables import read_failures
 from napari_uniultra.batch.task import LoopTask, Start, make_task
 from napari_uniultra.batch.worker import FAILED, label_loop
 from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.lock import locked
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers import read_cine
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from napari_uniultra.batch.execute import execute
-from napari_uniultra.batch.lock import locked
 from napari_uniultra.batch.loops import Loop, find_loops
 from napari_uniultra.batch.naming import IDENTIFYING, write_names
 from napari_uniultra.batch.progress import Progress
@@ -28,6 +27,7 @@ from napari_uniultra.batch.tables import (
 from napari_uniultra.batch.task import LoopTask, make_task
 from napari_uniultra.batch.worker import FAILED, UNCHANGED, Outcome
 from napari_uniultra.core.atomic import atomic_path, write_error
+from napari_uniultra.core.lock import locked
 from napari_uniultra.errors import ReadError, UniUltraError, WriteError
 
 _log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""One process at a time on a folder of results."""
+"""One process at a time in a folder, and whether a process is the one that was noted."""
 
 from __future__ import annotations
 
@@ -18,8 +18,50 @@ from napari_uniultra.core.atomic import write_error
 from napari_uniultra.errors import WriteError
 
 LOCK = ".lock"
+Process = dict[str, Any]  # pid, host and time of start: numbers of processes are used again
 _SAME_START_S = 1.0
 _EMPTY_S = 30.0  # how old a lock file without an owner must be: one is about to write its name
+
+
+class InUseError(WriteError):
+    """Another process has the folder."""
+
+
+def this_process() -> Process:
+    """What tells this process from all others."""
+    return describe_process(os.getpid())
+
+
+def describe_process(pid: int) -> Process:
+    """What tells a process from all others, also from a later one of the same number.
+
+    Raises
+    ------
+    psutil.NoSuchProcess
+    """
+    return {"pid": pid, "host": socket.gethostname(), "started": psutil.Process(pid).create_time()}
+
+
+def is_running(process: Process) -> bool:
+    """Whether a process lives. One of another machine cannot be seen from here, and counts as living."""
+    if process["host"] != socket.gethostname():
+        return True
+    try:
+        found = psutil.Process(process["pid"])
+        is_same = abs(found.create_time() - process["started"]) <= _SAME_START_S  # else a new one of its number
+        return is_same and found.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True
+
+
+def owner(folder: Path) -> Process | None:
+    """The living process that has a folder, as far as can be told; None where there is none."""
+    found = _read(folder / LOCK)
+    if found is None or _is_stale(folder / LOCK, found):
+        return None
+    return _parsed(found) or None
 
 
 @contextmanager
@@ -31,8 +73,10 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises
     ------
+    InUseError
+        When another process has the folder.
     WriteError
-        When another process works on the folder, or it cannot be written to.
+        When it cannot be written to.
     """
     path = folder / LOCK
     try:
@@ -48,7 +92,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _take(path: Path) -> bytes:
-    own = json.dumps({**_owner(os.getpid()), "run": uuid.uuid4().hex}).encode()
+    own = json.dumps({**this_process(), "run": uuid.uuid4().hex}).encode()
     for _ in range(2):
         with suppress(FileExistsError):
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
@@ -61,10 +105,6 @@ def _take(path: Path) -> bytes:
     raise _busy(path, _read(path) or b"")
 
 
-def _owner(pid: int) -> dict[str, Any]:
-    return {"pid": pid, "host": socket.gethostname(), "started": psutil.Process(pid).create_time()}
-
-
 def _read(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
@@ -72,28 +112,21 @@ def _read(path: Path) -> bytes | None:
         return None
 
 
-def _parsed(found: bytes) -> dict[str, Any]:
+def _parsed(found: bytes) -> Process:
     try:
-        owner = json.loads(found)
-        return {"pid": int(owner["pid"]), "host": str(owner["host"]), "started": float(owner["started"])}
+        noted = json.loads(found)
+        return {"pid": int(noted["pid"]), "host": str(noted["host"]), "started": float(noted["started"])}
     except (ValueError, KeyError, TypeError):
         return {}
 
 
 def _is_stale(path: Path, found: bytes) -> bool:
-    owner = _parsed(found)
-    if not owner:
+    process = _parsed(found)
+    if not process:
         with suppress(FileNotFoundError):
             return time.time() - path.stat().st_mtime > _EMPTY_S
         return True
-    if owner["host"] != socket.gethostname():
-        return False
-    try:
-        return abs(_owner(owner["pid"])["started"] - owner["started"]) > _SAME_START_S  # a new process, its old number
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.Error:
-        return False
+    return not is_running(process)
 
 
 def _remove(path: Path, found: bytes) -> bool:
@@ -108,8 +141,8 @@ def _remove(path: Path, found: bytes) -> bool:
     return True
 
 
-def _busy(path: Path, found: bytes) -> WriteError:
-    owner = _parsed(found)
-    who = f"process {owner['pid']} on {owner['host']}" if owner else "another process"
+def _busy(path: Path, found: bytes) -> InUseError:
+    process = _parsed(found)
+    who = f"process {process['pid']} on {process['host']}" if process else "another process"
     fix = f"Wait for it or stop it. If it runs no more, remove {path}"
-    return WriteError(f"{path.parent} is in use", f"{who} works on these results", fix)
+    return InUseError(f"{path.parent} is in use", f"{who} works in it", fix)
