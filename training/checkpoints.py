@@ -13,11 +13,16 @@ import torch
 from napari_uniultra.core.atomic import atomic_path, write_error
 from napari_uniultra.core.settings import ConfigError
 from napari_uniultra.errors import CheckpointError
-from napari_uniultra.training.events import EVENTS, TENSORBOARD
+from napari_uniultra.training.layout import (
+    ADAPTER,
+    CHECKPOINT,
+    EVENTS,
+    MODEL,
+    OVERLAYS,
+    STUDENT,
+    TENSORBOARD,
+)
 
-CHECKPOINT = "last.pt"
-MODEL, ADAPTER, STUDENT = "model.safetensors", "adapter.safetensors", "student.safetensors"
-OVERLAYS = "overlays"
 _WRITTEN = (CHECKPOINT, EVENTS, MODEL, ADAPTER, STUDENT, OVERLAYS, TENSORBOARD)
 # What may differ when a run goes on: it changes what is written when, or how far the run goes, but no step done so far.
 _HARMLESS = (

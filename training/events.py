@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from napari_uniultra.core.atomic import write_error
+from napari_uniultra.training.layout import EVENTS, TENSORBOARD
 
-EVENTS, TENSORBOARD = "events.jsonl", "tensorboard"
 Listener = Callable[[Mapping[str, Any]], None]
 
 
@@ -46,12 +47,21 @@ class Events:
         line = {"event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), "step": step, **values}
         line = _rounded(line)
         try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            with open(self.path, "ab+") as file:
+                # A process that was killed may have left half a line.
+                beginning = b"" if _ends_a_line(file) else b"\n"
+                file.write(beginning + json.dumps(line).encode() + b"\n")
         except OSError as error:
             raise write_error(self.path, error) from error
         for listener in self.listeners:
             listener(line)
+
+
+def _ends_a_line(file: IO[bytes]) -> bool:
+    if not file.seek(0, os.SEEK_END):
+        return True
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def read_events(folder: str | Path) -> list[dict[str, Any]]:

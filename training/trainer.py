@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from napari_uniultra.core.atomic import atomic_path, write_error
+from napari_uniultra.core.lock import locked
 from napari_uniultra.core.settings import to_dict
 from napari_uniultra.errors import ResourceError, TrainingError, UniUltraError
 from napari_uniultra.model.device import describe_device
 from napari_uniultra.segment.fallback import attempt
 from napari_uniultra.training.checkpoints import (
-    CHECKPOINT,
-    OVERLAYS,
     check_unchanged,
     load_training_checkpoint,
     remove_run,
@@ -34,6 +33,7 @@ from napari_uniultra.training.checkpoints import (
 from napari_uniultra.training.data.samples import Batch, Samples
 from napari_uniultra.training.events import Events, Listener, tensorboard
 from napari_uniultra.training.launch import StopSignal, make_fabric
+from napari_uniultra.training.layout import CHECKPOINT, OVERLAYS, STOP
 from napari_uniultra.training.meter import Meter
 from napari_uniultra.training.optim import Average, average_gradients, learning_rate, make_optimiser, trainable
 from napari_uniultra.training.sharpness import worst_neighbour
@@ -41,7 +41,6 @@ from napari_uniultra.training.task import Outcome, Task, TaskConfig, Validation
 
 __all__ = ["CHECKPOINT", "STOP", "Outcome", "Task", "Trainer", "TrainingError", "Validation"]
 
-STOP = "STOP"  # a file of this name in the output folder ends the run after the step in progress, with a checkpoint
 _REASONS = ("", "done", "no improvement", "stop file", "time", "interrupted", "terminated")
 
 
@@ -123,8 +122,12 @@ class Trainer:
         ResourceError
             When there is not enough memory.
         WriteError
-            When a checkpoint cannot be written; the one before is kept.
+            When a checkpoint cannot be written; the one before is kept. Also when another process trains in the folder.
         """
+        with locked(self.folder) if self.fabric.is_global_zero else nullcontext():
+            return self._fit()
+
+    def _fit(self) -> str:
         self._events = self._make_events() if self.fabric.is_global_zero else None
         self._emit("start", steps=self._run.steps, **self._description())
         self._meter.start()

@@ -11,13 +11,13 @@ from typing import NamedTuple
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.training.config import FineTuneConfig, ModelSettings
 from napari_uniultra.training.distillation.config import DistillConfig
-from napari_uniultra.training.distillation.task import MATCHED, STUDENT, Distill
+from napari_uniultra.training.distillation.task import Distill
 from napari_uniultra.training.events import Listener
-from napari_uniultra.training.finetune import MODEL, FineTune
+from napari_uniultra.training.finetune import FineTune
+from napari_uniultra.training.layout import JOINT, MATCHED, MODEL, STUDENT
 from napari_uniultra.training.peft_methods.settings import MethodSettings
 from napari_uniultra.training.trainer import Trainer
 
-JOINT = "joint"  # the second stage's folder within the output folder
 _ENDED = ("done", "no improvement")
 
 

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from napari_uniultra.errors import CheckpointError
+
+if TYPE_CHECKING:  # the names of features are read without torch
+    from torch import Tensor, nn
 
 STAGES = (1, 2, 3, 4)
 Read = Callable[[Any, Any], Any]

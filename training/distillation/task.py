@@ -17,12 +17,11 @@ from napari_uniultra.training.distillation.config import DistillConfig
 from napari_uniultra.training.distillation.match import Distiller, match_losses, weighted_sum
 from napari_uniultra.training.distillation.student import build_student, load_teacher, student_config
 from napari_uniultra.training.distillation.taps import encode
+from napari_uniultra.training.layout import MATCHED, STUDENT
 from napari_uniultra.training.optim import parameter_groups
 from napari_uniultra.training.task import Outcome, Validation
 from napari_uniultra.training.validation import Validator
 
-STUDENT = "student.safetensors"
-MATCHED = "matched.safetensors"  # the student before its joint stage, where there is one
 _PREFIX = "student."
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
