@@ -24,9 +24,10 @@ import tifffile
 from napari_uniultra.batch.cluster import open_client
 from napari_uniultra.batch.execute import run_on
 from napari_uniultra.batch.loops import Loop
-from napari_uniultra.batch.settings import ModelSettings, OutputSettings, PostSettings, WorkerSettings
+from napari_uniultra.batch.settings import ModelSettings, OutputSettings, WorkerSettings
 from napari_uniultra.batch.task import LoopTask, Start
 from napari_uniultra.batch.worker import DONE, Outcome
+from napari_uniultra.core.postprocess import TidySettings
 
 FRAMES = 60
 _MB = 1 << 20
@@ -49,7 +50,7 @@ def endless_loop(task: LoopTask) -> Outcome:
 
 def tasks(count: int, folder: Path) -> list[LoopTask]:
     """Tasks as large as real ones."""
-    rest = "0" * 64, ModelSettings(), "0" * 64, PostSettings(), OutputSettings()
+    rest = "0" * 64, ModelSettings(), "0" * 64, TidySettings(), OutputSettings()
     start = Start("prompts", folder / "prompts" / "some-study.json")
     return [
         LoopTask(Loop(f"site/subject-{number:05d}/loop", folder / f"subject-{number:05d}.dcm"), folder, start, *rest)

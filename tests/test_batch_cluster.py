@@ -29,13 +29,13 @@ from napari_uniultra.batch.settings import (
     JobSettings,
     ModelSettings,
     OutputSettings,
-    PostSettings,
     SlurmSettings,
     WorkerSettings,
     write_job,
 )
 from napari_uniultra.batch.task import LoopTask, Start
 from napari_uniultra.batch.worker import Outcome
+from napari_uniultra.core.postprocess import TidySettings
 from napari_uniultra.core.settings import read_settings
 from napari_uniultra.errors import ConfigError, ResourceError
 from napari_uniultra.model.build import build_network
@@ -146,7 +146,7 @@ def test_the_signal_to_end_sums_up_what_is_finished(tmp_path: Path, job: Callabl
 
 def make_tasks(tmp_path: Path, count: int) -> list[LoopTask]:
     """Tasks for work that is not labelling."""
-    rest = "", ModelSettings(), "", PostSettings(), OutputSettings()
+    rest = "", ModelSettings(), "", TidySettings(), OutputSettings()
     return [LoopTask(Loop(f"loop{number}", tmp_path / "x"), tmp_path, Start(), *rest) for number in range(count)]
 
 

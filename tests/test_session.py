@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_uniultra.core.postprocess import TidySettings
 from napari_uniultra.core.types import Cine, Prompt
 from napari_uniultra.errors import PromptError, ReadError, ResourceError
 from napari_uniultra.model.build import build_network
@@ -450,3 +451,59 @@ def test_results_can_be_read_from_another_thread_while_tracking(session) -> None
     stop.set()
     reader.join()
     assert not failures
+
+
+# Changing results without the model -----------------------------------------------------------------------------------
+
+
+def test_filling_between_goes_from_one_given_mask_to_the_other_and_can_be_undone(session) -> None:
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    for frame, column in ((2, 20), (8, 68)):
+        session.add_mask(1, frame, (y - 36) ** 2 + (x - column) ** 2 < 144)
+    assert session.interpolate(5) == frozenset(range(3, 8))
+    for frame in range(3, 8):
+        rows, columns = np.nonzero(session.step(frame).masks[1])
+        assert (rows.mean(), columns.mean()) == pytest.approx((36, 20 + 8 * (frame - 2)), abs=0.6)
+        assert session.step(frame).predicted_iou == {}, "no model judged it"
+    assert session.undo() == frozenset(range(3, 8))
+    assert session.frames_with_results == (2, 8)
+
+
+def test_filling_between_needs_both_sides_and_leaves_what_was_accepted(session) -> None:
+    session.add_mask(1, 2, np.eye(HEIGHT, WIDTH, dtype=bool))
+    with pytest.raises(PromptError, match="between no two frames"):
+        session.interpolate(5)
+    session.add_mask(1, 8, np.eye(HEIGHT, WIDTH, dtype=bool))
+    list(session.propagate())
+    session.lock(6)
+    accepted = session.step(6).masks[1]
+    assert session.interpolate(4) <= {3, 4, 5}
+    assert np.array_equal(session.step(6).masks[1], accepted)
+
+
+def test_filled_frames_survive_saving(session, model, tmp_path) -> None:
+    for frame in (0, 4):
+        session.add_mask(1, frame, np.eye(HEIGHT, WIDTH, dtype=bool))
+    session.interpolate(2)
+    session.save(tmp_path / "work.npz")
+    restored = CineSession.restore(tmp_path / "work.npz", session.cine, model)
+    assert np.array_equal(restored.masks, session.masks)
+    assert restored.step(2).predicted_iou == {}
+
+
+def test_tidying_shows_first_and_changes_only_what_no_hand_gave(session) -> None:
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    ring = ((y - 36) ** 2 + (x - 40) ** 2 < 400) & ((y - 36) ** 2 + (x - 40) ** 2 > 50)
+    session.add_mask(1, 0, ring)
+    session.add_mask(1, 4, ring)
+    session.interpolate(2)
+    before = session.masks
+    settings = TidySettings(fill_holes=True)
+    shown = session.preview_tidy(settings, 2)
+    assert shown[36, 40] == 1
+    assert np.array_equal(session.masks, before)
+    assert session.tidy(settings) == {1, 2, 3}
+    assert np.array_equal(session.masks[2], shown)
+    assert np.array_equal(session.masks[0], before[0])
+    session.undo()
+    assert np.array_equal(session.masks, before)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.postprocess import TidySettings
 from napari_uniultra.core.settings import read_file, setting, to_dict
 from napari_uniultra.errors import ConfigError
 from napari_uniultra.io.writers import FORMAT_NAMES
@@ -79,16 +80,6 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
-class PostSettings:
-    """How masks are tidied. What a person painted or accepted stays as it is."""
-
-    largest_piece: bool = setting(False, help="Keep the largest piece of an object alone.")
-    fill_holes: bool = setting(False, help="Fill what a mask encloses.")
-    smooth_px: float = setting(0.0, low=0, high=50, help="Smooth outlines with a Gaussian of this many px.")
-    smallest_px: int = setting(0, low=0, help="Remove pieces of fewer px.")
-
-
-@dataclass(frozen=True)
 class OutputSettings:
     """What is written, and where."""
 
@@ -154,7 +145,7 @@ class JobSettings:
     start: StartSettings = setting(factory=StartSettings, help="Where each loop starts from.")
     objects: Mapping[str, str] = setting(factory=dict, help="Names of objects: number to name.")
     model: ModelSettings = setting(factory=ModelSettings, help="What segments.")
-    post: PostSettings = setting(factory=PostSettings, help="How masks are tidied.")
+    post: TidySettings = setting(factory=TidySettings, help="How masks are tidied.")
     outputs: OutputSettings = setting(factory=OutputSettings, help="What is written, and where.")
     workers: WorkerSettings = setting(factory=WorkerSettings, help="Who does the work.")
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from napari_uniultra import __version__
 from napari_uniultra.batch.loops import Loop
-from napari_uniultra.batch.settings import JobSettings, ModelSettings, OutputSettings, PostSettings
+from napari_uniultra.batch.settings import JobSettings, ModelSettings, OutputSettings
+from napari_uniultra.core.postprocess import TidySettings
 from napari_uniultra.errors import ReadError
 
 _FORMAT = 1  # of results; another number makes all of them anew
@@ -72,7 +73,7 @@ class LoopTask:
     rest: str
     model: ModelSettings
     model_sha256: str
-    post: PostSettings
+    post: TidySettings
     outputs: OutputSettings
     names: Mapping[int, str] = field(default_factory=dict)
     reference: Path | None = None

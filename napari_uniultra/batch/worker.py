@@ -28,13 +28,12 @@ from napari_uniultra.batch.results import (
     write_record,
 )
 from napari_uniultra.batch.review import review
-from napari_uniultra.batch.settings import PostSettings
 from napari_uniultra.batch.starts import begin
 from napari_uniultra.batch.task import LoopTask, input_state, sha256_of
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.masks import Masks
 from napari_uniultra.core.measure import Measurement, measurement_rows, with_area_change
-from napari_uniultra.core.postprocess import tidy_mask
+from napari_uniultra.core.postprocess import TidySettings
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError, ResourceError, UniUltraError
 from napari_uniultra.io.readers import read_cine
@@ -238,29 +237,21 @@ def _write(task: LoopTask, cine: Cine, state: SessionState) -> tuple[dict[str, A
 
 
 def _results(
-    state: SessionState, cine: Cine, post: PostSettings, names: Mapping[int, str]
+    state: SessionState, cine: Cine, post: TidySettings, names: Mapping[int, str]
 ) -> tuple[np.ndarray, list[Measurement]]:
     """Tidied masks as labels (T, H, W), where the higher id is on top, and their measurements."""
     from napari_uniultra.segment.state import paint
+    from napari_uniultra.segment.tidy import put_results, tidied_results
 
     kind = np.uint8 if max(state.names, default=0) <= np.iinfo(np.uint8).max else np.uint16
     labels = _array((len(cine), *cine.shape_hw), np.dtype(kind))
-    tidy = asdict(post)
+    state = put_results(state.copy(), tidied_results(state, post, sorted(state.names)))
     rows: list[Measurement] = []
     for frame in sorted({frame for (_, frame), _ in state.results()}):
         step = state.step(frame)
-        for object_id, mask in step.masks.items():
-            if not _given(state, (object_id, frame)):
-                step.masks[object_id] = tidy_mask(mask, **tidy)
         labels[frame] = paint(step, cine.shape_hw)
         rows += measurement_rows(cine, [step], names)
     return labels, with_area_change(rows)
-
-
-def _given(state: SessionState, key: tuple[int, int]) -> bool:
-    """Whether a person painted or accepted a mask: it stays as it is."""
-    prompt = state.prompts.get(key)
-    return key in state.locked or (prompt is not None and prompt.mask_only)
 
 
 def _array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -190,7 +190,7 @@ class Step:
     masks : dict of int to ndarray
         Object id to (H, W) bool.
     predicted_iou : dict of int to float
-        Object id to the model's own estimate of its mask's IoU, 0 to 1.
+        Object id to the model's own estimate of its mask's IoU, 0 to 1; without the objects that no model judged.
     object_score : dict of int to float
         Object id to a logit: above 0 when the model believes that the object is in the frame.
     """

@@ -58,8 +58,9 @@ class Result:
     Attributes
     ----------
     mask : PackedMask
-    predicted_iou : float
-        The IoU to expect of the mask, 0 to 1: the model's estimate, corrected where the model says how.
+    predicted_iou : float or None
+        The IoU to expect of the mask, 0 to 1: the model's estimate, corrected where the model says how. None for a mask
+        that no model judged.
     object_score : float
         Logit; above 0 when the object is believed to be in the frame.
     pointer : ndarray
@@ -69,7 +70,7 @@ class Result:
     """
 
     mask: PackedMask
-    predicted_iou: float
+    predicted_iou: float | None
     object_score: float
     pointer: np.ndarray
     reverse: bool = False

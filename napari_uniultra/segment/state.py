@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from napari_uniultra.core.measure.cardiac import Axis, Cycle
 from napari_uniultra.core.types import Prompt, Step
 from napari_uniultra.segment.results import Result
 
@@ -28,6 +29,10 @@ class SessionState:
         What propagation found, also where a prompt has since corrected it.
     locked : dict of Key to Result
         Accepted results; they stand above all others.
+    cycles : dict of int to tuple of Cycle
+        Heart cycles that were set by hand, by object id.
+    axes : dict of Key to Axis
+        Long axes that were set by hand.
     """
 
     names: dict[int, str] = field(default_factory=dict)
@@ -35,6 +40,8 @@ class SessionState:
     prompted: dict[Key, Result] = field(default_factory=dict)
     tracked: dict[Key, Result] = field(default_factory=dict)
     locked: dict[Key, Result] = field(default_factory=dict)
+    cycles: dict[int, tuple[Cycle, ...]] = field(default_factory=dict)
+    axes: dict[Key, Axis] = field(default_factory=dict)
 
     def copy(self) -> SessionState:
         """A state that can be changed without changing this one; the results themselves are shared."""
@@ -69,7 +76,9 @@ class SessionState:
         return Step(
             frame=frame,
             masks={object_id: result.mask.unpack() for object_id, result in found.items()},
-            predicted_iou={object_id: result.predicted_iou for object_id, result in found.items()},
+            predicted_iou={
+                key: result.predicted_iou for key, result in found.items() if result.predicted_iou is not None
+            },
             object_score={object_id: result.object_score for object_id, result in found.items()},
         )
 
