@@ -12,7 +12,7 @@ from scipy import ndimage
 from napari_uniultra.core.distance import near_distance
 from napari_uniultra.core.settings import setting
 
-_STEADY_PX = 12.0  # a frame's outline pulls at its neighbours' no more than this: one that is lost must not drag them
+_STEADY_PX = 5.0  # a frame's outline pulls at its neighbours' no more than this: one that is lost must not drag them
 _SIGMAS = 2.5  # how far smoothing over time looks
 
 
