@@ -21,6 +21,7 @@ from napari_uniultra.io.readers.masks import read_masks
 from napari_uniultra.io.writers import ObjectPrompts, read_prompts
 
 MASK_SUFFIXES = (".tif", ".tiff", ".seg.nrrd", ".nrrd", ".nii.gz", ".nii", ".png", ".dcm")
+_SESSIONS = (".npz", ".uniultra")  # as a batch or an autosave writes them, and as the viewer saves them
 
 
 class Starts:
@@ -88,7 +89,7 @@ def _rows_for(rows: Mapping[str, list[Row]], names: Iterable[str]) -> list[Row]:
 
 
 def _in_folder(folder: Path, names: tuple[str, ...], frame: int) -> Start | None:
-    path = file_for(folder, names, (".npz", ".json", ".csv", *MASK_SUFFIXES))
+    path = file_for(folder, names, (*_SESSIONS, ".json", ".csv", *MASK_SUFFIXES))
     return None if path is None else _of_file(path, names, frame, "mask")
 
 
@@ -96,7 +97,10 @@ def _of_file(path: Path, names: tuple[str, ...], frame: int, kind: str) -> Start
     suffix = path.suffix.lower()
     if suffix == ".csv":
         return Start("rows", rows=tuple(_rows_for(read_prompt_rows(path), (*names, ""))))
-    kind = {".npz": "session", ".json": "prompts" if kind != "mask" or _is_prompts(path) else "mask"}.get(suffix, kind)
+    if suffix in _SESSIONS:
+        kind = "session"
+    elif suffix == ".json":
+        kind = "prompts" if kind != "mask" or _is_prompts(path) else "mask"
     return Start(kind, path, frame=frame)
 
 

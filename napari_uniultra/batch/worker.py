@@ -140,12 +140,12 @@ def _label(task: LoopTask) -> int:
 def _segment(task: LoopTask, cine: Cine) -> tuple[SessionState, dict[str, Any] | None]:
     """A session's state with results on all frames, and the model that found them."""
     from napari_uniultra.segment.session import CineSession
-    from napari_uniultra.segment.session_file import load_state, save_state
+    from napari_uniultra.segment.session_file import load_state, read_about, save_state
 
     session_file = loop_folder(task.folder, task.name) / SESSION
     if task.start.kind == "correction":  # a person had the last word: nothing is computed
         state = load_state(task.start.path, cine)
-        save_state(session_file, state, cine.key)
+        save_state(session_file, state, read_about(task.start.path))
         return state, None
     model = _model(task)
     if task.start.kind == "session":

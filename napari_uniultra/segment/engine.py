@@ -57,7 +57,7 @@ class Engine:
     @model.setter
     def model(self, model: Any) -> None:
         self._model = model
-        self.predictor = Predictor(model)
+        self.predictor = None if model is None else Predictor(model)  # results can be looked at without one
         self.embeddings.clear()
         self.memories.clear()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from napari_uniultra.core.measure import Markers
 from napari_uniultra.core.prompts import checked_mask, checked_points, normalise_box
 from napari_uniultra.core.types import Cine, Direction, Prompt, Step
 from napari_uniultra.errors import PromptError, WriteError
@@ -17,14 +19,17 @@ from napari_uniultra.segment.fallback import run_with_fallback
 from napari_uniultra.segment.history import History
 from napari_uniultra.segment.memory import MemoryLimits
 from napari_uniultra.segment.results import Result
-from napari_uniultra.segment.session_file import load_state, save_state
+from napari_uniultra.segment.session_about import LoopName, ModelName, SessionAbout
+from napari_uniultra.segment.session_file import load_state, read_about, save_state
 from napari_uniultra.segment.state import Key, SessionState, paint
 
 _log = logging.getLogger(__name__)
 
 _MB = 1 << 20
 _MAX_OBJECT_ID = 65535  # label images are uint16
-_AUTOSAVE_FRAMES = 20  # propagated frames between two autosaves
+# Between two autosaves while tracking: at least so long, and so many times what the last one took.
+_SAVE_PAUSE_S, _SAVE_SHARE = 0.5, 10
+_SAVE_AGAIN_S = 30.0  # after one that failed
 
 
 class CineSession:
@@ -70,6 +75,8 @@ class CineSession:
         self._engine = Engine(cine, model, cache_bytes, memory_bytes, limits)
         self._state = SessionState()
         self._history = History()
+        self._made_with: ModelName | None = None
+        self._save_due = 0.0  # time.monotonic
 
     @property
     def model(self) -> Any:
@@ -110,7 +117,8 @@ class CineSession:
         """Remove an object with all its prompts and results."""
         with self._change() as state:
             state.names.pop(object_id, None)
-            for own in (state.prompts, state.prompted, state.tracked, state.locked):
+            state.cycles.pop(object_id, None)
+            for own in (state.prompts, state.prompted, state.tracked, state.locked, state.axes):
                 for key in [key for key in own if key[0] == object_id]:
                     del own[key]
 
@@ -168,6 +176,7 @@ class CineSession:
         key = (object_id, frame)
         if prompt != self._state.prompts.get(key):
             result = self._compute(lambda: self._engine.answer(self._state, key, prompt))
+            self._made_with = ModelName.of(self.model)
             with self._change() as state:
                 state.names.setdefault(object_id, f"Object {object_id}")
                 state.prompts[key] = prompt
@@ -248,6 +257,26 @@ class CineSession:
         frames = [frames] if isinstance(frames, (int, np.integer)) else list(frames)
         ids = self.object_ids if objects is None else list(objects)
         return [(object_id, int(frame)) for object_id in ids for frame in frames]
+
+    # Measuring ------------------------------------------------------------------------------------------------------
+
+    @property
+    def markers(self) -> Markers:
+        """Heart cycles and long axes that were set by hand."""
+        return Markers(dict(self._state.cycles), dict(self._state.axes))
+
+    def set_markers(self, markers: Markers) -> None:
+        """Replace the markers."""
+        if markers != self.markers:
+            with self._change() as state:
+                for own, given in ((state.cycles, markers.cycles), (state.axes, markers.axes)):
+                    own.clear()
+                    own.update(given)
+
+    @property
+    def made_with(self) -> ModelName | None:
+        """The model of the latest results; of results from a file, the one that they were made with."""
+        return self._made_with
 
     # Propagation ----------------------------------------------------------------------------------------------------
 
@@ -333,22 +362,23 @@ class CineSession:
     def _run_passes(self, passes: Sequence[tuple[bool, range]], ids: Sequence[int]) -> Iterator[Step]:
         self._history.remember(self._state)
         self._state = self._state.copy()
-        unsaved = 0
+        unsaved = False
         try:
             for reverse, frames in passes:
                 for frame in frames:
                     self._state.tracked.update(self._track(frame, ids, reverse))
-                    unsaved += 1
-                    if unsaved >= _AUTOSAVE_FRAMES:
+                    unsaved = time.monotonic() < self._save_due
+                    if not unsaved:
                         self._save()
-                        unsaved = 0
                     yield self.step(frame)
         finally:
             if unsaved:
                 self._save()
 
     def _track(self, frame: int, ids: Sequence[int], reverse: bool) -> dict[Key, Result]:
-        return self._compute(lambda: self._engine.track(self._state, frame, ids, reverse))
+        found = self._compute(lambda: self._engine.track(self._state, frame, ids, reverse))
+        self._made_with = ModelName.of(self.model)
+        return found
 
     # Computing ------------------------------------------------------------------------------------------------------
 
@@ -398,23 +428,51 @@ class CineSession:
         """Autosave. A full disk must not stop the work: it is said, and tried again at the next change."""
         if self.autosave is None:
             return
+        start = time.monotonic()
         try:
             self.save(self.autosave)
         except WriteError as error:
+            self._save_due = start + _SAVE_AGAIN_S
             self._notify(f"Your work could not be kept for the case of a crash. {error}")
+        else:
+            now = time.monotonic()
+            self._save_due = now + max(_SAVE_PAUSE_S, _SAVE_SHARE * (now - start))
 
-    def save(self, path: str | Path) -> None:
-        """Write prompts, results, names and locks to a file, atomically.
+    def save(self, path: str | Path, tables: Mapping[str, str] | None = None) -> None:
+        """Write prompts, results, names, locks and markers to a file, atomically, and the name of their model.
 
         The file holds no images, no name of the loop's file and no patient data; names of objects are written as
         given.
+
+        Parameters
+        ----------
+        path : path
+        tables : mapping of str to str, optional
+            File name, such as "measurements.csv", to text, for those who open the file without this program.
 
         Raises
         ------
         WriteError
             If it cannot be written; a file that was there before is untouched.
         """
-        save_state(Path(path), self._state, self.cine.key)
+        about = SessionAbout(LoopName.of(self.cine), self._made_with, tables or {})
+        save_state(Path(path), self._state, about)
+
+    def open(self, path: str | Path) -> frozenset[int]:
+        """Go to what `save` wrote, for the same loop. What was there before is one `undo` away.
+
+        Returns the frames that changed.
+
+        Raises
+        ------
+        ReadError
+            If the file is damaged or belongs to another loop; the session stays as it was.
+        """
+        state, about = load_state(Path(path), self.cine), read_about(Path(path))
+        if self._state.names:
+            self._history.remember(self._state)
+        self._made_with = about.model
+        return self._go_to(state)
 
     @classmethod
     def restore(cls, path: str | Path, cine: Cine, model: Any, **options: Any) -> CineSession:
@@ -426,7 +484,7 @@ class CineSession:
             If the file is damaged or belongs to another loop.
         """
         session = cls(cine, model, **options)
-        session._state = load_state(Path(path), cine)
+        session._state, session._made_with = load_state(Path(path), cine), read_about(Path(path)).model
         return session
 
 

@@ -1,28 +1,41 @@
-"""A session on disk: one ``.npz`` file without pickles, written atomically."""
+"""A session on disk: one zip file of arrays (NumPy's ``.npz``) and tables, without pickles, written atomically.
+
+Autosaves and batches use the suffix ``.npz``; what a user saves to keep or send has the suffix `SUFFIX`.
+"""
 
 from __future__ import annotations
 
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.measure import Markers
 from napari_uniultra.core.types import Cine, Prompt
 from napari_uniultra.errors import ReadError
 from napari_uniultra.segment.results import PackedMask, Result
+from napari_uniultra.segment.session_about import LoopName, SessionAbout
 from napari_uniultra.segment.state import SessionState
 
-_FORMAT = "napari-uniultra-session/1"
+SUFFIX = ".uniultra"
+
+_FORMAT = "napari-uniultra-session/2"
+_READABLE = ("napari-uniultra-session/1", _FORMAT)
 _LAYERS = ("prompted", "tracked", "locked")
+_TABLE_SUFFIX = ".csv"
+_MAX_META_BYTES, _MAX_TABLE_BYTES = 256 << 20, 64 << 20
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, zlib.error, zipfile.BadZipFile)
+_DATE = (1980, 1, 1, 0, 0, 0)  # as NumPy dates its arrays: the same session gives the same file
 
 
-def save_state(path: Path, state: SessionState, cine_key: str) -> None:
-    """Write a state for the loop with this content key.
+def save_state(path: Path, state: SessionState, about: SessionAbout) -> None:
+    """Write a state, and what there is to say about it.
 
     Raises
     ------
@@ -34,34 +47,84 @@ def save_state(path: Path, state: SessionState, cine_key: str) -> None:
         name: [[*key, packer.result(result)] for key, result in list(getattr(state, name).items())] for name in _LAYERS
     }
     prompts = [[*key, packer.prompt(prompt)] for key, prompt in list(state.prompts.items())]
-    meta = {"format": _FORMAT, "cine": cine_key, "names": dict(state.names), "prompts": prompts, **layers}
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **packer.arrays())
+    meta = {"format": _FORMAT, **about.as_dict(), "names": dict(state.names), "prompts": prompts, **layers}
+    meta["markers"] = Markers(state.cycles, state.axes).as_dict()
+    with atomic_path(path) as temporary:
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **packer.arrays())
+        with zipfile.ZipFile(temporary, "a", zipfile.ZIP_DEFLATED) as archive:
+            for name, text in about.tables.items():
+                entry = zipfile.ZipInfo(name, _DATE)
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(entry, text.encode())
 
 
 def load_state(path: Path, cine: Cine) -> SessionState:
-    """Read what `save_state` wrote.
+    """Read a state that `save_state` wrote.
 
     Raises
     ------
     ReadError
         If the file is missing or damaged, or belongs to another loop.
     """
+    with _opened(path) as file:
+        meta = _meta(file, path)
+        about = SessionAbout.from_dict(meta, {})
+        if about.loop.key != cine.key:
+            raise ReadError(
+                f"{path.name} belongs to another loop",
+                f"it was made for {about.loop.words}; this one has {LoopName.of(cine).words}",
+                "Open the loop that it was made for, and then the session",
+            )
+        return _state_of(meta, _Unpacker(file["bits"], file["pointers"], cine.shape_hw))
+
+
+def read_about(path: Path) -> SessionAbout:
+    """What a session file says beside the state; the loop need not be there.
+
+    Raises
+    ------
+    ReadError
+        If the file is missing or damaged, or no session file.
+    """
+    with _opened(path) as file:
+        return SessionAbout.from_dict(_meta(file, path), _tables(file.zip))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
     try:
+        with open(path, "rb") as stream:
+            if not zipfile.is_zipfile(stream):
+                raise ReadError(f"{path.name} is no session file, or it is damaged")
         with np.load(path, allow_pickle=False) as file:
-            meta = json.loads(file["meta"].tobytes())
-            if meta.get("format") != _FORMAT:
-                raise ReadError(f"{path.name} is not a session file of this version")
-            if meta["cine"] != cine.key:
-                raise ReadError(f"{path.name} belongs to another loop", fix="Open the loop that it was made for")
-            unpacker = _Unpacker(file["bits"], file["pointers"], cine.shape_hw)
-        return _state_of(meta, unpacker)
+            yield file
     except ReadError:
         raise
     except OSError as error:
         raise ReadError(f"The session file {path.name} cannot be read", error.strerror or str(error)) from error
-    except (ValueError, KeyError, TypeError, IndexError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise ReadError(f"The session file {path.name} is damaged", str(error)) from error
+
+
+def _meta(file: np.lib.npyio.NpzFile, path: Path) -> dict[str, Any]:
+    if file.zip.getinfo("meta.npy").file_size > _MAX_META_BYTES:
+        raise ValueError("its description is far too long")
+    meta = json.loads(file["meta"].tobytes())
+    if meta.get("format") not in _READABLE:
+        raise ReadError(
+            f"{path.name} is not a session file of this version",
+            f"it is {str(meta.get('format'))[:60]!r}",
+            "Open it with the version of napari-uniultra that wrote it, or update",
+        )
+    return meta
+
+
+def _tables(archive: zipfile.ZipFile) -> dict[str, str]:
+    entries = [entry for entry in archive.infolist() if entry.filename.endswith(_TABLE_SUFFIX)]
+    if sum(entry.file_size for entry in entries) > _MAX_TABLE_BYTES:
+        raise ValueError("its tables are far too long")
+    return {entry.filename: archive.read(entry).decode() for entry in entries}
 
 
 def _state_of(meta: Mapping[str, Any], unpacker: _Unpacker) -> SessionState:
@@ -69,7 +132,9 @@ def _state_of(meta: Mapping[str, Any], unpacker: _Unpacker) -> SessionState:
         name: {(object_id, frame): unpacker.result(data) for object_id, frame, data in meta[name]} for name in _LAYERS
     }
     prompts = {(object_id, frame): unpacker.prompt(data) for object_id, frame, data in meta["prompts"]}
-    return SessionState(names={int(key): name for key, name in meta["names"].items()}, prompts=prompts, **layers)
+    names = {int(key): name for key, name in meta["names"].items()}
+    markers = Markers.from_dict(meta["markers"]) if "markers" in meta else Markers()  # since version 2
+    return SessionState(names, prompts, **layers, cycles=dict(markers.cycles), axes=dict(markers.axes))
 
 
 class _Packer:

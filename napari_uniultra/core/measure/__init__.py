@@ -12,6 +12,7 @@ from napari_uniultra.core.measure.cardiac import (
     measure_object_cycle,
 )
 from napari_uniultra.core.measure.geometry import Ellipse, MaskShape, fit_ellipse, measure_shape, outline_of
+from napari_uniultra.core.measure.markers import Markers
 from napari_uniultra.core.measure.rows import (
     Measurement,
     area_curve,
@@ -27,6 +28,7 @@ __all__ = [
     "Cycle",
     "CycleMeasurement",
     "Ellipse",
+    "Markers",
     "MaskShape",
     "Measurement",
     "Thickness",
