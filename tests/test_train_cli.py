@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -94,11 +96,35 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(
     shown = capsys.readouterr().out
     lines = dict(line.split(maxsplit=1) for line in shown.splitlines())
     assert lines["model"].startswith("uniultra-mini, input 64 px")
-    assert lines["method"].startswith("decoder_only: ")
+    assert lines["method"] == "decoder_only"
+    assert re.match(r"[\d,]+ parameters, [\d.]+ % of all", lines["trained"])
     assert lines["train"] == "2 subjects, 2 cases, 2 annotated frames"
     assert lines["val"] == "1 subjects, 1 cases, 1 annotated frames"
     assert "3 steps of" in lines["time"]
+    assert "GB free" in lines["memory"]
+    assert "Only 2 frames of 2 subjects" in shown
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_warns_of_empty_masks_and_is_data_for_programs(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("0", "1"):
+        Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "data" / "masks" / f"{name}.png")
+    trained = tmp_path / "data" / "masks" / "2.png"
+    lines = (tmp_path / "data" / "manifest.csv").read_text().replace("s2,val", "s2,train")
+    (tmp_path / "data" / "manifest.csv").write_text(lines)
+    assert train(config, "--dry-run", "--json", "--set", "run.validate_every=2") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [(part["part"], part["frames"]) for part in plan["parts"]] == [("train", 3)]
+    assert plan["steps"] == 3
+    assert 0 < plan["trained"] < plan["parameters"]
+    assert plan["seconds"] > 0
+    assert plan["memory_mb"] > 100
+    assert not any("empty" in words for words in plan["warnings"])
+    assert any("No case is in the val part" in words for words in plan["warnings"])
+    trained.write_bytes((tmp_path / "data" / "masks" / "0.png").read_bytes())
+    assert train(config, "--dry-run", "--json") != 0  # there is nothing that a step could learn from
 
 
 @pytest.mark.parametrize(

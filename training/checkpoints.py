@@ -19,11 +19,12 @@ from napari_uniultra.training.layout import (
     EVENTS,
     MODEL,
     OVERLAYS,
+    SETTINGS,
     STUDENT,
     TENSORBOARD,
 )
 
-_WRITTEN = (CHECKPOINT, EVENTS, MODEL, ADAPTER, STUDENT, OVERLAYS, TENSORBOARD)
+_WRITTEN = (CHECKPOINT, SETTINGS, EVENTS, MODEL, ADAPTER, STUDENT, OVERLAYS, TENSORBOARD)
 # What may differ when a run goes on: it changes what is written when, or how far the run goes, but no step done so far.
 _HARMLESS = (
     "output",

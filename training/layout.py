@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 CHECKPOINT = "last.pt"  # the state, to go on from
+SETTINGS = "settings.yaml"  # with which the run was last started
 EVENTS, TENSORBOARD, OVERLAYS = "events.jsonl", "tensorboard", "overlays"
 MODEL, ADAPTER = "model.safetensors", "adapter.safetensors"
 STUDENT = "student.safetensors"

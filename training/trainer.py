@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from napari_uniultra.core.atomic import atomic_path, write_error
 from napari_uniultra.core.lock import locked
-from napari_uniultra.core.settings import to_dict
+from napari_uniultra.core.settings import to_dict, write_file
 from napari_uniultra.errors import ResourceError, TrainingError, UniUltraError
 from napari_uniultra.model.device import describe_device
 from napari_uniultra.segment.fallback import attempt
@@ -30,10 +30,11 @@ from napari_uniultra.training.checkpoints import (
     remove_run,
     save_training_checkpoint,
 )
+from napari_uniultra.training.config import RunSettings
 from napari_uniultra.training.data.samples import Batch, Samples
 from napari_uniultra.training.events import Events, Listener, tensorboard
 from napari_uniultra.training.launch import StopSignal, make_fabric
-from napari_uniultra.training.layout import CHECKPOINT, OVERLAYS, STOP
+from napari_uniultra.training.layout import CHECKPOINT, OVERLAYS, SETTINGS, STOP
 from napari_uniultra.training.meter import Meter
 from napari_uniultra.training.optim import Average, average_gradients, learning_rate, make_optimiser, trainable
 from napari_uniultra.training.sharpness import worst_neighbour
@@ -160,6 +161,12 @@ class Trainer:
             if not attempt(lambda group=group: self._step(group))[0]:
                 raise self._memory_error(group, "nothing was written")
         return self._meter.elapsed() / max(self.step - first - 1, 1)
+
+    def measure_validation(self, run: RunSettings) -> float:
+        """Seconds that a validation takes by these settings; its pictures, if any, are written."""
+        began = time.monotonic()
+        self._validation(run)
+        return time.monotonic() - began
 
     def _loop(self) -> str:
         reason = self._why_stop()
@@ -296,7 +303,7 @@ class Trainer:
         if self._validated == self.step:
             return
         self._validated = self.step
-        found = self._validation() if self.fabric.is_global_zero else None
+        found = self._validation(self._run) if self.fabric.is_global_zero else None
         found = self.fabric.broadcast(found.metrics if found else None)
         self._meter.pause()
         if found is None:
@@ -309,11 +316,11 @@ class Trainer:
             if self._run.keep == "best":
                 self._export()
 
-    def _validation(self) -> Validation | None:
+    def _validation(self, run: RunSettings) -> Validation | None:
         self.network.eval()
         try:
             with self.average.in_place(), torch.no_grad(), self.fabric.autocast():
-                found = self.task.validate(self._run)
+                found = self.task.validate(run)
         finally:
             self.network.train()
         for name, reason in found.skipped if found else ():
@@ -434,6 +441,7 @@ class Trainer:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise write_error(self.folder, error) from error
+        write_file(self.config, self.folder / SETTINGS)
         board = tensorboard(self.folder)
         return Events(self.folder, [*self._listeners, *([board] if board else [])])
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import yaml
 
-from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.postprocess import TidySettings
-from napari_uniultra.core.settings import read_file, setting, to_dict
+from napari_uniultra.core.settings import read_file, setting, write_file
 from napari_uniultra.errors import ConfigError
 from napari_uniultra.io.writers import FORMAT_NAMES
 
@@ -205,9 +204,7 @@ def write_job(path: str | Path, job: JobSettings) -> None:
     ------
     WriteError
     """
-    text = yaml.safe_dump(to_dict(job), sort_keys=False, allow_unicode=True)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_file(job, path)
 
 
 def with_absolute_paths(job: JobSettings) -> JobSettings:

@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_uniultra.cli.train import add_config_arguments, read_config, show_data_and_time, tell_end
+from napari_uniultra.cli.train import add_config_arguments, read_config, show_plan, tell_end
 
 if TYPE_CHECKING:
     from napari_uniultra.training.distillation.config import DistillConfig
+    from napari_uniultra.training.distillation.task import Distill
 
 _DESCRIPTION = """\
 Distils a teacher's image encoder into a student's as CONFIG says, a YAML file or the name of a preset (distill,
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = read_config(DistillConfig, arguments)
     if arguments.dry_run:
-        _show_plan(config)
+        _show_plan(config, arguments.json)
         return 0
     ended = distil(config, [ConsoleBar()], restart=arguments.restart)
     code = tell_end(ended.trainer, ended.reason)
@@ -49,11 +50,18 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _show_plan(config: DistillConfig) -> None:
+def _show_plan(config: DistillConfig, as_json: bool) -> None:
     from napari_uniultra.training.distillation.task import Distill
     from napari_uniultra.training.trainer import Trainer
 
     task = Distill(config)
+    if not as_json:
+        _show_models(task, config)
+    joint = f"The {config.joint.steps} steps of the joint stage take further time." if config.joint.steps else ""
+    show_plan(Trainer(config, task), as_json, *filter(None, [joint]))
+
+
+def _show_models(task: Distill, config: DistillConfig) -> None:
     student, encoder = task.model_config, task.network.student.image_encoder
     sizes = [sum(parameter.numel() for parameter in part.parameters()) for part in (encoder, task.network.necks)]
     print(f"teacher   {config.teacher.checkpoint}")
@@ -62,4 +70,3 @@ def _show_plan(config: DistillConfig) -> None:
     print(f"matched   {', '.join(task.network.names)}")
     if config.joint.steps:
         print(f"then      {config.joint.steps} steps with the mask loss")
-    show_data_and_time(Trainer(config, task))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from napari_uniultra.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from napari_uniultra.training.config import FineTuneConfig
     from napari_uniultra.training.finetune import FineTune
     from napari_uniultra.training.trainer import Trainer
 
@@ -46,6 +47,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--resume", action="store_true", help="go on with a run; an error when there is none")
     how.add_argument("--restart", action="store_true", help="begin anew, and delete the run in the output folder")
     parser.add_argument("--dry-run", action="store_true", help="say what would be trained, on what and how long")
+    parser.add_argument("--json", action="store_true", help="with --dry-run: as one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -63,7 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
     task = FineTune(config)
     trainer = Trainer(config, task, listeners=[ConsoleBar()], restart=arguments.restart and not arguments.dry_run)
     if arguments.dry_run:
-        _show_plan(task, trainer)
+        if not arguments.json:
+            _show_model(task, config)
+        show_plan(trainer, arguments.json)
         return 0
     return fit(trainer)
 
@@ -132,37 +136,42 @@ _ENDINGS = {
 }
 
 
-def _show_plan(task: FineTune, trainer: Trainer) -> None:
-    from napari_uniultra.training.peft_methods.method import trainable_parameters
-
-    config = trainer.config
-    trained, share = trainable_parameters(task.network)
+def _show_model(task: FineTune, config: FineTuneConfig) -> None:
     model = task.model_config
     print(f"model     {model.architecture}, input {model.image_size} px, from {config.model.base or 'random weights'}")
-    print(f"method    {config.method.name}: {trained:,} parameters are trained, {100 * share:.2f} % of all")
-    show_data_and_time(trainer)
+    print(f"method    {config.method.name}")
 
 
-def show_data_and_time(trainer: Trainer) -> None:
-    """Print what a training will learn from, and how long it will take; a few steps are tried for that."""
-    from napari_uniultra.training.plan import count_parts
+def show_plan(trainer: Trainer, as_json: bool, *more: str) -> None:
+    """Print what a training will learn from, and what it will take; a few steps are tried for that.
 
-    config, run = trainer.config, trainer.config.run
-    for part in count_parts(config.data) if config.data.manifests else ():
+    ``more`` are further warnings.
+    """
+    import json
+    from dataclasses import asdict, replace
+
+    from napari_uniultra.training.plan import make_plan
+
+    plan = make_plan(trainer)
+    plan = replace(plan, warnings=(*plan.warnings, *more))
+    if as_json:
+        print(json.dumps(asdict(plan)))
+        return
+    print(f"trained   {plan.trained:,} parameters, {100 * plan.trained / max(plan.parameters, 1):.2f} % of all")
+    for part in plan.parts:
         unreadable = f", {part.unreadable} of the cases cannot be read" if part.unreadable else ""
         name = part.part or "no part"
         print(f"{name:<10}{part.subjects} subjects, {part.cases} cases, {part.frames} annotated frames{unreadable}")
-    if config.data.simulated_share:
-        print(f"simulated {100 * config.data.simulated_share:.0f} % of the samples")
-    left = run.steps - trainer.step
-    if left <= 0:
-        print(f"time      none: all {run.steps} steps are done")
-        return
-    seconds = trainer.measure()
-    print(
-        f"time      about {_duration(left * seconds)} on {trainer.device_name}: {left} steps of {seconds:.2f} s, "
-        "validation not counted"
-    )
+    if trainer.config.data.simulated_share:
+        print(f"simulated {100 * trainer.config.data.simulated_share:.0f} % of the samples")
+    if not plan.steps:
+        print(f"time      none: all {trainer.config.run.steps} steps are done")
+    else:
+        steps = f"{plan.steps} steps of {plan.step_seconds:.2f} s, and validations"
+        print(f"time      about {_duration(plan.seconds)} on {plan.device}: {steps}")
+    print(f"memory    about {plan.memory_mb / 1024:.1f} GB of {plan.free_mb / 1024:.1f} GB free")
+    for words in plan.warnings:
+        print(f"warning   {words}")
 
 
 def _duration(seconds: float) -> str:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.errors import ConfigError
 
 T = TypeVar("T")
@@ -110,6 +111,18 @@ def read_file(kind: type[T], path: str | Path, changes: Mapping[str, Any] | None
             place = place.setdefault(group, {})
         place[last] = value
     return read_settings(kind, values)
+
+
+def write_file(settings: Any, path: str | Path) -> None:
+    """Settings as the YAML file that `read_file` reads.
+
+    Raises
+    ------
+    WriteError
+    """
+    with atomic_path(path) as temporary:
+        text = yaml.safe_dump(to_dict(settings), sort_keys=False, allow_unicode=True)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
