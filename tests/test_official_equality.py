@@ -160,6 +160,17 @@ def test_mask(both) -> None:
         assert_same(session, 1, step.frame, expected[1, step.frame])
 
 
+def test_a_frame_where_the_object_is_absent(both) -> None:
+    session, official = both
+    session.add_box(1, 0, (20, 18, 62, 64))
+    official.prompt(1, 0, box=(20, 18, 62, 64))
+    assert_propagates_alike(session, official)
+    session.mark_absent(1, 3)
+    official.prompt(1, 3, mask=np.zeros((HEIGHT, WIDTH), bool))
+    assert session.step(3).object_score[1] < 0
+    assert_propagates_alike(session, official, start=4)
+
+
 def test_a_click_that_refines_a_mask(both) -> None:
     session, official = both
     y, x = np.mgrid[:HEIGHT, :WIDTH]

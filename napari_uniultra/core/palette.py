@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
+Colour = tuple[int, int, int]  # red, green, blue, 0 to 255
+
 # Okabe and Ito's palette without black: told apart with all common kinds of colour blindness, and visible on grey.
 _COLOURS = (
     (230, 159, 0),  # orange
@@ -14,8 +18,20 @@ _COLOURS = (
 )
 
 
-def colour_of(object_id: int) -> tuple[int, int, int]:
-    """The (red, green, blue) of an object, 0 to 255; ids from 1, background (0) is black. Repeats after seven."""
+def colour_of(object_id: int, chosen: Mapping[int, Colour] | None = None) -> Colour:
+    """The colour of an object: the one chosen for it, else that of the palette, which repeats after seven.
+
+    Ids are from 1; background (0) is black.
+    """
     if object_id == 0:
         return 0, 0, 0
-    return _COLOURS[(object_id - 1) % len(_COLOURS)]
+    own = (chosen or {}).get(object_id)
+    return _COLOURS[(object_id - 1) % len(_COLOURS)] if own is None else own
+
+
+def checked_colour(values: Iterable[int]) -> Colour:
+    """Three whole numbers from 0 to 255 as a `Colour`. Raises ValueError for anything else."""
+    red, green, blue = (int(value) for value in values)
+    if not all(0 <= value <= 255 for value in (red, green, blue)):
+        raise ValueError(f"{(red, green, blue)} is not a colour")
+    return red, green, blue

@@ -83,20 +83,20 @@ def checked_points(points: Iterable[Sequence[float]], shape_hw: tuple[int, int])
     return tuple(result)
 
 
-def checked_mask(mask: np.ndarray, shape_hw: tuple[int, int]) -> np.ndarray:
+def checked_mask(mask: np.ndarray, shape_hw: tuple[int, int], *, may_be_empty: bool = False) -> np.ndarray:
     """A mask prompt as a read-only (H, W) bool array.
 
     Raises
     ------
     PromptError
-        If its shape is not the frame's, or it is empty.
+        If its shape is not the frame's, or it is empty and may not be.
     """
     array = np.asarray(mask)
     if array.shape != tuple(shape_hw):
         what = f"The mask has shape {array.shape} but the frame is {tuple(shape_hw)}"
         raise PromptError(what, fix="Give a mask of the frame's size")
     array = np.array(array, dtype=bool)
-    if not array.any():
+    if not (may_be_empty or array.any()):
         raise PromptError("The mask is empty", fix="Paint the structure, or remove the prompt instead")
     array.setflags(write=False)
     return array

@@ -133,7 +133,8 @@ class Prompt:
     labels : tuple of int
         One per point: 1 belongs to the object, 0 does not.
     mask : ndarray, optional
-        (H, W) bool. Alone it is the answer and shows exactly as it is; a box and points refine it.
+        (H, W) bool. Alone it is the answer and shows exactly as it is: an empty one says that the object is not in the
+        frame. A box and points refine it.
     rounds : tuple of int
         How many points there were after each round of interaction, for example (0, 1, 3) for a box, then a click, then
         two clicks. Each round refines the one before. Empty for everything at once.
@@ -167,6 +168,11 @@ class Prompt:
     def mask_only(self) -> bool:
         """True when there is a mask and nothing refines it."""
         return self.mask is not None and self.box is None and not self.points
+
+    @property
+    def absent(self) -> bool:
+        """True when the object is said not to be in the frame: a mask that is empty, and nothing else."""
+        return self.mask_only and not self.mask.any()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Prompt):

@@ -35,7 +35,7 @@ class Engine:
     Parameters
     ----------
     cine : Cine
-    model : Model
+    model : Model or None
     cache_bytes, memory_bytes : int
         Limits of the kept embeddings and memories.
     limits : MemoryLimits
@@ -51,7 +51,7 @@ class Engine:
 
     @property
     def model(self) -> Any:
-        """The loaded model. Setting another one drops what the earlier one computed."""
+        """The loaded model, or None before there is one. Setting another one drops what the earlier one computed."""
         return self._model
 
     @model.setter
@@ -81,8 +81,8 @@ class Engine:
         return result
 
     def track(self, state: SessionState, frame: int, ids: Sequence[int], reverse: bool) -> dict[Key, Result]:
-        """Results on a frame of those objects that neither have a prompt there nor were accepted there."""
-        todo = [object_id for object_id in ids if not state.is_conditioning((object_id, frame))]
+        """Results on a frame of those objects that may change there."""
+        todo = [object_id for object_id in ids if state.may_be_tracked((object_id, frame))]
         if not todo:
             return {}
         embedding = self.embed(frame)

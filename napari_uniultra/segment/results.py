@@ -31,6 +31,10 @@ class PackedMask:
     size: tuple[int, int]
     bits: np.ndarray
 
+    def __bool__(self) -> bool:
+        """Whether any pixel is inside."""
+        return bool(self.size[0])
+
     @classmethod
     def pack(cls, mask: np.ndarray) -> PackedMask:
         """Pack a mask (H, W) bool."""

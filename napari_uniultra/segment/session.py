@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from napari_uniultra.core.measure import Markers
+from napari_uniultra.core.palette import Colour
+from napari_uniultra.core.postprocess import TidySettings
 from napari_uniultra.core.prompts import checked_mask, checked_points, normalise_box
 from napari_uniultra.core.types import Cine, Direction, Prompt, Step
 from napari_uniultra.errors import PromptError, WriteError
@@ -22,6 +25,7 @@ from napari_uniultra.segment.results import Result
 from napari_uniultra.segment.session_about import LoopName, ModelName, SessionAbout
 from napari_uniultra.segment.session_file import load_state, read_about, save_state
 from napari_uniultra.segment.state import Key, SessionState, paint
+from napari_uniultra.segment.tidy import ends_around, interpolated_results, put_results, tidied_results
 
 _log = logging.getLogger(__name__)
 
@@ -44,8 +48,8 @@ class CineSession:
     Parameters
     ----------
     cine : Cine
-    model : Model
-        As `load_model` gives it.
+    model : Model or None
+        As `load_model` gives it. None will do until something is to be computed.
     cache_bytes : int
         Limit of the kept frame embeddings, on the model's device.
     memory_bytes : int
@@ -75,6 +79,7 @@ class CineSession:
         self._engine = Engine(cine, model, cache_bytes, memory_bytes, limits)
         self._state = SessionState()
         self._history = History()
+        self._in_one_change = False
         self._made_with: ModelName | None = None
         self._save_due = 0.0  # time.monotonic
 
@@ -108,15 +113,38 @@ class CineSession:
         """Object id to its name."""
         return dict(self._state.names)
 
+    @property
+    def colours(self) -> Mapping[int, Colour]:
+        """Object id to the colour that was chosen for it; the others have that of the palette."""
+        return dict(self._state.colours)
+
+    @property
+    def locked_objects(self) -> frozenset[int]:
+        """The objects that nothing may change."""
+        return frozenset(self._state.locked_objects)
+
     def name_object(self, object_id: int, name: str) -> None:
         """Name an object; it is added if there is none with this id."""
-        with self._change() as state:
-            state.names[self._checked_id(object_id)] = name
+        self.edit_object(object_id, name=name)
+
+    def edit_object(
+        self, object_id: int, *, name: str | None = None, colour: Colour | None = None, locked: bool | None = None
+    ) -> None:
+        """Give an object a name, a colour (red, green, blue), 0 to 255, or a lock; add it if there is none of this id.
+
+        A locked object is not tracked, and no prompt changes it, until it is unlocked.
+        """
+        draft = self._state.copy()
+        draft.set_object(self._checked_id(object_id), name, colour, locked)
+        if draft != self._state:
+            self._put(draft)
 
     def remove_object(self, object_id: int) -> None:
-        """Remove an object with all its prompts and results."""
+        """Remove an object with all its prompts and results. Raises PromptError if it is locked."""
+        self._check_unlocked(object_id)
         with self._change() as state:
             state.names.pop(object_id, None)
+            state.colours.pop(object_id, None)
             state.cycles.pop(object_id, None)
             for own in (state.prompts, state.prompted, state.tracked, state.locked, state.axes):
                 for key in [key for key in own if key[0] == object_id]:
@@ -142,7 +170,11 @@ class CineSession:
 
     def add_mask(self, object_id: int, frame: int, mask: np.ndarray) -> Step:
         """Give an object's mask, (H, W) bool; it replaces the prompts that were there, and later clicks refine it."""
-        return self.set_prompt(object_id, frame, Prompt(mask=mask))
+        return self.set_prompt(object_id, frame, Prompt(mask=checked_mask(mask, self.cine.shape_hw)))
+
+    def mark_absent(self, object_id: int, frame: int) -> Step:
+        """Say that an object is not in a frame: it has no mask there, and tracking remembers it as hidden."""
+        return self.set_prompt(object_id, frame, Prompt(mask=np.zeros(self.cine.shape_hw, bool)))
 
     def set_prompt(self, object_id: int, frame: int, prompt: Prompt | None) -> Step:
         """Replace all prompts of an object on a frame; None or an empty prompt removes them.
@@ -157,7 +189,9 @@ class CineSession:
         before = self._editable_prompt(object_id, frame)
         if prompt is None or prompt.empty:
             return self._clear(object_id, frame)
-        mask = None if prompt.mask is None else checked_mask(prompt.mask, self.cine.shape_hw)
+        mask = prompt.mask
+        if mask is not None:
+            mask = checked_mask(mask, self.cine.shape_hw, may_be_empty=prompt.mask_only)
         box = None if prompt.box is None else normalise_box(prompt.box, self.cine.shape_hw)
         points = checked_points(prompt.points, self.cine.shape_hw)
         asked = Prompt(box, points, prompt.labels, mask, prompt.rounds)
@@ -170,7 +204,14 @@ class CineSession:
         self.cine.frame(frame)
         if (object_id, frame) in self._state.locked:
             raise PromptError(f"Frame {frame} was accepted for this object", fix="Unlock it to change it")
-        return self._state.prompts.get((object_id, frame), Prompt())
+        self._check_unlocked(object_id)
+        before = self._state.prompts.get((object_id, frame), Prompt())
+        return Prompt() if before.absent else before  # there is nothing that a box or clicks could refine
+
+    def _check_unlocked(self, object_id: int) -> None:
+        if object_id in self._state.locked_objects:
+            name = self._state.names.get(object_id, f"Object {object_id}")
+            raise PromptError(f"{name} is locked", fix="Unlock it to change it")
 
     def _set(self, object_id: int, frame: int, prompt: Prompt) -> Step:
         key = (object_id, frame)
@@ -258,6 +299,46 @@ class CineSession:
         ids = self.object_ids if objects is None else list(objects)
         return [(object_id, int(frame)) for object_id in ids for frame in frames]
 
+    # Changing results without the model -----------------------------------------------------------------------------
+
+    def tidy(self, settings: TidySettings, objects: Iterable[int] | None = None) -> frozenset[int]:
+        """Tidy the results of some objects, all by default; what was painted or accepted stays. Returns the frames."""
+        ids = self.object_ids if objects is None else sorted(set(objects))
+        return self._rewrite(tidied_results(self._state, settings, ids))
+
+    def preview_tidy(self, settings: TidySettings, frame: int, objects: Iterable[int] | None = None) -> np.ndarray:
+        """A frame's labels (H, W) uint16 as they would be after `tidy`; nothing changes."""
+        ids = self.object_ids if objects is None else sorted(set(objects))
+        found = tidied_results(self._state, settings, ids, range(frame, frame + 1))
+        return paint(put_results(self._state.copy(), found).step(frame), self.cine.shape_hw)
+
+    def interpolate(self, frame: int, objects: Iterable[int] | None = None) -> frozenset[int]:
+        """Fill the frames around ``frame`` with masks between those that were given or accepted on either side.
+
+        For stretches that tracking does not get right. Returns the frames that changed.
+
+        Raises
+        ------
+        PromptError
+            When no object is known on both sides.
+        """
+        ids = self.object_ids if objects is None else sorted(set(objects))
+        ends = {object_id: ends_around(self._state, object_id, frame) for object_id in ids}
+        results = {}
+        for object_id, between in ends.items():
+            if between is not None:
+                results |= interpolated_results(self._state, object_id, *between)
+        if not results:
+            fix = "Mark the structure, or accept it, on a frame before and on one after"
+            raise PromptError(f"Frame {frame} lies between no two frames with a structure that you gave", fix=fix)
+        return self._rewrite(results)
+
+    def _rewrite(self, results: dict[Key, Result]) -> frozenset[int]:
+        if results:
+            with self._change() as state:
+                put_results(state, results)
+        return frozenset(frame for _, frame in results)
+
     # Measuring ------------------------------------------------------------------------------------------------------
 
     @property
@@ -301,12 +382,13 @@ class CineSession:
             First and last frame to visit, in the direction of travel, both included; for "both" the ends of the range.
             By default from the first frame with prompts to the end, or the beginning, of the loop.
         objects : iterable of int, optional
-            All objects that have prompts, by default.
+            All objects that have prompts and are not locked, by default.
 
         Raises
         ------
         PromptError
-            At once, if no object has a prompt, or a frame or direction does not exist.
+            At once, if no such object has a prompt, one that is asked for is locked, or a frame or direction does not
+            exist.
         """
         ids = self._objects_to_track(objects)
         passes = self._passes(direction, start, stop, ids)
@@ -324,11 +406,15 @@ class CineSession:
         return sum(len(frames) for _, frames in self._passes(direction, start, stop, self._objects_to_track(objects)))
 
     def _objects_to_track(self, objects: Iterable[int] | None) -> list[int]:
-        with_prompts = sorted({object_id for object_id, _ in (*self._state.prompted, *self._state.locked)})
+        with_prompts = sorted(self._state.seen_objects())
         if objects is None:
-            ids = with_prompts
+            ids = [object_id for object_id in with_prompts if object_id not in self._state.locked_objects]
+            if with_prompts and not ids:
+                raise PromptError("There is nothing to track: every object is locked", fix="Unlock one to track it")
         else:
             ids = sorted(set(objects))
+            for object_id in ids:
+                self._check_unlocked(object_id)
             missing = [object_id for object_id in ids if object_id not in with_prompts]
             if missing:
                 fix = "Draw a box or click on it on some frame first"
@@ -407,7 +493,7 @@ class CineSession:
         return self._history.can_redo
 
     def undo(self) -> frozenset[int]:
-        """Take back the last change (a prompt, a name, an acceptance, a whole propagation); returns changed frames."""
+        """Take back the last change, such as a prompt, a name or a whole propagation; returns changed frames."""
         return self._go_to(self._history.undo(self._state))
 
     def redo(self) -> frozenset[int]:
@@ -420,6 +506,26 @@ class CineSession:
         before, self._state = self._state, state
         self._save()
         return before.differing_frames(state)
+
+    @contextmanager
+    def one_change(self) -> Iterator[None]:
+        """Changes inside the block are undone together, and saved once."""
+        before, self._in_one_change = self._state, True
+        try:
+            yield
+        finally:
+            self._in_one_change = False
+            after, self._state = self._state, before
+            if after is not before:
+                self._put(after)
+
+    def _put(self, state: SessionState) -> None:
+        """A change is made."""
+        if not self._in_one_change:
+            self._history.remember(self._state)
+        self._state = state
+        if not self._in_one_change:
+            self._save()
 
     def _change(self) -> _Change:
         return _Change(self)
@@ -500,9 +606,7 @@ class _Change:
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if error is None:
-            self._session._history.remember(self._session._state)
-            self._session._state = self._draft
-            self._session._save()
+            self._session._put(self._draft)
 
 
 def _continues(prompt: Prompt, before: Prompt) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.measure import Markers
+from napari_uniultra.core.palette import checked_colour
 from napari_uniultra.core.types import Cine, Prompt
 from napari_uniultra.errors import ReadError
 from napari_uniultra.segment.results import PackedMask, Result
@@ -47,7 +48,7 @@ def save_state(path: Path, state: SessionState, about: SessionAbout) -> None:
         name: [[*key, packer.result(result)] for key, result in list(getattr(state, name).items())] for name in _LAYERS
     }
     prompts = [[*key, packer.prompt(prompt)] for key, prompt in list(state.prompts.items())]
-    meta = {"format": _FORMAT, **about.as_dict(), "names": dict(state.names), "prompts": prompts, **layers}
+    meta = {"format": _FORMAT, **about.as_dict(), **_objects(state), "prompts": prompts, **layers}
     meta["markers"] = Markers(state.cycles, state.axes).as_dict()
     with atomic_path(path) as temporary:
         with open(temporary, "wb") as file:
@@ -132,9 +133,22 @@ def _state_of(meta: Mapping[str, Any], unpacker: _Unpacker) -> SessionState:
         name: {(object_id, frame): unpacker.result(data) for object_id, frame, data in meta[name]} for name in _LAYERS
     }
     prompts = {(object_id, frame): unpacker.prompt(data) for object_id, frame, data in meta["prompts"]}
-    names = {int(key): name for key, name in meta["names"].items()}
     markers = Markers.from_dict(meta["markers"]) if "markers" in meta else Markers()  # since version 2
-    return SessionState(names, prompts, **layers, cycles=dict(markers.cycles), axes=dict(markers.axes))
+    return SessionState(
+        names={int(key): name for key, name in meta["names"].items()},
+        colours={int(key): checked_colour(colour) for key, colour in meta.get("colours", {}).items()},
+        locked_objects={int(object_id) for object_id in meta.get("locked_objects", ())},
+        prompts=prompts,
+        **layers,
+        cycles=dict(markers.cycles),
+        axes=dict(markers.axes),
+    )
+
+
+def _objects(state: SessionState) -> dict[str, Any]:
+    """Colours and locks came after names: files without them are read, too."""
+    locked = sorted(state.locked_objects)
+    return {"names": dict(state.names), "colours": dict(state.colours), "locked_objects": locked}
 
 
 class _Packer:

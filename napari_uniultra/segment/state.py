@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from napari_uniultra.core.measure.cardiac import Axis, Cycle
+from napari_uniultra.core.palette import Colour
 from napari_uniultra.core.types import Prompt, Step
 from napari_uniultra.segment.results import Result
 
@@ -16,12 +18,16 @@ Key = tuple[int, int]  # (object id, frame)
 
 @dataclass(frozen=True)
 class SessionState:
-    """Prompts and what came of them. The dictionaries belong to the state: copy before changing.
+    """Objects, prompts and what came of them. The collections belong to the state: copy before changing.
 
     Attributes
     ----------
     names : dict of int to str
         Object id to its name.
+    colours : dict of int to Colour
+        Object id to (red, green, blue), 0 to 255, where one was chosen.
+    locked_objects : set of int
+        Objects that nothing may change.
     prompts : dict of Key to Prompt
     prompted : dict of Key to Result
         The answers to the prompts.
@@ -36,6 +42,8 @@ class SessionState:
     """
 
     names: dict[int, str] = field(default_factory=dict)
+    colours: dict[int, Colour] = field(default_factory=dict)
+    locked_objects: set[int] = field(default_factory=set)
     prompts: dict[Key, Prompt] = field(default_factory=dict)
     prompted: dict[Key, Result] = field(default_factory=dict)
     tracked: dict[Key, Result] = field(default_factory=dict)
@@ -45,7 +53,15 @@ class SessionState:
 
     def copy(self) -> SessionState:
         """A state that can be changed without changing this one; the results themselves are shared."""
-        return replace(self, **{name: dict(getattr(self, name)) for name in self.__dataclass_fields__})
+        return replace(self, **{name: copy(getattr(self, name)) for name in self.__dataclass_fields__})
+
+    def set_object(self, object_id: int, name: str | None, colour: Colour | None, locked: bool | None) -> None:
+        """Give an object, new or known, what is not None."""
+        self.names[object_id] = name or self.names.get(object_id) or f"Object {object_id}"
+        if colour is not None:
+            self.colours[object_id] = colour
+        if locked is not None:
+            (self.locked_objects.add if locked else self.locked_objects.discard)(object_id)
 
     def result(self, key: Key) -> Result | None:
         """The result that counts for an object on a frame, or None where nothing is known."""
@@ -58,6 +74,14 @@ class SessionState:
     def conditioning_frames(self, object_id: int) -> set[int]:
         """Frames of an object that have a prompt or were accepted."""
         return {frame for own in (self.prompted, self.locked) for other, frame in list(own) if other == object_id}
+
+    def may_be_tracked(self, key: Key) -> bool:
+        """Whether propagation may write here: nothing was given, and the object is not locked."""
+        return key[0] not in self.locked_objects and not self.is_conditioning(key)
+
+    def seen_objects(self) -> set[int]:
+        """Objects that were shown on some frame: one that was only said to be absent gives nothing to look for."""
+        return {object_id for own in (self.prompted, self.locked) for (object_id, _), r in list(own.items()) if r.mask}
 
     def tracked_frames(self, object_id: int) -> set[int]:
         """Frames of an object whose result comes from propagation alone."""

@@ -14,9 +14,9 @@ from napari_uniultra.segment.state import Key, SessionState
 
 
 def given_by_hand(state: SessionState, key: Key) -> bool:
-    """Whether a person painted or accepted a mask: nothing rewrites it."""
+    """Whether a person painted or accepted a mask, or locked its object: nothing rewrites it."""
     prompt = state.prompts.get(key)
-    return key in state.locked or (prompt is not None and prompt.mask_only)
+    return key in state.locked or key[0] in state.locked_objects or (prompt is not None and prompt.mask_only)
 
 
 def tidied_results(

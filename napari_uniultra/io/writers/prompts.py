@@ -4,7 +4,8 @@
                   "frames": {"0": {"box": [x0, y0, x1, y1], "points": [[x, y, 1]]}, "9": {"mask": "frame9.png"}}}]}
 
 Coordinates are those of `napari_uniultra.core.types.Prompt`; a point's third number is 1 to add and 0 to remove. A
-frame may also have ``rounds``, as a `Prompt` has, so that a session that was corrected step by step can be repeated.
+frame may also have ``rounds``, as a `Prompt` has, so that a session that was corrected step by step can be repeated, or
+nothing but ``"absent": true``, where the object is not in the frame.
 """
 
 from __future__ import annotations
@@ -98,7 +99,9 @@ def _as_json(entry: ObjectPrompts, path: Path) -> dict[str, Any]:
             drawn["points"] = [[x, y, label] for (x, y), label in zip(prompt.points, prompt.labels, strict=True)]
         if prompt.rounds:
             drawn["rounds"] = list(prompt.rounds)
-        if prompt.mask is not None:
+        if prompt.absent:
+            drawn["absent"] = True
+        elif prompt.mask is not None:
             digest = hashlib.sha256(np.packbits(prompt.mask).tobytes()).hexdigest()[:8]
             drawn["mask"] = f"{path.stem}_object{entry.id}_frame{frame}_{digest}.png"
             save_png(path.with_name(drawn["mask"]), Image.fromarray(prompt.mask.astype(np.uint8) * 255))
@@ -145,7 +148,11 @@ def _object(entry: Any, place: str, folder: Path, shape_hw: tuple[int, int]) -> 
 
 
 def _prompt(drawn: Any, place: str, folder: Path, shape_hw: tuple[int, int]) -> Prompt:
-    drawn = _checked(drawn, dict, place, keys={"box", "points", "mask", "rounds"})
+    drawn = _checked(drawn, dict, place, keys={"box", "points", "mask", "rounds", "absent"})
+    if "absent" in drawn:
+        if drawn != {"absent": True}:
+            raise _fault(place, "where an object is absent there is nothing to say but true")
+        return Prompt(mask=np.zeros(shape_hw, bool))
     box, mask = drawn.get("box"), drawn.get("mask")
     points = [] if drawn.get("points") is None else _checked(drawn["points"], list, f"{place}.points")
     points = [_numbers(point, 3, f"{place}.points[{i}]") for i, point in enumerate(points)]
