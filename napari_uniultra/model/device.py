@@ -39,6 +39,16 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def where_it_runs(device: torch.device) -> str:
+    """A device in words for the panel, such as "on the processor (2 cores)"."""
+    if device.type == "cuda":
+        return f"on the graphics card ({describe_device(device)})"
+    if device.type == "mps":
+        return f"on the graphics of this Mac ({describe_device(device)})"
+    count = os.cpu_count() or 1
+    return f"on the processor ({count} core{'s' * (count != 1)})"
+
+
 def describe_device(device: torch.device) -> str:
     """A device in words, such as "CPU, 2 threads" or "NVIDIA H200, 139 GiB"."""
     if device.type == "cuda":

@@ -13,12 +13,13 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.plugin.jobs import Jobs
-from napari_uniultra.plugin.layers import cine_from_layer
+from napari_uniultra.plugin.layers import cine_of_layer
 from napari_uniultra.plugin.marks import Marks
 from napari_uniultra.plugin.objects import Objects
 from napari_uniultra.plugin.prompt_layers import PromptLayers, shown_frame
 from napari_uniultra.plugin.result_layer import ResultLayer
 from napari_uniultra.plugin.review import Review
+from napari_uniultra.plugin.session_files import SessionFiles
 from napari_uniultra.plugin.session_host import LoadedModel, Outcome, SessionHost, Snapshot
 from napari_uniultra.plugin.tracker import Tracker
 from napari_uniultra.plugin.workspace import Workspace
@@ -68,6 +69,7 @@ class SegmentController(QObject):
         self.work: Workspace | None = None
         self.restorable = False
         self.marks, self.objects, self.tracker, self.review = Marks(self), Objects(self), Tracker(self), Review(self)
+        self.files = SessionFiles(self, viewer)
         viewer.layers.events.removed.connect(self._on_layer_removed)
         self.changed.connect(self._name_objects)
 
@@ -121,9 +123,8 @@ class SegmentController(QObject):
         self.work, self.restorable = None, False
 
     def _enter(self, layer: Any) -> None:
-        data = layer.data[0] if layer.multiscale else layer.data
         try:
-            cine = cine_from_layer(data, layer.rgb, layer.metadata)
+            cine = cine_of_layer(layer)
         except UniUltraError as error:
             self.failed.emit(error)
             return
@@ -135,6 +136,7 @@ class SegmentController(QObject):
                 PromptLayers(self._viewer, layer, self.marks.edited),
                 ResultLayer(self._viewer, layer, self.marks.edited),
             )
+            work.result.on_markers = self._on_markers
             self._workspaces.append(work)
         work.prompts.outlines_as_masks = self.marks.outlines_as_masks
         self.work = work
@@ -159,6 +161,12 @@ class SegmentController(QObject):
         if self.work is not None:
             self.work.prompts.follow_image()
             self.work.result.follow_image()
+
+    def _on_markers(self, result: ResultLayer) -> None:
+        """Beats or axes were set by hand on the masks, as in the panel "Measure": they belong to the session."""
+        if self.work is not None and result is self.work.result and self.snapshot.names:
+            markers = result.markers
+            self.submit(lambda: self.host.set_markers(markers), self.show, key="markers")
 
     def _on_image_data(self, event: Any = None) -> None:
         """The layer now holds another loop: begin anew; the work on the old one is saved under that one's content."""
@@ -239,11 +247,13 @@ class SegmentController(QObject):
     def show(self, outcome: Outcome, quiet: bool = False) -> None:
         """Show what a job changed; ``quiet`` says nothing of it, as for each of many frames."""
         work = self.work
-        work.snapshot = outcome.snapshot
+        before, work.snapshot = work.snapshot, outcome.snapshot
         is_new = work.result.layer is None
         if is_new and self.tracker.cancelled:
             return  # the masks were deleted while tracking: they do not come back by themselves
         work.result.write(outcome.labels, outcome.everything)
+        if is_new or before.markers != outcome.snapshot.markers:
+            work.result.set_markers(outcome.snapshot.markers)
         if is_new and work.result.layer is not None and not outcome.everything:
             self.submit(self.host.everything, self.show, key="everything")
         if not quiet:

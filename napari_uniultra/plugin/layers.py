@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from skimage.draw import polygon2mask
 
+from napari_uniultra.core.measure import Markers
 from napari_uniultra.core.prompts import (
     checked_mask,
     checked_points,
@@ -26,6 +27,7 @@ from napari_uniultra.errors import PromptError, ReadError
 Key = tuple[int, int]  # (object id, frame)
 
 METADATA_KEY = "uniultra"  # where our reader leaves in `layer.metadata` what a napari layer has no field for
+_MARKERS = "markers"
 _INDEX, _NAME = "index", "name"  # columns of a Labels layer's features; napari looks labels up by the first
 _CLICK_PX = 1.0  # a rectangle smaller than this both ways is a click that was not dragged
 
@@ -280,6 +282,17 @@ def features_of_names(names: Mapping[int, str]) -> dict[str, list[Any]]:
     return {_INDEX: [0, *ids], _NAME: ["", *(names[object_id] for object_id in ids)]}
 
 
+def cine_of_layer(layer: Any) -> Cine:
+    """The loop of an image layer, as it is now.
+
+    Raises
+    ------
+    ReadError
+        When the layer is not a loop or a still.
+    """
+    return cine_from_layer(layer.data[0] if layer.multiscale else layer.data, layer.rgb, layer.metadata)
+
+
 def cine_from_layer(data: Any, rgb: bool, metadata: Mapping[str, Any] | None = None) -> Cine:
     """The loop of an image layer.
 
@@ -315,6 +328,18 @@ def cine_from_layer(data: Any, rgb: bool, metadata: Mapping[str, Any] | None = N
         source=known.get("source", ""),
         details=known.get("details", {}),
     )
+
+
+def markers_of(layer: Any) -> Markers:
+    """The heart cycles and long axes that were set by hand on a layer of masks."""
+    return layer.metadata.get(METADATA_KEY, {}).get(_MARKERS) or Markers()
+
+
+def set_markers(layer: Any, markers: Markers) -> None:
+    """Keep the markers with a layer of masks; its ``events.metadata`` tells those who listen."""
+    if markers != markers_of(layer):
+        known = {**layer.metadata.get(METADATA_KEY, {}), _MARKERS: markers}
+        layer.metadata = {**layer.metadata, METADATA_KEY: known}
 
 
 def set_spacing(layer: Any, spacing_mm: tuple[float, float]) -> None:

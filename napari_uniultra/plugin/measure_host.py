@@ -12,6 +12,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_uniultra.core.measure import (
     Cycle,
     CycleMeasurement,
+    Markers,
     Measurement,
     area_curve,
     find_cycles,
@@ -23,7 +24,7 @@ from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.plugin.axis_layer import AxisLayer
 from napari_uniultra.plugin.jobs import Jobs
-from napari_uniultra.plugin.layers import METADATA_KEY, names_of_objects
+from napari_uniultra.plugin.layers import METADATA_KEY, markers_of, names_of_objects, set_markers
 from napari_uniultra.plugin.loop_measurements import LoopMeasurements
 from napari_uniultra.plugin.prompt_layers import frames_shape, shown_frame
 
@@ -129,6 +130,7 @@ class MeasureController(QObject):
         self._layer, self._measured, self.rows, self.cycles = layer, None, [], []
         self._axes, self._edited, self.object_id, self.beat = {}, {}, 0, 0
         if layer is not None:
+            self._take_markers()
             try:
                 self._measured = LoopMeasurements(self._loop_of(layer))
             except UniUltraError as error:
@@ -159,12 +161,14 @@ class MeasureController(QObject):
         cycle = self.cycle
         moved = Cycle(cycle.ed if nearest[0] is None else nearest[0], cycle.es if nearest[1] is None else nearest[1])
         self._edited[self.object_id] = [moved if beat == self.beat else c for beat, c in enumerate(self.cycles)]
+        self._keep_markers()
         self._find_cycles()
 
     def find_cycles_again(self) -> None:
         """Forget what the user said of beats and long axes of this object."""
         self._edited.pop(self.object_id, None)
         self._axes = {key: axis for key, axis in self._axes.items() if key[0] != self.object_id}
+        self._keep_markers()
         self._find_cycles()
 
     def show_axis(self, on: bool) -> None:
@@ -210,6 +214,26 @@ class MeasureController(QObject):
         for name in ("paint", "set_data", "features", "scale"):
             emitter = getattr(self._layer.events, name)
             (emitter.connect if connect else emitter.disconnect)(self._look_soon)
+        emitter = self._layer.events.metadata
+        (emitter.connect if connect else emitter.disconnect)(self._on_metadata)
+
+    # What is set by hand lives with the layer: a session keeps it, and it is there again with the layer.
+
+    def _markers(self) -> Markers:
+        return Markers({number: tuple(cycles) for number, cycles in self._edited.items()}, dict(self._axes))
+
+    def _keep_markers(self) -> None:
+        set_markers(self._layer, self._markers())
+
+    def _take_markers(self) -> None:
+        markers = markers_of(self._layer)
+        self._edited = {number: list(cycles) for number, cycles in markers.cycles.items()}
+        self._axes = dict(markers.axes)
+
+    def _on_metadata(self, event: Any = None) -> None:
+        if markers_of(self._layer) != self._markers():
+            self._take_markers()
+            self._find_cycles()
 
     def _loop_of(self, layer: Any) -> Cine:
         """The masks' loop without its frames: what their layer knows of it, or the image that they lie on."""
@@ -304,6 +328,7 @@ class MeasureController(QObject):
             axis = lines.get(frame)
             if axis is not None and not np.allclose(axis, self._axis(frame) or 0):
                 self._axes[self.object_id, frame] = axis
+        self._keep_markers()
         self.changed.emit()
 
     def _on_layer_removed(self, event: Any) -> None:

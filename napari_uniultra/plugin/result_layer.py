@@ -9,8 +9,15 @@ import numpy as np
 from napari.layers import Labels
 from napari.utils.colormaps import CyclicLabelColormap
 
+from napari_uniultra.core.measure import Markers
 from napari_uniultra.core.palette import colour_of
-from napari_uniultra.plugin.layers import METADATA_KEY, features_of_names, names_of_objects
+from napari_uniultra.plugin.layers import (
+    METADATA_KEY,
+    features_of_names,
+    markers_of,
+    names_of_objects,
+    set_markers,
+)
 from napari_uniultra.plugin.prompt_layers import frames_shape, shown_frame, transform_of
 
 MASKS_NAME = "UniUltra masks"
@@ -27,11 +34,18 @@ class ResultLayer:
         The masks lie over it, with its scale, translation and units.
     on_paint : callable
         Called when the user paints or erases; `take_painted` gives the frames once it is done.
+
+    Attributes
+    ----------
+    on_markers : callable
+        Called with this object when markers were set on the layer, other than by `set_markers`.
     """
 
     def __init__(self, viewer: Any, image: Any, on_paint: Callable[[], None]) -> None:
         self._viewer, self._image, self._on_paint = viewer, image, on_paint
+        self.on_markers: Callable[[ResultLayer], None] = lambda result: None
         self.layer: Labels | None = None
+        self._markers = Markers()
         self._names: dict[int, str] = {}
         self._written: set[int] = set()
         self._painted: set[int] = set()
@@ -70,6 +84,7 @@ class ResultLayer:
         """Leave the layer to the user."""
         if self.layer is not None:
             self.layer.events.paint.disconnect(self._on_paint_event)
+            self.layer.events.metadata.disconnect(self._on_metadata)
 
     def follow_image(self) -> None:
         """Take over the image's scale and position."""
@@ -88,6 +103,23 @@ class ResultLayer:
         if self.layer is not None:
             self.layer.selected_label = object_id
 
+    @property
+    def markers(self) -> Markers:
+        """The heart cycles and long axes that were set by hand on the masks."""
+        return self._markers
+
+    def set_markers(self, markers: Markers) -> None:
+        """Show markers of the session in the layer, where there is one."""
+        self._markers = markers
+        if self.layer is not None:
+            set_markers(self.layer, markers)
+
+    def _on_metadata(self, event: Any = None) -> None:
+        found = markers_of(self.layer)
+        if found != self._markers:
+            self._markers = found
+            self.on_markers(self)
+
     def _create(self) -> None:
         keywords = transform_of(self._image)
         del keywords["ndim"]
@@ -99,6 +131,7 @@ class ResultLayer:
         self._viewer.layers.insert(self._viewer.layers.index(self._image) + 1, self.layer)
         self._viewer.layers.selection.active = active  # the tool in hand stays in hand
         self.layer.events.paint.connect(self._on_paint_event)
+        self.layer.events.metadata.connect(self._on_metadata)
 
     def _frames(self) -> np.ndarray:
         data = self.layer.data

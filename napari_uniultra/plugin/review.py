@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject
 
@@ -45,9 +45,11 @@ class Review(QObject):
     def restore(self) -> None:
         """Bring back the work that was saved for this loop."""
         self._control.restorable = False
-        self.go(self._control.host.restore)
+        self.go(self._control.host.restore, with_model=False)
 
-    def go(self, job: Callable[[], Outcome]) -> None:
+    def go(
+        self, job: Callable[[], Any], done: Callable[[Any], None] | None = None, with_model: bool = True
+    ) -> None:
         """Take the session to another state, in the inference thread, and show that state."""
         control = self._control
         if control.work_or_word() is None:
@@ -55,10 +57,11 @@ class Review(QObject):
         control.tracker.cancel()
         control.marks.sync()
         control.say("Working", loading_first=True)
-        control.submit(job, self._show_other_state, with_model=True)
+        control.submit(job, done or self.show_other_state, with_model=with_model)
         control.changed.emit()
 
-    def _show_other_state(self, outcome: Outcome) -> None:
+    def show_other_state(self, outcome: Outcome) -> None:
+        """Show a state of the session that is not the last one with a change."""
         control = self._control
         control.objects.take_over(outcome.snapshot.names)
         control.show(outcome)

@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import platformdirs
 
+from napari_uniultra.core.measure import Markers
 from napari_uniultra.core.types import Cine, Direction, Prompt
 from napari_uniultra.errors import PromptError, UniUltraError
 from napari_uniultra.plugin.layers import Key
+from napari_uniultra.plugin.session_tables import session_tables
 
 if TYPE_CHECKING:
     from napari_uniultra.segment.session import CineSession
+    from napari_uniultra.segment.session_about import ModelName
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,14 @@ class Snapshot:
     prompts : dict of (object id, frame) to Prompt
     locked : frozenset of (object id, frame)
     names : dict of int to str
+    markers : Markers
     can_undo, can_redo : bool
     """
 
     prompts: dict[Key, Prompt] = field(default_factory=dict)
     locked: frozenset[Key] = frozenset()
     names: dict[int, str] = field(default_factory=dict)
+    markers: Markers = field(default_factory=Markers)
     can_undo: bool = False
     can_redo: bool = False
 
@@ -71,8 +76,29 @@ class LoadedModel:
     """The model in use, in words for the panel."""
 
     name: str
-    device: str
+    where: str  # such as "on the processor (2 cores)"
     image_size: int
+
+
+@dataclass(frozen=True)
+class OpenedSession:
+    """A session file that was opened.
+
+    Attributes
+    ----------
+    outcome : Outcome
+        All masks there are.
+    made_with : ModelName or None
+        The model that they came from.
+    model : str
+        Its name among the models of this machine; empty when it is not there, or in use already.
+    is_here : bool
+    """
+
+    outcome: Outcome
+    made_with: ModelName | None
+    model: str
+    is_here: bool
 
 
 def autosave_folder() -> Path:
@@ -113,14 +139,19 @@ class SessionHost:
         ------
         UniUltraError
         """
-        if self._model is None or self._wanted != (name, device):
-            from napari_uniultra.model.zoo import load_model  # imports torch
+        from napari_uniultra.model.device import where_it_runs  # imports torch
+        from napari_uniultra.model.zoo import load_model
 
-            model = load_model(name, device=device)
-            self._model, self._wanted = model, (name, device)
-            if self._session is not None:
-                self._session.model = model
-        return LoadedModel(self._model.name, str(self._model.device), int(self._model.image_size))
+        session = self._session
+        if self._model is None or self._wanted != (name, device):
+            self._model, self._wanted = load_model(name, device=device), (name, device)
+            if session is not None:
+                session.model = self._model
+        elif session is not None and session.model is None:  # opened before any model was loaded
+            session.model = self._model
+        elif session is not None:
+            self._model = session.model  # which goes to the CPU when a graphics card runs out of memory
+        return LoadedModel(self._model.name, where_it_runs(self._model.device), int(self._model.image_size))
 
     def release(self) -> None:
         """Let go of loop, session and model, and of their memory."""
@@ -230,22 +261,57 @@ class SessionHost:
         return self._outcome(self._opened().redo())
 
     def restore(self) -> Outcome:
-        """Bring back the work that was saved for this loop before the present session began.
+        """Bring back the work that was saved for this loop before the present session began; no model is needed.
 
         Raises
         ------
         UniUltraError
             If the file is damaged; the session stays as it was.
         """
-        from napari_uniultra.segment.session import CineSession
-
         if self._cine is None or self._saved_work is None:
             raise PromptError("There is no saved work for this loop")
-        self._session = CineSession.restore(
-            self._saved_work, self._cine, self._model, autosave=self._autosave(), on_notice=self._on_notice
-        )
+        self._opened().open(self._saved_work)
         self._saved_work = None
         return self.everything()
+
+    def save_session(self, path: Path, cine: Cine) -> None:
+        """Write all that was made to a session file, and what it measures.
+
+        ``cine`` is the loop with the spacing as it is known now: it may have been set since the loop was opened.
+
+        Raises
+        ------
+        WriteError
+        """
+        session = self._opened()
+        session.save(path, session_tables(session, cine))
+
+    def open_session(self, path: Path) -> OpenedSession:
+        """Go to what a session file holds; no model is needed. What was there before is one undo away.
+
+        Raises
+        ------
+        ReadError
+            If the file is damaged or belongs to another loop; the session stays as it was.
+        """
+        from napari_uniultra.model.zoo import list_models
+
+        session = self._opened()
+        self._keep_saved_work()
+        session.open(path)
+        made_with = session.made_with
+        wanted = "" if made_with is None else made_with.sha256
+        here = [info.name for info in list_models() if info.sha256 == wanted and info.path is not None]
+        in_use = self._model is not None and self._model.sha256 == wanted
+        is_here = made_with is None or in_use or bool(here)
+        return OpenedSession(self.everything(), made_with, "" if in_use or not here else here[0], is_here)
+
+    def set_markers(self, markers: Markers) -> Outcome:
+        """Take over the cycles and axes that were set by hand."""
+        session = self._opened()
+        self._keep_saved_work()
+        session.set_markers(markers)
+        return self._outcome(())
 
     def everything(self) -> Outcome:
         """All masks there are."""
@@ -276,6 +342,7 @@ class SessionHost:
             prompts=dict(session.prompts),
             locked=session.locked,
             names=dict(session.names),
+            markers=session.markers,
             can_undo=session.can_undo,
             can_redo=session.can_redo,
         )

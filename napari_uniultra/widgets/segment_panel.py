@@ -286,7 +286,7 @@ class SegmentPanel(QWidget):
             self.controller.set_model(name, self.device_box.currentData())
 
     def _on_model_loaded(self, info: LoadedModel) -> None:
-        self.model_box.setToolTip(f"{info.name}, {info.image_size} pixels, on {info.device}")
+        self.model_box.setToolTip(f"{info.name}, {info.image_size} pixels, {info.where}")
 
     # Following the controller ---------------------------------------------------------------------------------------
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.measure import CycleMeasurement, Measurement
@@ -109,11 +110,19 @@ def _cycle_cells(cycle: CycleMeasurement) -> list[str]:
     ]
 
 
-def _write(path: str | os.PathLike[str], header: Sequence[str], cells: Iterable[Sequence[str]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([_harmless(cell) for cell in row] for row in cells)
+def csv_text(table: Table) -> str:
+    """A table as the text of a CSV file, harmless to a spreadsheet."""
+    header, cells = table
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(header)
+    writer.writerows([_harmless(cell) for cell in row] for row in cells)
+    return text.getvalue()
+
+
+def _write(path: str | os.PathLike[str], header: list[str], cells: list[list[str]]) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(csv_text((header, cells)), encoding="utf-8", newline="")
 
 
 def _harmless(cell: str) -> str:
