@@ -21,6 +21,7 @@ from napari_uniultra.segment.engine import Engine
 from napari_uniultra.segment.fallback import run_with_fallback
 from napari_uniultra.segment.history import History
 from napari_uniultra.segment.memory import MemoryLimits
+from napari_uniultra.segment.passes import Pass, count_frames, plan_passes
 from napari_uniultra.segment.results import Result
 from napari_uniultra.segment.session_about import LoopName, ModelName, SessionAbout
 from napari_uniultra.segment.session_file import load_state, read_about, save_state
@@ -261,6 +262,12 @@ class CineSession:
         """Frames of which anything is known, in order."""
         return tuple(sorted({frame for (_, frame), _ in self._state.results()}))
 
+    def unfinished_frames(self, objects: Iterable[int] | None = None) -> frozenset[int]:
+        """Frames of which some object that can be tracked is not known yet; raises what `propagate` raises."""
+        known = {key for key, _ in self._state.results()}
+        ids = self._objects_to_track(objects)
+        return frozenset(f for f in range(len(self.cine)) if any((object_id, f) not in known for object_id in ids))
+
     def logits(self, object_id: int, frame: int) -> np.ndarray | None:
         """Mask logits (4s, 4s) float32 in the model's square, s = image_size / 16, or None where nothing is known.
 
@@ -390,9 +397,28 @@ class CineSession:
             At once, if no such object has a prompt, one that is asked for is locked, or a frame or direction does not
             exist.
         """
+        passes = self.passes(direction, start=start, stop=stop, objects=objects)
+        return self.run_passes(passes, objects=objects)
+
+    def passes(
+        self,
+        direction: Direction = "forward",
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        objects: Iterable[int] | None = None,
+    ) -> list[Pass]:
+        """The frames that `propagate` would visit; raises what it raises."""
         ids = self._objects_to_track(objects)
-        passes = self._passes(direction, start, stop, ids)
-        return self._run_passes(passes, ids)
+        for frame in (start, stop):
+            if frame is not None:
+                self.cine.frame(frame)
+        seeds = sorted(set().union(*(self._state.conditioning_frames(object_id) for object_id in ids)))
+        return plan_passes(direction, start, stop, seeds, len(self.cine))
+
+    def run_passes(self, passes: Iterable[Pass], *, objects: Iterable[int] | None = None) -> Iterator[Step]:
+        """Propagate over passes, or over what is left of them, as one change; see `propagate`."""
+        return self._run_passes(list(passes), self._objects_to_track(objects))
 
     def frames_to_propagate(
         self,
@@ -403,7 +429,7 @@ class CineSession:
         objects: Iterable[int] | None = None,
     ) -> int:
         """How many steps `propagate` will yield."""
-        return sum(len(frames) for _, frames in self._passes(direction, start, stop, self._objects_to_track(objects)))
+        return count_frames(self.passes(direction, start=start, stop=stop, objects=objects))
 
     def _objects_to_track(self, objects: Iterable[int] | None) -> list[int]:
         with_prompts = sorted(self._state.seen_objects())
@@ -423,29 +449,7 @@ class CineSession:
             raise PromptError("There is nothing to track", fix="Draw a box around a structure, or click on it, first")
         return ids
 
-    def _passes(
-        self, direction: Direction, start: int | None, stop: int | None, ids: Sequence[int]
-    ) -> list[tuple[bool, range]]:
-        """(reverse, frames) of each pass, in order."""
-        for frame in (start, stop):
-            if frame is not None:
-                self.cine.frame(frame)
-        last = len(self.cine) - 1
-        seeds = sorted(set().union(*(self._state.conditioning_frames(object_id) for object_id in ids)))
-        if direction == "both":
-            low, high = (0 if start is None else start), (last if stop is None else stop)
-            low, high = min(low, high), max(low, high)
-            seed = next((frame for frame in seeds if low <= frame <= high), min(max(seeds[0], low), high))
-            backward = range(seed - 1, low - 1, -1)
-            return [(False, range(seed, high + 1)), *([(True, backward)] if len(backward) else [])]
-        begin = seeds[0] if start is None else start
-        if direction == "forward":
-            return [(False, range(begin, (last if stop is None else stop) + 1))]
-        if direction == "backward":
-            return [(True, range(begin, (0 if stop is None else stop) - 1, -1))]
-        raise PromptError(f"{direction!r} is not a direction", fix='Choose "forward", "backward" or "both"')
-
-    def _run_passes(self, passes: Sequence[tuple[bool, range]], ids: Sequence[int]) -> Iterator[Step]:
+    def _run_passes(self, passes: Sequence[Pass], ids: Sequence[int]) -> Iterator[Step]:
         self._history.remember(self._state)
         self._state = self._state.copy()
         unsaved = False
