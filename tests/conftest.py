@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,3 +39,42 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the data set folder {folder} is not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model of random weights that segments something, however odd."""
+    import torch
+
+    from napari_uniultra.model.build import build_network
+    from napari_uniultra.model.checkpoint import save_checkpoint
+    from napari_uniultra.model.config import architecture
+
+    torch.manual_seed(3)
+    config = architecture("uniultra-mini", image_size=128)
+    network = build_network(config)
+    with torch.no_grad():
+        network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_checkpoint(path, network, config, {"description": "random weights"})
+    return path
+
+
+@pytest.fixture
+def window(make_napari_viewer: Callable[..., Any], checkpoint: Path, qtbot: Any) -> Iterator[Any]:
+    """A `panel_window.Window`: a viewer with the panel docked, the small model in it, and what the user is told."""
+    from napari.utils.notifications import notification_manager
+    from panel_window import Window
+
+    viewer = make_napari_viewer()
+    _, panel = viewer.window.add_plugin_dock_widget("napari-uniultra", "Segment loop")
+    panel.add_model_file(str(checkpoint))
+    told: list[str] = []
+
+    def listen(notification: Any) -> None:
+        told.append(notification.message)
+
+    notification_manager.notification_ready.connect(listen)
+    yield Window(viewer=viewer, panel=panel, told=told, qtbot=qtbot)
+    notification_manager.notification_ready.disconnect(listen)
+    panel.thread_.stop()

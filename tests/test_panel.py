@@ -2,121 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from napari.layers import Labels
 from napari.utils._proxies import ReadOnlyWrapper
 from napari.utils.interactions import mouse_move_callbacks, mouse_press_callbacks, mouse_release_callbacks
-from napari.utils.notifications import notification_manager
+from panel_window import BOX, CORNERS, HEIGHT, WIDTH, Window, loop, settle, until
 from qtpy.QtCore import QTimer
 
 from napari_uniultra.core.types import Cine
-from napari_uniultra.model.build import build_network
-from napari_uniultra.model.checkpoint import save_checkpoint
-from napari_uniultra.model.config import architecture
 from napari_uniultra.model.zoo import load_model
 from napari_uniultra.plugin.layers import METADATA_KEY
 from napari_uniultra.segment.session import CineSession
-from napari_uniultra.widgets.segment_panel import SegmentPanel
 
 pytestmark = pytest.mark.gui
-
-FRAMES, HEIGHT, WIDTH = 8, 72, 96
-CORNERS = np.array([[18, 20], [18, 62], [60, 62], [60, 20]])  # (row, column)
-BOX = (20.5, 18.5, 62.5, 60.5)  # the same, x and y at pixel edges
-WAIT_MS = 60_000
-
-
-def loop(frames: int = FRAMES, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """Speckle with a dark disc that moves."""
-    rng = np.random.default_rng(3)
-    y, x = np.mgrid[:height, :width]
-    stack = rng.gamma(2.0, 25.0, (frames, height, width))
-    for t, frame in enumerate(stack):
-        frame[(y - height / 2 - t) ** 2 + (x - width / 2) ** 2 < height * width / 12] *= 0.2
-    return stack.clip(0, 255).astype(np.uint8)
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model of random weights that segments something, however odd."""
-    torch.manual_seed(3)
-    config = architecture("uniultra-mini", image_size=128)
-    network = build_network(config)
-    with torch.no_grad():
-        network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_checkpoint(path, network, config, {"description": "random weights"})
-    return path
 
 
 @pytest.fixture(scope="session")
 def reference_model(checkpoint: Path) -> Any:
     return load_model(checkpoint, device="cpu")
-
-
-class Window(SimpleNamespace):
-    """A viewer with the panel docked, and what the user is told."""
-
-    viewer: Any
-    panel: SegmentPanel
-    told: list[str]
-
-    def open(self, data: np.ndarray, **keywords: Any) -> Any:
-        return self.viewer.add_image(data, **{"name": "loop", **keywords})
-
-    def draw_box(self, frame: int | None = 0, corners: np.ndarray = CORNERS) -> Any:
-        if self.panel.controller.marks.tool != "box":
-            self.panel.box_button.click()
-        boxes = self.viewer.layers["UniUltra boxes"]
-        shape = corners if frame is None else np.insert(np.asarray(corners, float), 0, frame, axis=1)
-        boxes.add(shape, shape_type="rectangle")
-        return boxes
-
-    def click(self, tool: str, *positions: tuple[float, ...]) -> Any:
-        button = {"add": self.panel.add_button, "remove": self.panel.remove_button}[tool]
-        if self.panel.controller.marks.tool != tool:
-            button.click()
-        points = self.viewer.layers["UniUltra points"]
-        for position in positions:
-            points.add(position)
-        return points
-
-    def masks(self) -> np.ndarray:
-        return np.asarray(self.viewer.layers["UniUltra masks"].data)
-
-
-@pytest.fixture
-def window(make_napari_viewer: Callable[..., Any], checkpoint: Path, qtbot: Any) -> Any:
-    viewer = make_napari_viewer()
-    _, panel = viewer.window.add_plugin_dock_widget("napari-uniultra", "Segment loop")
-    panel.add_model_file(str(checkpoint))
-    told: list[str] = []
-
-    def listen(notification: Any) -> None:
-        told.append(notification.message)
-
-    notification_manager.notification_ready.connect(listen)
-    yield Window(viewer=viewer, panel=panel, told=told, qtbot=qtbot)
-    notification_manager.notification_ready.disconnect(listen)
-    panel.thread_.stop()
-
-
-def until(window: Window, condition: Callable[[], bool]) -> None:
-    window.qtbot.waitUntil(condition, timeout=WAIT_MS)
-
-
-def settle(window: Window) -> None:
-    """Wait until everything that was asked for has been answered."""
-    control = window.panel.controller
-    window.qtbot.wait(80)
-    until(window, lambda: not control.busy)
 
 
 # Prompts --------------------------------------------------------------------------------------------------------------
@@ -401,17 +309,17 @@ def test_undo_and_redo_move_masks_and_drawings(window: Window) -> None:
     settle(window)
     second = window.masks().copy()
     points = window.viewer.layers["UniUltra points"]
-    window.panel.undo_button.click()
+    window.panel.review_box.undo_button.click()
     settle(window)
     assert np.array_equal(window.masks(), first)
     assert (len(boxes.data), len(points.data)) == (1, 0)
-    window.panel.undo_button.click()
+    window.panel.review_box.undo_button.click()
     settle(window)
     assert not window.masks().any()
     assert len(boxes.data) == 0
-    assert not window.panel.undo_button.isEnabled()
+    assert not window.panel.review_box.undo_button.isEnabled()
     for _ in range(2):
-        window.panel.redo_button.click()
+        window.panel.review_box.redo_button.click()
         settle(window)
     assert np.array_equal(window.masks(), second)
     assert np.allclose(boxes.data[0][:, 1:], CORNERS)
@@ -425,9 +333,9 @@ def test_an_accepted_frame_is_not_overwritten(window: Window) -> None:
     window.panel.forward_button.click()
     settle(window)
     window.viewer.dims.set_point(0, 5)
-    window.panel.accept_button.click()
+    window.panel.review_box.accept_button.click()
     settle(window)
-    assert window.panel.accept_button.isChecked()
+    assert window.panel.review_box.accept_button.isChecked()
     accepted = window.masks()[5].copy()
     assert accepted.any()
     # A box on it is refused in words, and does not stay.
@@ -440,11 +348,11 @@ def test_an_accepted_frame_is_not_overwritten(window: Window) -> None:
     settle(window)
     assert np.array_equal(window.masks()[5], accepted)
     window.viewer.dims.set_point(0, 4)
-    assert not window.panel.accept_button.isChecked()
+    assert not window.panel.review_box.accept_button.isChecked()
     window.viewer.dims.set_point(0, 5)
-    window.panel.accept_button.click()
+    window.panel.review_box.accept_button.click()
     settle(window)
-    assert not window.panel.accept_button.isChecked()
+    assert not window.panel.review_box.accept_button.isChecked()
 
 
 def test_saved_work_comes_back(window: Window, isolated_home: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_uniultra.core.atomic import atomic_dir, write_error
+from napari_uniultra.core.places import data_folder
 from napari_uniultra.errors import CheckpointError, ResourceError
 from napari_uniultra.model.config import ModelConfig
 from napari_uniultra.model.download import DOWNLOADS, Download, fetch
@@ -92,13 +93,8 @@ class ModelInfo:
 
 
 def models_folder() -> Path:
-    """Where added models live: the user's data folder, or the one that NAPARI_UNIULTRA_HOME names."""
-    home = os.environ.get("NAPARI_UNIULTRA_HOME")
-    if not home:
-        from platformdirs import user_data_dir
-
-        home = user_data_dir("napari-uniultra", appauthor=False)
-    return Path(home) / "models"
+    """Where added models live."""
+    return data_folder() / "models"
 
 
 def bundled_folder() -> Path:

@@ -60,7 +60,7 @@ class SegmentController(QObject):
 
     def __init__(self, viewer: Any, jobs: Jobs) -> None:
         super().__init__()
-        self._viewer, self.jobs = viewer, jobs
+        self.viewer, self.jobs = viewer, jobs
         self._notice_from_host.connect(self.noticed)
         self.host = SessionHost(self._notice_from_host.emit)
         self.model = ("", "auto")
@@ -93,7 +93,7 @@ class SegmentController(QObject):
     @property
     def frame(self) -> int:
         """The frame that is shown."""
-        return 0 if self.work is None else shown_frame(self._viewer, self.work.image)
+        return 0 if self.work is None else shown_frame(self.viewer, self.work.image)
 
     @property
     def layers(self) -> list[Any]:
@@ -133,8 +133,8 @@ class SegmentController(QObject):
         if work is None:
             work = Workspace(
                 layer,
-                PromptLayers(self._viewer, layer, self.marks.edited),
-                ResultLayer(self._viewer, layer, self.marks.edited),
+                PromptLayers(self.viewer, layer, self.marks.edited),
+                ResultLayer(self.viewer, layer, self.marks.edited),
             )
             work.result.on_markers = self._on_markers
             self._workspaces.append(work)
@@ -288,7 +288,7 @@ class SegmentController(QObject):
 
     def disconnect_viewer(self) -> None:
         """Hear no more from the viewer and its layers."""
-        self._viewer.layers.events.removed.disconnect(self._on_layer_removed)
+        self.viewer.layers.events.removed.disconnect(self._on_layer_removed)
         for work in self._workspaces:
             work.prompts.disconnect()
             work.result.disconnect()

@@ -26,6 +26,7 @@ from napari_uniultra.plugin.axis_layer import AxisLayer
 from napari_uniultra.plugin.jobs import Jobs
 from napari_uniultra.plugin.layers import METADATA_KEY, markers_of, names_of_objects, set_markers
 from napari_uniultra.plugin.loop_measurements import LoopMeasurements
+from napari_uniultra.plugin.preview_layer import is_preview
 from napari_uniultra.plugin.prompt_layers import frames_shape, shown_frame
 
 _SOON_MS = 100  # after the masks were touched
@@ -350,4 +351,8 @@ def _nearest(curve: np.ndarray, frame: int) -> int:
 
 def labels_layers(viewer: Any) -> list[Any]:
     """The Labels layers of a viewer that may be masks of a loop."""
-    return [layer for layer in viewer.layers if isinstance(layer, Labels) and not layer.multiscale and layer.ndim <= 3]
+    return [
+        layer
+        for layer in viewer.layers
+        if isinstance(layer, Labels) and not layer.multiscale and layer.ndim <= 3 and not is_preview(layer)
+    ]

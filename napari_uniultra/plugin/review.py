@@ -1,4 +1,4 @@
-"""Looking over what was found: accept frames, undo, redo, bring back saved work."""
+"""Looking over what was found: accept frames, mend stretches, undo, redo, take results away."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject
 
+from napari_uniultra.plugin.preview_layer import PreviewLayer
 from napari_uniultra.plugin.session_host import Outcome
+from napari_uniultra.plugin.writer import write_labels
 
 if TYPE_CHECKING:
+    from napari_uniultra.core.postprocess import TidySettings
     from napari_uniultra.plugin.controller import SegmentController
 
 
@@ -19,20 +22,75 @@ class Review(QObject):
     def __init__(self, control: SegmentController) -> None:
         super().__init__(control)
         self._control = control
+        self._preview = PreviewLayer(control.viewer)
 
     @property
     def frame_is_accepted(self) -> bool:
         """Whether anything on the frame shown is accepted."""
         return any(frame == self._control.frame for _, frame in self._control.snapshot.locked)
 
+    @property
+    def has_corrections(self) -> bool:
+        """Whether an object has clicks, or prompts on more than one frame."""
+        prompts = self._control.snapshot.prompts
+        return len({frame for _, frame in prompts}) > 1 or any(prompt.points for prompt in prompts.values())
+
     def accept_frame(self) -> None:
         """Accept the frame shown, so that it is never overwritten and guides tracking; or take that back."""
-        control = self._control
-        if control.work_or_word() is None:
+        frame = self._control.frame
+        self._change(lambda: self._control.host.toggle_lock(frame))
+
+    def accept_all(self) -> None:
+        """Accept every result there is."""
+        self._change(self._control.host.accept_all)
+
+    def fill_between(self) -> None:
+        """Fill the frames around the one shown between those that were given or accepted on either side."""
+        frame = self._control.frame
+        self._change(lambda: self._control.host.interpolate(frame))
+
+    def tidy(self, settings: TidySettings) -> None:
+        """Tidy all masks but those that were painted or accepted."""
+        self._change(lambda: self._control.host.tidy(settings))
+
+    def preview_tidy(self, settings: TidySettings | None) -> None:
+        """Show in a layer of its own what tidying would make of the frame shown; None takes that layer away."""
+        control, work = self._control, self._control.work
+        if work is None or settings is None or not control.snapshot.names:
+            self._preview.remove()
+            return
+        frame = control.frame
+        control.submit(
+            lambda: control.host.preview_tidy(settings, frame),
+            lambda labels: self._preview.show(work.image, frame, labels),
+            with_model=True,
+            key="preview",
+        )
+
+    def export(self, path: str) -> None:
+        """Write the masks in the format of the path's suffix, or the measurements where that is .csv."""
+        control, work = self._control, self._control.work_or_word()
+        if work is None:
             return
         control.marks.sync()
-        frame = control.frame
-        control.submit(lambda: control.host.toggle_lock(frame), control.show, with_model=True)
+        control.say("Saving")
+        if path.lower().endswith(".csv"):
+            control.submit(lambda: control.host.export_measurements(path), self._say_saved, with_model=True)
+        elif work.result.layer is None:
+            control.noticed.emit("There are no masks to save yet. Segment or track a structure first.")
+        else:
+            data, meta, _ = work.result.layer.as_layer_data_tuple()
+            control.submit(lambda: write_labels(path, data, meta), self._say_saved)
+
+    def _say_saved(self, _written: object) -> None:
+        self._control.say("Saved")
+
+    def _change(self, job: Callable[[], Outcome]) -> None:
+        """A change that leaves prompts and objects as they are."""
+        if self._control.work_or_word() is not None:
+            self._control.marks.sync()
+            self._control.say("Working", loading_first=True)
+            self._control.submit(job, self._control.show, with_model=True)
 
     def undo(self) -> None:
         """Take back the last change."""

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import platformdirs
 
 from napari_uniultra.core.measure import Markers
+from napari_uniultra.core.places import cache_folder
 from napari_uniultra.core.types import Cine, Direction, Prompt
 from napari_uniultra.errors import PromptError, UniUltraError
 from napari_uniultra.plugin.layers import Key
 from napari_uniultra.plugin.session_tables import session_tables
 
 if TYPE_CHECKING:
+    from napari_uniultra.core.postprocess import TidySettings
     from napari_uniultra.segment.session import CineSession
     from napari_uniultra.segment.session_about import ModelName
 
@@ -102,9 +103,8 @@ class OpenedSession:
 
 
 def autosave_folder() -> Path:
-    """Where unfinished work is kept: the user's cache, or ``NAPARI_UNIULTRA_HOME`` where that is set."""
-    home = os.environ.get("NAPARI_UNIULTRA_HOME")
-    return Path(home or platformdirs.user_cache_dir("napari-uniultra", appauthor=False)) / "autosave"
+    """Where unfinished work is kept."""
+    return cache_folder() / "autosave"
 
 
 class SessionHost:
@@ -251,6 +251,56 @@ class SessionHost:
         else:
             session.lock(frame)
         return self._outcome((frame,))
+
+    def accept_all(self) -> Outcome:
+        """Accept every result there is.
+
+        Raises
+        ------
+        PromptError
+            If there is none.
+        """
+        session = self._opened()
+        frames = session.frames_with_results
+        if not frames:
+            raise PromptError("There is nothing to accept", fix="Segment or track a structure first")
+        session.lock(frames)
+        return self._outcome(())
+
+    def interpolate(self, frame: int) -> Outcome:
+        """Fill the frames around one between those that were given or accepted.
+
+        Raises
+        ------
+        PromptError
+            If no object is known on both sides.
+        """
+        return self._outcome(self._opened().interpolate(frame))
+
+    def tidy(self, settings: TidySettings) -> Outcome:
+        """Tidy all results but those that were painted or accepted."""
+        return self._outcome(self._opened().tidy(settings))
+
+    def preview_tidy(self, settings: TidySettings, frame: int) -> np.ndarray:
+        """What `tidy` would make of a frame: its labels (H, W) uint16."""
+        return self._opened().preview_tidy(settings, frame)
+
+    def export_measurements(self, path: str) -> None:
+        """Write the measurements of all results as CSV.
+
+        Raises
+        ------
+        PromptError, WriteError
+            If there is nothing to measure, or the file cannot be written.
+        """
+        from napari_uniultra.core.measure import measurement_rows
+        from napari_uniultra.io.writers import write_measurements_csv
+
+        session = self._opened()
+        if not session.frames_with_results:
+            raise PromptError("There is nothing to measure", fix="Segment or track a structure first")
+        steps = (session.step(frame) for frame in session.frames_with_results)
+        write_measurements_csv(path, list(measurement_rows(self._cine, steps, session.names)))
 
     def undo(self) -> Outcome:
         """Take back the last change."""

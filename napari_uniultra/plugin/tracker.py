@@ -45,6 +45,11 @@ class Tracker(QObject):
         return self._stream is not None
 
     @property
+    def has_tracked(self) -> bool:
+        """Whether any frame was tracked since the panel is open."""
+        return self._done > 0
+
+    @property
     def cancelled(self) -> bool:
         """Whether the propagation under way was told to stop."""
         return self._stream is not None and self._stream.cancelled

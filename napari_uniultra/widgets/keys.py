@@ -17,8 +17,33 @@ KEYS = {
     "both": "J",
     "cancel": "K",
     "accept": "G",
+    "accept_all": "Shift-G",
+    "fill_between": "H",
     "undo": "U",
     "redo": "Shift-U",
+    "measure": "Shift-M",
+    "export": "Shift-E",
+    "key_list": "/",
+}
+# What each does, for the list of keys.
+WORDS = {
+    "box": "Draw a box",
+    "add": "Click what belongs to the structure",
+    "remove": "Click what does not",
+    "new_object": "New object",
+    "next_object": "Next object",
+    "backward": "Track backward",
+    "forward": "Track forward",
+    "both": "Track through the whole loop",
+    "cancel": "Stop tracking",
+    "accept": "Accept the frame, or no longer",
+    "accept_all": "Accept all frames",
+    "fill_between": "Fill between two frames",
+    "undo": "Undo",
+    "redo": "Redo",
+    "measure": "Measurements",
+    "export": "Export masks or measurements",
+    "key_list": "This list",
 }
 # On our own layers also the usual ones; elsewhere these belong to napari and to the other layers.
 _OWN_LAYERS_KEYS = {"undo": "Control-Z", "redo": "Control-Shift-Z"}

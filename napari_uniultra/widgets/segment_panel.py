@@ -16,7 +16,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QFormLayout,
-    QGridLayout,
     QGroupBox,
     QHBoxLayout,
     QLabel,
@@ -31,10 +30,14 @@ from napari_uniultra.model.zoo import DEFAULT_MODEL, list_models
 from napari_uniultra.plugin.controller import SegmentController
 from napari_uniultra.plugin.session_host import LoadedModel
 from napari_uniultra.plugin.tracker import Progress
+from napari_uniultra.widgets.first_steps import FirstSteps
+from napari_uniultra.widgets.key_list import KeyList
 from napari_uniultra.widgets.keys import Shortcuts
 from napari_uniultra.widgets.object_list import ObjectList
 from napari_uniultra.widgets.parts import push_button, row_of, tell
+from napari_uniultra.widgets.review_box import ReviewBox
 from napari_uniultra.widgets.spacing_control import SpacingControl
+from napari_uniultra.widgets.tidy_box import TidyBox
 from napari_uniultra.widgets.worker import InferenceThread
 
 _log = logging.getLogger(__name__)
@@ -70,12 +73,15 @@ class SegmentPanel(QWidget):
         content = QWidget()
         column = QVBoxLayout(content)
         column.setSpacing(6)
+        self.first_steps, self.review_box, self.tidy_box = FirstSteps(), ReviewBox(), TidyBox()
         for part in (
+            self.first_steps,
             self._build_source(),
             self._build_objects(),
             self._build_marks(),
             self._build_tracking(),
-            self._build_review(),
+            self.review_box,
+            self.tidy_box,
         ):
             column.addWidget(part)
         column.addStretch(1)
@@ -92,7 +98,12 @@ class SegmentPanel(QWidget):
         outer.setContentsMargins(4, 4, 4, 4)
         outer.addWidget(scroll, 1)
         outer.addWidget(self.status)
-        outer.addWidget(research)
+        self.keys_button = push_button("Keys", "What each key does (/)")
+        foot = QHBoxLayout()
+        foot.addWidget(research, 1)
+        foot.addWidget(self.keys_button)
+        outer.addLayout(foot)
+        self.key_list = KeyList(self)
         self.setMinimumWidth(290)
 
     def _build_source(self) -> QWidget:
@@ -162,19 +173,6 @@ class SegmentPanel(QWidget):
         layout.addWidget(self.pace)
         return group
 
-    def _build_review(self) -> QWidget:
-        self.accept_button = push_button(
-            "Accept frame", "This frame is right: never change it, and let it guide tracking (G)", checkable=True
-        )
-        self.undo_button = push_button("Undo", "Take back the last change (U)")
-        self.redo_button = push_button("Redo", "Make it again (Shift+U)")
-        group = QGroupBox("Review")
-        grid = QGridLayout(group)
-        grid.addWidget(self.accept_button, 0, 0, 1, 2)
-        grid.addWidget(self.undo_button, 1, 0)
-        grid.addWidget(self.redo_button, 1, 1)
-        return group
-
     # Connections ----------------------------------------------------------------------------------------------------
 
     def _connect(self) -> None:
@@ -197,9 +195,18 @@ class SegmentPanel(QWidget):
         self.both_button.clicked.connect(lambda: control.tracker.track("both"))
         self.forward_button.clicked.connect(lambda: control.tracker.track("forward"))
         self.cancel_button.clicked.connect(control.tracker.cancel)
-        self.accept_button.clicked.connect(control.review.accept_frame)
-        self.undo_button.clicked.connect(control.review.undo)
-        self.redo_button.clicked.connect(control.review.redo)
+        review = self.review_box
+        review.accepted.connect(control.review.accept_frame)
+        review.accepted_all.connect(control.review.accept_all)
+        review.filled.connect(control.review.fill_between)
+        review.undone.connect(control.review.undo)
+        review.redone.connect(control.review.redo)
+        review.measured.connect(self.open_measurements)
+        review.exported.connect(control.review.export)
+        self.tidy_box.previewed.connect(control.review.preview_tidy)
+        self.tidy_box.applied.connect(control.review.tidy)
+        self.first_steps.sample_asked.connect(lambda: self._viewer.open_sample("napari-uniultra", "heart"))
+        self.keys_button.clicked.connect(self.key_list.show)
         control.changed.connect(self._refresh)
         control.status_changed.connect(self.status.setText)
         control.tracker.progressed.connect(self._on_progress)
@@ -225,9 +232,18 @@ class SegmentPanel(QWidget):
             "both": lambda: control.tracker.track("both"),
             "cancel": control.tracker.cancel,
             "accept": control.review.accept_frame,
+            "accept_all": control.review.accept_all,
+            "fill_between": control.review.fill_between,
             "undo": control.review.undo,
             "redo": control.review.redo,
+            "measure": self.open_measurements,
+            "export": lambda: self.review_box.ask_and_export(),
+            "key_list": lambda: self.key_list.show(),
         }
+
+    def open_measurements(self) -> None:
+        """Show the panel "Measure" beside this one."""
+        self._viewer.window.add_plugin_dock_widget("napari-uniultra", "Measure")
 
     # Loops ----------------------------------------------------------------------------------------------------------
 
@@ -254,7 +270,8 @@ class SegmentPanel(QWidget):
         self._refresh()
 
     def _on_frame(self, event: Any = None) -> None:
-        self._check(self.accept_button, self.controller.review.frame_is_accepted)
+        self.review_box.show_accepted(self.controller.review.frame_is_accepted)
+        self.tidy_box.preview()
 
     # Models ---------------------------------------------------------------------------------------------------------
 
@@ -306,11 +323,19 @@ class SegmentPanel(QWidget):
             self._check(button, control.marks.tool == tool)
         for button in (self.backward_button, self.both_button, self.forward_button):
             button.setEnabled(has_image and not tracking)
-        for widget in (self.object_list, self.accept_button, *self._tools.values()):
+        for widget in (self.object_list, *self._tools.values()):
             widget.setEnabled(has_image)
         self.cancel_button.setEnabled(tracking)
-        self.undo_button.setEnabled(control.snapshot.can_undo)
-        self.redo_button.setEnabled(control.snapshot.can_redo)
+        known = control.snapshot
+        self.review_box.refresh(
+            has_image=has_image, has_results=bool(known.names), can_undo=known.can_undo, can_redo=known.can_redo
+        )
+        self.first_steps.show_progress(
+            has_loop=has_image,
+            marked=bool(known.prompts),
+            tracked=control.tracker.has_tracked,
+            corrected=control.tracker.has_tracked and control.review.has_corrections,
+        )
         self.restore_button.setVisible(control.restorable)
         self._on_frame()
         self.shortcuts.bind_layers(control.layers)

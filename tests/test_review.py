@@ -1,0 +1,213 @@
+"""Accepting, mending, tidying, measuring and exporting in the real panel; hints and keys."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from panel_window import CORNERS, Window, loop, settle, until
+from qtpy.QtWidgets import QFileDialog, QLabel
+
+from napari_uniultra.core.postprocess import TidySettings, tidy_mask
+from napari_uniultra.plugin.preview_layer import PREVIEW_NAME
+from napari_uniultra.widgets.first_steps import FirstSteps
+from napari_uniultra.widgets.keys import KEYS, WORDS
+
+pytestmark = pytest.mark.gui
+
+
+def paint(window: Window, frame: int, mask: np.ndarray, object_id: int = 1) -> None:
+    """Give a mask as painting does, through the layer."""
+    control = window.panel.controller
+    labels = np.where(mask, object_id, 0).astype(np.uint16)
+    control.submit(lambda: control.host.set_painted({frame: labels}), control.marks._show_painted, with_model=True)
+    settle(window)
+
+
+def disc(row: float, column: float, radius: float) -> np.ndarray:
+    y, x = np.mgrid[:72, :96]
+    return (y - row) ** 2 + (x - column) ** 2 < radius**2
+
+
+def test_filling_between_two_frames_and_taking_it_back(window: Window) -> None:
+    window.open(loop())
+    paint(window, 1, disc(30, 30, 10))
+    paint(window, 5, disc(40, 60, 10))
+    window.viewer.dims.set_current_step(0, 3)
+    window.panel.review_box.fill_button.click()
+    settle(window)
+    rows, columns = np.nonzero(window.masks()[3])
+    assert (rows.mean(), columns.mean()) == pytest.approx((35, 45), abs=0.6)
+    assert not window.masks()[[0, 6, 7]].any()
+    window.panel.review_box.undo_button.click()
+    settle(window)
+    assert not window.masks()[2:5].any()
+
+
+def test_filling_where_nothing_is_given_says_what_to_do(window: Window) -> None:
+    window.open(loop())
+    paint(window, 1, disc(30, 30, 10))
+    window.viewer.dims.set_current_step(0, 3)
+    window.panel.review_box.fill_button.click()
+    settle(window)
+    assert any("frame before and on one after" in words for words in window.told)
+
+
+def test_tidying_is_shown_first_and_then_applied_to_all_frames(window: Window) -> None:
+    window.open(loop(), scale=(1, 0.5, 0.25))
+    window.draw_box(0, CORNERS)
+    settle(window)
+    window.panel.forward_button.click()
+    settle(window)
+    before = window.masks().copy()
+    settings = TidySettings(smooth_px=3.0, largest_piece=True, fill_holes=True)
+    expected = tidy_mask(before[2] == 1, settings)
+    assert not np.array_equal(expected, before[2] == 1), "the network's mask is ragged enough for this test"
+    box = window.panel.tidy_box
+    box.expand()
+    box.largest_box.setChecked(True)
+    box.holes_box.setChecked(True)
+    box.smooth_box.setValue(3.0)
+    window.viewer.dims.set_current_step(0, 2)
+    box.preview_button.click()
+    settle(window)
+    preview = window.viewer.layers[PREVIEW_NAME]
+    np.testing.assert_array_equal(preview.data[0] > 0, expected)
+    assert preview.translate[0] == 2
+    np.testing.assert_array_equal(window.masks(), before)
+    box.apply_button.click()
+    settle(window)
+    assert PREVIEW_NAME not in window.viewer.layers
+    for frame in range(1, len(before)):
+        np.testing.assert_array_equal(window.masks()[frame] == 1, tidy_mask(before[frame] == 1, settings))
+    window.panel.review_box.undo_button.click()
+    settle(window)
+    np.testing.assert_array_equal(window.masks(), before)
+
+
+def test_the_preview_follows_the_slider_and_goes_with_its_box(window: Window) -> None:
+    window.open(loop())
+    paint(window, 1, disc(30, 30, 10))
+    box = window.panel.tidy_box
+    box.expand()
+    box.preview_button.click()
+    settle(window)
+    assert not window.viewer.layers[PREVIEW_NAME].data.any()
+    window.viewer.dims.set_current_step(0, 1)
+    settle(window)
+    assert window.viewer.layers[PREVIEW_NAME].data.any()
+    box.collapse()
+    settle(window)
+    assert PREVIEW_NAME not in window.viewer.layers
+
+
+def test_accepting_all_keeps_every_frame(window: Window) -> None:
+    window.open(loop())
+    window.draw_box(0)
+    settle(window)
+    window.panel.forward_button.click()
+    settle(window)
+    window.panel.review_box.accept_all_button.click()
+    settle(window)
+    assert window.panel.controller.snapshot.locked == {(1, frame) for frame in range(8)}
+    assert window.panel.review_box.accept_button.isChecked()
+    kept = window.masks().copy()
+    window.panel.both_button.click()
+    settle(window)
+    np.testing.assert_array_equal(window.masks(), kept)
+
+
+@pytest.fixture
+def save_as(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, str], None]:
+    """What the user answers to the question for a file."""
+
+    def answer(path: Path, kind: str = "") -> None:
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), kind))
+
+    return answer
+
+
+def test_masks_and_measurements_are_exported(
+    window: Window,
+    tmp_path: Path,
+    save_as: Callable[..., None],
+) -> None:
+    window.open(loop())
+    paint(window, 1, disc(30, 30, 10))
+    save_as(tmp_path / "masks.tif")
+    window.panel.review_box.export_button.click()
+    settle(window)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "masks.tif"), window.masks())
+    save_as(tmp_path / "areas", "Measurements (*.csv)")  # the suffix comes from the kind that was chosen
+    window.panel.review_box.export_button.click()
+    settle(window)
+    rows = list(csv.DictReader((tmp_path / "areas.csv").open()))
+    assert [(row["frame"], float(row["area_px"])) for row in rows] == [("1", float(disc(30, 30, 10).sum()))]
+
+
+def test_an_export_that_fails_says_why_and_loses_nothing(
+    window: Window,
+    tmp_path: Path,
+    save_as: Callable[..., None],
+) -> None:
+    window.open(loop())
+    paint(window, 1, disc(30, 30, 10))
+    before = window.masks().copy()
+    (tmp_path / "a file").touch()
+    save_as(tmp_path / "a file" / "masks.tif")
+    window.panel.review_box.export_button.click()
+    settle(window)
+    assert any("masks.tif" in words for words in window.told)
+    np.testing.assert_array_equal(window.masks(), before)
+
+
+def test_the_measurements_open_from_the_panel(window: Window) -> None:
+    window.open(loop())
+    paint(window, 1, disc(30, 30, 10))
+    window.panel.review_box.measure_button.click()
+    dock = next(iter(key for key in window.viewer.window.dock_widgets if key.startswith("Measure")))
+    measure = window.viewer.window.dock_widgets[dock]
+    until(window, lambda: len(measure.controller.rows) == 1)
+    assert measure.controller.rows[0].area == disc(30, 30, 10).sum()
+
+
+def test_first_steps_are_ticked_off_and_stay_away_once_closed(window: Window, qtbot: Any) -> None:
+    steps = window.panel.first_steps
+    assert steps.isVisibleTo(window.panel)
+    assert steps.sample_button.isVisibleTo(steps)
+    window.open(loop())
+    assert not steps.sample_button.isVisibleTo(steps)
+    window.draw_box(0)
+    settle(window)
+    assert [label.text()[0] for label in steps.labels] == ["✓", "2", "3"]
+    window.panel.forward_button.click()
+    settle(window)
+    assert [label.text()[0] for label in steps.labels] == ["✓", "✓", "3"]
+    window.click("add", (4, 36, 40))
+    settle(window)
+    assert [label.text()[0] for label in steps.labels] == ["✓", "✓", "✓"]
+    steps.close_button.click()
+    assert not steps.isVisibleTo(window.panel)
+    again = FirstSteps()
+    qtbot.addWidget(again)
+    assert not again.isVisibleTo(window.panel)
+
+
+def test_the_sample_loop_opens_from_the_first_steps(window: Window) -> None:
+    window.panel.first_steps.sample_button.click()
+    assert window.panel.controller.image is not None
+    assert len(window.panel.controller.image.data) > 20
+
+
+def test_every_key_is_in_the_list(window: Window) -> None:
+    assert set(WORDS) == set(KEYS)
+    window.panel.keys_button.click()
+    assert window.panel.key_list.isVisible()
+    shown = {label.text() for label in window.panel.key_list.findChildren(QLabel)}
+    assert set(WORDS.values()) <= shown
+    window.panel.key_list.close()
