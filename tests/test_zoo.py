@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,17 +18,18 @@ import torch
 
 from napari_uniultra import load_model
 from napari_uniultra.errors import CheckpointError, ResourceError
-from napari_uniultra.model import zoo
+from napari_uniultra.model import room, zoo
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.checkpoint import save_checkpoint, sha256_of
 from napari_uniultra.model.config import ARCHITECTURES, architecture
-from napari_uniultra.model.device import available_devices, choose_device, describe_device
+from napari_uniultra.model.device import available_devices, choose_device, describe_device, where_it_runs
 from napari_uniultra.model.download import DOWNLOADS, Download, fetch
 from napari_uniultra.model.zoo import (
     add_model,
     download_model,
     find_model,
     list_models,
+    model_card,
     model_sha256,
     models_folder,
     pack_model,
@@ -112,7 +114,48 @@ def test_a_configuration_that_cannot_be_built_is_refused(network: torch.nn.Modul
         load_model(path)
 
 
+# --- what is known without loading
+
+
+def test_the_numbers_of_parameters_are_those_of_the_networks() -> None:
+    for info in list_models():
+        if info.origin == "downloadable":
+            with torch.device("meta"):
+                network = build_network(architecture(info.name))
+            assert info.parameters == sum(parameter.numel() for parameter in network.parameters()), info.name
+    bundled = load_model("uniultra-mini", device="cpu")
+    count = sum(parameter.numel() for parameter in bundled.network.parameters())
+    assert find_model("uniultra-mini").parameters == count
+
+
+def test_a_card_is_read_without_the_weights(checkpoint: Path) -> None:
+    assert model_card(find_model("uniultra-mini")) == load_model("uniultra-mini", device="cpu").card
+    assert model_card(add_model(checkpoint)) == load_model(checkpoint).card
+    assert model_card(find_model("sam2.1-tiny")) == {}
+    find_model("my-model").path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="cut short"):
+        model_card(find_model("my-model"))
+
+
+def test_too_little_memory_is_said_before_loading(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = checkpoint.stat().st_size
+    for available, fits in ((2 * size, True), (2 * size - 1, False)):
+        memory = SimpleNamespace(available=available, total=4 * size)
+        monkeypatch.setattr(room.psutil, "virtual_memory", lambda memory=memory: memory)
+        if fits:
+            assert load_model(checkpoint).name == "My Model"
+        else:
+            with pytest.raises(ResourceError, match=r"too little memory .*My Model.*GB.*smaller model"):
+                load_model(checkpoint)
+    assert not room.is_too_large(2 * size)
+    assert room.is_too_large(2 * size + 1)
+
+
 # --- devices
+
+
+def test_where_a_model_runs_in_words() -> None:
+    assert re.fullmatch(r"on the processor \(\d+ cores?\)", where_it_runs(torch.device("cpu")))
 
 
 def test_devices() -> None:

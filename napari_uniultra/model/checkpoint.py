@@ -299,7 +299,10 @@ def _split(tensors: Mapping[str, Tensor], max_bytes: int) -> Iterator[list[str]]
 
 def read_about(path: Path) -> dict[str, Any]:
     """The metadata of a safetensors file, with the JSON inside it parsed, without reading its tensors."""
-    metadata = _checked_header(path)
+    try:
+        metadata = _checked_header(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
     return {name: value if name == "format" else _json(path, value) for name, value in metadata.items()}
 
 
@@ -333,12 +336,22 @@ def _checked_header(path: Path) -> dict[str, str]:
     return {name: metadata[name] for name in ("format", "config", "card", "adapter") if name in metadata}
 
 
+def read_index(folder: Path) -> dict[str, Any]:
+    """What the index of a folder of shards says, without reading them."""
+    index = folder / INDEX_NAME
+    try:
+        if index.stat().st_size > _MAX_HEADER_BYTES:
+            raise CheckpointError(f"{index} is refused", "it is far too long for a model's index")
+        about = _json(index, index.read_bytes())
+    except OSError as error:
+        raise unreadable(index, error) from error
+    return about if isinstance(about, dict) else {}
+
+
 def _read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     index = folder / INDEX_NAME
-    if index.stat().st_size > _MAX_HEADER_BYTES:
-        raise CheckpointError(f"{index} is refused", "it is far too long for a model's index")
-    about = _json(index, index.read_bytes())
-    shards = about.pop("shards", None) if isinstance(about, dict) else None
+    about = read_index(folder)
+    shards = about.pop("shards", None)
     if not isinstance(shards, list) or not shards or not all(isinstance(shard, dict) for shard in shards):
         raise CheckpointError(f"{index} is damaged", "it does not list the model's shards", _DAMAGED)
     state: dict[str, Tensor] = {}

@@ -21,47 +21,68 @@ _SPARE_BYTES = 100 << 20
 
 @dataclass(frozen=True)
 class Download:
-    """A file on a server: its URL, size in bytes, SHA-256 and licence."""
+    """A file on a server: its URL, size in bytes, SHA-256, licence, and how many parameters its network has."""
 
     url: str
     size: int
     sha256: str
+    parameters: int = 0
     licence: str = "Apache-2.0"
 
 
-def _official(path: str, size: int, sha256: str) -> Download:
-    return Download(f"https://dl.fbaipublicfiles.com/segment_anything_2/{path}", size, sha256)
+def _official(path: str, size: int, sha256: str, parameters: int) -> Download:
+    return Download(f"https://dl.fbaipublicfiles.com/segment_anything_2/{path}", size, sha256, parameters)
 
 
 # As Meta publishes them; the sizes and hashes are those that several public projects record for these files.
 DOWNLOADS: dict[str, Download] = {
     "sam2-tiny": _official(
-        "072824/sam2_hiera_tiny.pt", 155_906_050, "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125"
+        "072824/sam2_hiera_tiny.pt",
+        155_906_050,
+        "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125",
+        parameters=38_945_986,
     ),
     "sam2-small": _official(
-        "072824/sam2_hiera_small.pt", 184_309_650, "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3"
+        "072824/sam2_hiera_small.pt",
+        184_309_650,
+        "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3",
+        parameters=46_043_842,
     ),
     "sam2-base-plus": _official(
         "072824/sam2_hiera_base_plus.pt",
         323_493_298,
         "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071",
+        parameters=80_833_666,
     ),
     "sam2-large": _official(
-        "072824/sam2_hiera_large.pt", 897_952_466, "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b"
+        "072824/sam2_hiera_large.pt",
+        897_952_466,
+        "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b",
+        parameters=224_430_130,
     ),
     "sam2.1-tiny": _official(
-        "092824/sam2.1_hiera_tiny.pt", 156_008_466, "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69"
+        "092824/sam2.1_hiera_tiny.pt",
+        156_008_466,
+        "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
+        parameters=38_962_498,
     ),
     "sam2.1-small": _official(
-        "092824/sam2.1_hiera_small.pt", 184_416_285, "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38"
+        "092824/sam2.1_hiera_small.pt",
+        184_416_285,
+        "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
+        parameters=46_060_354,
     ),
     "sam2.1-base-plus": _official(
         "092824/sam2.1_hiera_base_plus.pt",
         323_606_802,
         "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
+        parameters=80_850_178,
     ),
     "sam2.1-large": _official(
-        "092824/sam2.1_hiera_large.pt", 898_083_611, "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318"
+        "092824/sam2.1_hiera_large.pt",
+        898_083_611,
+        "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
+        parameters=224_446_642,
     ),
 }
 
@@ -129,7 +150,7 @@ def _receive(
         with urllib.request.urlopen(request, timeout=timeout_s) as response:
             if have and response.status != http.client.PARTIAL_CONTENT:  # a server that cannot resume sends it all
                 have = 0
-            for chunk in iter(lambda: response.read(_CHUNK_BYTES), b""):
+            for chunk in iter(lambda: response.read1(_CHUNK_BYTES), b""):
                 have = _append(part, chunk, have)
                 if have > download.size:
                     break

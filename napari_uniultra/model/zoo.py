@@ -18,6 +18,7 @@ from napari_uniultra.core.places import data_folder
 from napari_uniultra.errors import CheckpointError, ResourceError
 from napari_uniultra.model.config import ModelConfig
 from napari_uniultra.model.download import DOWNLOADS, Download, fetch
+from napari_uniultra.model.room import check_room
 
 if TYPE_CHECKING:  # listing models needs no torch
     import torch
@@ -79,6 +80,8 @@ class ModelInfo:
     path : Path, optional
         Its file or folder; None when it is not on this machine.
     sha256 : str
+    parameters : int
+        0 when unknown.
     """
 
     name: str
@@ -90,6 +93,7 @@ class ModelInfo:
     description: str
     path: Path | None
     sha256: str
+    parameters: int = 0
 
 
 def models_folder() -> Path:
@@ -154,6 +158,24 @@ def model_sha256(name: str | os.PathLike[str]) -> str:
     return sha256
 
 
+def model_card(info: ModelInfo) -> dict[str, Any]:
+    """What a model's file says of it: training data, licence, intended use; its weights are not read.
+
+    Empty where the file says nothing, as official files do, or is not on this machine.
+
+    Raises
+    ------
+    CheckpointError
+        When it is damaged.
+    """
+    from napari_uniultra.model.checkpoint import read_about, read_index
+
+    if info.path is None or info.path.suffix.lower() in (".pt", ".pth"):
+        return {}
+    card = (read_index if info.path.is_dir() else read_about)(info.path).get("card")
+    return card if isinstance(card, dict) else {}
+
+
 def load_model(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto") -> Model:
     """Load a model by name or path. Nothing is downloaded, and no random generator is touched.
 
@@ -178,7 +200,13 @@ def load_model(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto
 
     target = choose_device(device)
     label, path, sha256 = _locate(name)
-    network, about = _open(path, sha256, look_beside=True)
+    check_room(label, _size_of(path))
+    try:
+        network, about = _open(path, sha256, look_beside=True)
+    except MemoryError as error:
+        raise ResourceError(
+            f"There is too little memory for the model {label!r}", fix="Close other programs, or choose a smaller model"
+        ) from error
     try:
         network = network.to(target)
     except torch.OutOfMemoryError as error:
@@ -252,7 +280,7 @@ def pack_model(path: str | os.PathLike[str], folder: Path, *, move: bool = False
         As `add_model`.
     """
     path = Path(path)
-    _, about = _open(path, look_beside=False)
+    network, about = _open(path, look_beside=False)
     with atomic_dir(folder) as new:
         for source, target in _files_of(path):
             (shutil.move if move else shutil.copyfile)(source, new / target)
@@ -264,6 +292,7 @@ def pack_model(path: str | os.PathLike[str], folder: Path, *, move: bool = False
             "licence": str(about.card.get("licence", "unknown")),
             "description": str(about.card.get("description", "")),
             "sha256": about.sha256,
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
         }
         (new / INFO_NAME).write_text(json.dumps(info, indent=1), encoding="utf-8")
 
@@ -447,6 +476,12 @@ def _checkpoint_in(folder: Path) -> Path:
     return next((path for path in single if path.is_file()), folder)
 
 
+def _size_of(path: Path) -> int:
+    """Bytes of a checkpoint's weights; 0 where there is none, which is told when it is opened."""
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 def _files_of(path: Path) -> list[tuple[Path, str]]:
     """What to copy of a checkpoint that has been read: the files, and their names in the model's folder."""
     if not path.is_dir():
@@ -471,6 +506,7 @@ def _downloadable(name: str) -> ModelInfo:
         description="Official SAM2 weights by Meta, for natural images and video",
         path=None,
         sha256=download.sha256,
+        parameters=download.parameters,
     )
 
 
