@@ -30,6 +30,7 @@ LAYERS = (
     "io",
     "batch",
     "training",
+    "runner",
     "cli",
     "plugin",
     "widgets",

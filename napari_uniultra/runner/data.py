@@ -1,0 +1,214 @@
+"""A run's data set: a manifest, with images and masks where it is made of sessions, divided by subject.
+
+What is written tells nothing of a patient: loops are named by their content, subjects are numbered, and what lies
+outside the scan area, where scanners write names, is black.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from napari_uniultra.core.atomic import write_error
+from napari_uniultra.core.sector import find_sector
+from napari_uniultra.core.types import Cine
+from napari_uniultra.errors import ReadError
+from napari_uniultra.runner.loops import Answers, CorrectedLoop, answers
+from napari_uniultra.segment.session_file import load_state
+from napari_uniultra.training.data.cases import Case, grey
+from napari_uniultra.training.data.importers import import_data, open_manifests
+from napari_uniultra.training.data.manifest import Manifest, write_manifest
+from napari_uniultra.training.data.splits import split_by_subject
+
+MANIFEST = "manifest.csv"
+SOURCE = "own loops"
+_CODE_LENGTH = 12
+_LEAST_TO_HOLD_OUT = 5  # accepted frames of a loop, to validate on the last fifth of them
+_LARGE = 10  # subjects, from which on some are kept for a test
+
+
+@dataclass(frozen=True)
+class MadeData:
+    """A manifest that was made, and what a user should know of it."""
+
+    manifest: Path
+    warnings: tuple[str, ...] = ()
+
+
+def data_of_loops(
+    loops: Sequence[CorrectedLoop],
+    folder: Path,
+    *,
+    accepted_only: bool = True,
+    between: bool = False,
+    on_loop: Callable[[int], None] = lambda number: None,
+) -> MadeData:
+    """Write the corrected frames of loops as a data set into a folder, in place of what it holds.
+
+    Parameters
+    ----------
+    accepted_only : bool
+        Take what a person accepted, and not what was only tracked.
+    between : bool
+        Also write the frames in between, which clips for the memory may show.
+    on_loop : callable
+        Is told the number of each loop before it is written.
+
+    Raises
+    ------
+    ReadError
+        When no frame can be learnt from.
+    WriteError
+    """
+    loops = [loop for loop in loops if (loop.accepted if accepted_only else loop.known)]
+    if not loops:
+        raise ReadError(
+            "There is nothing to learn from",
+            "no frame is accepted" if accepted_only else "no frame has a mask",
+            "Accept frames that are right in the panel 'Segment loop' (G)",
+        )
+    subjects = _subject_codes(loops)
+    warnings: list[str] = []
+    cases: list[Case] = []
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        for number, (loop, subject) in enumerate(zip(loops, subjects, strict=True)):
+            on_loop(number)
+            state = load_state(loop.session, loop.cine)
+            known = answers(state, accepted_only)
+            writer = _LoopWriter(loop.cine, folder, between)
+            if not writer.area_is_known:
+                warnings.append(
+                    f"The scan area of {writer.code} was not found: its frames are kept whole. Look whether a name is "
+                    "written in them before you pass them on."
+                )
+            names = {object_id: _plain(words) for object_id, words in state.names.items()}
+            held_out = _held_out(known) if len(set(subjects)) == 1 else {}
+            part = "train" if held_out else ""
+            first = {frame: found for frame, found in known.items() if frame not in held_out}
+            cases.append(writer.write(writer.code, first, names, subject, part))
+            if held_out:
+                cases.append(writer.write(f"{writer.code}-later", held_out, names, f"{subject}-later", "val"))
+    except OSError as error:
+        raise write_error(folder, error) from error
+    if len(set(subjects)) == 1:
+        warnings.append(_about_one_subject(cases))
+    return _finished(Manifest(tuple(cases)), folder, warnings)
+
+
+def data_of_manifests(paths: Sequence[str | Path], folder: Path) -> MadeData:
+    """Manifests as they are where they have parts, else a copy in a folder that is divided by subject.
+
+    Raises
+    ------
+    ReadError, WriteError
+    """
+    manifest = open_manifests(paths)
+    only = Path(paths[0])
+    if len(paths) == 1 and only.is_file() and any(case.part for case in manifest.cases):
+        return MadeData(only.absolute())
+    return _finished(manifest, folder, [])
+
+
+def data_of_set(importer: str, source: str | Path, folder: Path) -> MadeData:
+    """A public data set, or plain folders, where a user unpacked them.
+
+    Raises
+    ------
+    ReadError
+        When the source does not look as the importer expects.
+    WriteError
+    """
+    found = import_data(importer, source, folder / "masks")
+    warnings = [f"{len(found.left_out)} cases were left out: {found.left_out[0][1]}."] if found.left_out else []
+    return _finished(Manifest(found.cases), folder, warnings)
+
+
+def _finished(manifest: Manifest, folder: Path, warnings: list[str]) -> MadeData:
+    """Divide what is in no part, and write the manifest."""
+    if not any(case.part for case in manifest.cases):
+        manifest = split_by_subject(manifest, _shares(len({case.group for case in manifest.cases})))
+        if all(case.part == "train" for case in manifest.cases):
+            warnings = [*warnings, "There is a single subject: none is left to validate on."]
+    write_manifest(manifest, folder / MANIFEST)
+    return MadeData((folder / MANIFEST).absolute(), tuple(warnings))
+
+
+def _shares(subjects: int) -> tuple[float, float, float]:
+    """Of train, val and test: with few subjects all count for the first two."""
+    return (8, 1, 1) if subjects >= _LARGE else (8, 2, 0) if subjects > 2 else (1, 1, 0)
+
+
+def _subject_codes(loops: Sequence[CorrectedLoop]) -> list[str]:
+    """A code for each loop: the same for loops that a user calls one subject's."""
+    numbers: dict[str, int] = {}
+    for loop in loops:
+        if loop.subject.strip():
+            numbers.setdefault(loop.subject.strip(), len(numbers) + 1)
+    return [f"subject-{numbers[s]}" if (s := loop.subject.strip()) else _code(loop.cine) for loop in loops]
+
+
+def _held_out(known: Answers) -> Answers:
+    """The last fifth of a loop's frames, where there is no other subject to validate on."""
+    frames = list(known)
+    count = len(frames) // _LEAST_TO_HOLD_OUT
+    return {frame: known[frame] for frame in frames[len(frames) - count :]}
+
+
+def _about_one_subject(cases: Sequence[Case]) -> str:
+    if any(case.part == "val" for case in cases):
+        return (
+            "Validation is on the same loop: there is a single subject, and its last frames are held out. Dice will "
+            "look good and say nothing of other loops. Add loops of other subjects."
+        )
+    return "There is a single subject with few frames: nothing is validated. Add loops of other subjects."
+
+
+def _code(cine: Cine) -> str:
+    return f"loop-{cine.key[:_CODE_LENGTH]}"
+
+
+def _plain(words: str) -> str:
+    """A name without what separates names in a manifest."""
+    return words.replace(";", ",").replace("=", " ").strip()
+
+
+class _LoopWriter:
+    """Frames and masks of a loop as folders of PNG files."""
+
+    def __init__(self, cine: Cine, folder: Path, between: bool) -> None:
+        self.code, self._cine, self._folder, self._between = _code(cine), cine, folder, between
+        self._area = find_sector(cine)
+
+    @property
+    def area_is_known(self) -> bool:
+        return self._area is not None
+
+    def write(self, name: str, known: Answers, names: Mapping[int, str], subject: str, part: str) -> Case:
+        """Write the frames and their masks (objects are numbered from 1); the case of them."""
+        frames, masks = self._folder / name / "frames", self._folder / name / "masks"
+        for place in (frames, masks):
+            place.mkdir(parents=True, exist_ok=True)
+        objects = sorted({object_id for found in known.values() for object_id in found})
+        numbers = {object_id: number for number, object_id in enumerate(objects, 1)}
+        chosen = sorted(known)
+        for frame in range(chosen[0], chosen[-1] + 1) if self._between else chosen:
+            Image.fromarray(self._picture(frame)).save(frames / f"{frame:06d}.png")
+        for frame, found in known.items():
+            labels = np.zeros(self._cine.shape_hw, np.uint8)
+            for object_id in sorted(found):
+                labels[found[object_id].mask.unpack()] = numbers[object_id]
+            Image.fromarray(labels).save(masks / f"{frame:06d}.png")
+        labels = {number: names.get(object_id) or f"object {number}" for object_id, number in numbers.items()}
+        case = Case(name, frames, (masks,), subject, SOURCE, self._cine.spacing_mm, part)
+        return replace(case, labels=labels)
+
+    def _picture(self, frame: int) -> np.ndarray:
+        """(H, W) uint8, black outside the scan area."""
+        picture = grey(self._cine.frame(frame))
+        return picture if self._area is None else np.where(self._area, picture, np.uint8(0))

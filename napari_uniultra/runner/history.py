@@ -1,0 +1,203 @@
+"""What a run has said of itself so far: its events, read as they come, thinned out when there are many."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from napari_uniultra.training.layout import EVENTS, JOINT
+
+_MOST_POINTS = 4000  # of a curve; a screen shows no more
+_MOST_NOTES = 200
+_TAIL_BYTES = 1 << 16
+
+Event = dict[str, Any]
+
+
+class EventTail:
+    """The lines that were added to an events file since the last look.
+
+    Parameters
+    ----------
+    path : path
+        May not exist yet.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._offset = 0
+
+    def read(self) -> tuple[list[Event], bool]:
+        """New events, and whether the file begins anew: then they are all there are.
+
+        A line that is still being written waits for the next look; one that is no event is left out.
+        """
+        try:
+            with open(self.path, "rb") as file:
+                began_anew = file.seek(0, 2) < self._offset
+                file.seek(0 if began_anew else self._offset)
+                text = file.read()
+        except OSError:  # not there yet, or on a disk that does not answer
+            return [], False
+        whole = text[: text.rfind(b"\n") + 1]
+        self._offset = (0 if began_anew else self._offset) + len(whole)
+        return list(_events(whole.splitlines())), began_anew
+
+
+def last_events(folder: Path) -> list[Event]:
+    """The newest events of a run's folder, some of them, the last at the end."""
+    try:
+        with open(folder / EVENTS, "rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(size - _TAIL_BYTES, 0))
+            return list(_events(file.read().splitlines()))
+    except OSError:
+        return []
+
+
+def _events(lines: Iterable[bytes]) -> Iterable[Event]:
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and isinstance(event.get("event"), str) and isinstance(event.get("step"), int):
+            yield event
+
+
+@dataclass
+class Curve:
+    """Values over steps, the steps increasing."""
+
+    steps: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+    def add(self, step: int, value: Any) -> None:
+        """Add a point; what is no number is left out."""
+        if isinstance(value, (int, float)):
+            self.steps.append(step)
+            self.values.append(float(value))
+        if len(self.steps) > _MOST_POINTS:
+            self.steps, self.values = self.steps[::2], self.values[::2]
+
+    def forget_after(self, step: int) -> None:
+        """Drop what came after a step: the run went back to it."""
+        while self.steps and self.steps[-1] > step:
+            self.steps.pop()
+            self.values.pop()
+
+
+@dataclass
+class History:
+    """The curves and facts of a run.
+
+    Attributes
+    ----------
+    curves : dict of str to Curve
+        ``loss``, ``learning_rate``, ``samples_per_second``, and each metric of the validations by its name.
+    step, steps : int
+        Done, and in all.
+    device : str
+        In words; "" before the first start.
+    notes : list of str
+        What is worth telling, the latest last.
+    seconds_left : float or None
+        By how long the steps since the last start took, validations included.
+    """
+
+    curves: dict[str, Curve] = field(default_factory=dict)
+    step: int = 0
+    steps: int = 0
+    device: str = ""
+    notes: list[str] = field(default_factory=list)
+    seconds_left: float | None = None
+    _began: tuple[int, datetime] | None = None
+
+    def add(self, event: Mapping[str, Any], offset: int = 0) -> None:
+        """Take an event in; ``offset`` steps came before those that it counts."""
+        kind, step = event["event"], event["step"] + offset
+        self.step = step
+        if kind == "start":
+            self._start(event, step, offset)
+        elif kind == "step":
+            for name in ("loss", "learning_rate", "samples_per_second"):
+                self._add(name, step, event.get(name))
+            self._reckon(event, step)
+        elif kind == "validation":
+            for name, value in (event.get("metrics") or {}).items():
+                self._add(name, step, value)
+        elif kind in ("notice", "error"):
+            self.notes = [*self.notes[-_MOST_NOTES:], f"Step {step}: {event.get('text', '')}"]
+        elif kind == "end":
+            self.seconds_left = None
+
+    def _start(self, event: Mapping[str, Any], step: int, offset: int) -> None:
+        self.steps, self.device = offset + int(event.get("steps") or 0), str(event.get("device", ""))
+        self.seconds_left, began = None, _time(event)
+        self._began = None if began is None else (step, began)
+        for curve in self.curves.values():
+            curve.forget_after(step)
+
+    def _add(self, name: str, step: int, value: Any) -> None:
+        self.curves.setdefault(name, Curve()).add(step, value)
+
+    def _reckon(self, event: Mapping[str, Any], step: int) -> None:
+        now = _time(event)
+        if self._began is not None and now is not None and step > self._began[0]:
+            seconds = (now - self._began[1]).total_seconds()
+            self.seconds_left = seconds / (step - self._began[0]) * (self.steps - step)
+
+    def last(self, name: str) -> float | None:
+        """The newest value of a curve."""
+        curve = self.curves.get(name)
+        return curve.values[-1] if curve and curve.values else None
+
+    def best(self, name: str = "dice") -> float | None:
+        """The highest value of a curve."""
+        curve = self.curves.get(name)
+        return max(curve.values) if curve and curve.values else None
+
+
+def _time(event: Mapping[str, Any]) -> datetime | None:
+    try:
+        return datetime.fromisoformat(event["time"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+class Follower:
+    """Keeps the history of a run up to date; a distillation's second stage goes on where its first ended.
+
+    Parameters
+    ----------
+    folder : path
+        The run's.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.history = History()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._tails = [EventTail(self.folder / EVENTS), EventTail(self.folder / JOINT / EVENTS)]
+        self._first_steps = 0  # of the first stage, once the second has begun
+
+    def update(self) -> bool:
+        """Read what is new; returns whether there was anything."""
+        new, restarted = self._tails[0].read()
+        if restarted:
+            self.history = History()
+            self._begin()
+            new, _ = self._tails[0].read()
+        for event in new:
+            self.history.add(event)
+            self._first_steps = self.history.step
+        later, _ = self._tails[1].read()
+        for event in later:
+            self.history.add(event, self._first_steps)
+        return bool(new or later)

@@ -1,0 +1,19 @@
+"""Where runs live on this computer."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+
+from napari_uniultra.core.places import data_folder
+
+
+def runs_folder() -> Path:
+    """The user's runs: beside the added models."""
+    return data_folder() / "runs"
+
+
+def slot_folder() -> Path:
+    """Whose lock a run holds while it trains on this computer: one at a time."""
+    return runs_folder() / ".slot" / re.sub(r"[^\w.-]", "_", socket.gethostname())

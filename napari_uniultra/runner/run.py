@@ -1,0 +1,256 @@
+"""A run is a folder. What it is and how it stands is read from what lies there, by whoever looks.
+
+=============== =================================================================================================
+``run.json``    what it is (`RunInfo`)
+``config.yaml`` its settings, as ``uniultra train`` and ``uniultra distill`` read them
+``data/``       manifest, images and masks, where they were made for it
+``job.json``    the process that waits for its turn and then trains
+``result.json`` how that process ended
+``log.txt``     what it said
+=============== =================================================================================================
+
+Beside these lie the trainer's own files (`training.layout`). A folder that holds these alone is a run that was started
+from a shell.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.lock import is_running, owner
+from napari_uniultra.core.settings import read_settings
+from napari_uniultra.errors import ConfigError
+from napari_uniultra.runner.history import last_events
+from napari_uniultra.runner.place import slot_folder
+from napari_uniultra.training.config import FineTuneConfig
+from napari_uniultra.training.distillation.config import DistillConfig
+from napari_uniultra.training.layout import ADAPTER, CHECKPOINT, EVENTS, JOINT, MODEL, SETTINGS, STOP, STUDENT
+
+INFO, CONFIG, DATA, JOB, RESULT, LOG = "run.json", "config.yaml", "data", "job.json", "result.json", "log.txt"
+FINE_TUNE, DISTIL = "train", "distill"  # as the commands are called
+KINDS: dict[str, type] = {FINE_TUNE: FineTuneConfig, DISTIL: DistillConfig}
+_ENDED = ("done", "no improvement")
+_SILENT = (
+    "The training process ended without a word: it was ended from outside, often because memory ran out, or the "
+    "computer was switched off. Resume goes on from the last checkpoint."
+)
+
+
+class State(Enum):
+    """How a run stands, in words for a list."""
+
+    NEW = "not started"
+    QUEUED = "waiting"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    DONE = "done"
+    FAILED = "failed"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a process belongs to it."""
+        return self in (State.QUEUED, State.STARTING, State.RUNNING, State.STOPPING)
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a run stands.
+
+    Attributes
+    ----------
+    state : State
+    words : str
+        The reason for it, where there is something to say.
+    step : int
+        Done in the stage that runs or ran last.
+    """
+
+    state: State
+    words: str = ""
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a run is.
+
+    Attributes
+    ----------
+    title : str
+        What its maker calls it.
+    kind : str
+        ``train`` or ``distill``.
+    created : str
+        ISO 8601, UTC.
+    processes : int
+        Graphics cards to train on, each in a process of its own.
+    is_draft : bool
+        Whether it was only looked at, and never started.
+    is_remote : bool
+        Whether it trains on another computer.
+    warnings : tuple of str
+        What its maker was told of its data.
+    """
+
+    title: str
+    kind: str = FINE_TUNE
+    created: str = ""
+    processes: int = 1
+    is_draft: bool = False
+    is_remote: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run by its folder; all else is read when it is asked for."""
+
+    folder: Path
+
+    @property
+    def info(self) -> RunInfo:
+        """What it is; of a run from a shell, what can be told."""
+        values = read_json(self.folder / INFO)
+        known = {name: values[name] for name in RunInfo.__dataclass_fields__ if name in values}
+        if "title" in known:
+            return RunInfo(**{**known, "warnings": tuple(known.get("warnings", ()))})
+        kind = DISTIL if "teacher" in self.settings_values() else FINE_TUNE
+        return RunInfo(self.folder.name, kind, _date_of(self.folder))
+
+    def write_info(self, info: RunInfo) -> None:
+        """
+        Raises
+        ------
+        WriteError
+        """
+        write_json(self.folder / INFO, asdict(info))
+
+    def config(self) -> FineTuneConfig | DistillConfig:
+        """Its settings.
+
+        Raises
+        ------
+        ConfigError
+            When there are none, or they do not fit this version.
+        """
+        values = self.settings_values()
+        if not values:
+            raise ConfigError(f"The run {self.folder.name} has no settings file", fix="Start it with this version")
+        return read_settings(KINDS[self.info.kind], values)
+
+    def settings_values(self) -> dict[str, Any]:
+        """Its settings as they stand in the file, unchecked; empty where there are none."""
+        for name in (CONFIG, SETTINGS):
+            try:
+                values = yaml.safe_load((self.folder / name).read_text(encoding="utf-8"))
+            except (OSError, ValueError, yaml.YAMLError):
+                continue
+            if isinstance(values, dict):
+                return values
+        return {}
+
+    @property
+    def stages(self) -> tuple[Path, ...]:
+        """The folders in which it trains, one after the other."""
+        joint = self.folder / JOINT
+        return (self.folder, joint) if joint.is_dir() else (self.folder,)
+
+    @property
+    def model(self) -> Path | None:
+        """The file that a user wants of it: the student, the whole model, or the adapter; None before there is one."""
+        return next((path for name in (STUDENT, MODEL, ADAPTER) if (path := self.folder / name).is_file()), None)
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether it can be started, or go on."""
+        info = self.info
+        begun = (self.folder / CONFIG).is_file() or (self.folder / CHECKPOINT).is_file()
+        return begun and not info.is_remote and self.status().state in (State.NEW, State.STOPPED, State.FAILED)
+
+    def status(self) -> Status:
+        """How it stands now."""
+        events = last_events(self.stages[-1]) or last_events(self.folder)
+        step = events[-1]["step"] if events else 0
+        is_asked_to_stop = any((stage / STOP).exists() for stage in self.stages)
+        if any(owner(stage) for stage in self.stages):
+            return Status(State.STOPPING if is_asked_to_stop else State.RUNNING, step=step)
+        job = read_json(self.folder / JOB)
+        if job and is_running(job):
+            if is_asked_to_stop:
+                return Status(State.STOPPING, step=step)
+            waits = (owner(slot_folder()) or {}).get("pid") != job["pid"]
+            return Status(State.QUEUED if waits else State.STARTING, step=step)
+        return self._ended(events, job, step)
+
+    def _ended(self, events: list[dict[str, Any]], job: dict[str, Any], step: int) -> Status:
+        """Of a run without a process: the newest of what its job and its events say."""
+        result, is_remote = read_json(self.folder / RESULT), self.info.is_remote
+        said = next((event for event in reversed(events) if event["event"] in ("start", "end", "error")), None)
+        if result and (said is None or said.get("time", "") <= result.get("time", "")):
+            return Status(State(result["state"]), result.get("words", ""), step)
+        if job and (said is None or said.get("time", "") < job.get("queued", "")):
+            return Status(State.FAILED, _SILENT, step)
+        if said is None:
+            return Status(State.NEW)
+        if said["event"] == "start":
+            return Status(*((State.RUNNING, "on another computer") if is_remote else (State.FAILED, _SILENT)), step)
+        if said["event"] == "error":
+            return Status(State.FAILED, str(said.get("text", "")), step)
+        return Status(*ending(str(said.get("reason", ""))), step)
+
+
+def ending(reason: str) -> tuple[State, str]:
+    """What a trainer's reason to end means."""
+    words = {
+        "done": "",
+        "no improvement": "Validation got no better",
+        "stop file": "Stopped with a checkpoint; Resume goes on",
+        "time": "The time limit is reached; Resume goes on",
+        "interrupted": "Interrupted, with a checkpoint; Resume goes on",
+        "terminated": "The computer asked it to end; there is a checkpoint, and Resume goes on",
+    }
+    return (State.DONE if reason in _ENDED else State.STOPPED), words.get(reason, reason)
+
+
+def now() -> str:
+    """The time as events have it: ISO 8601, UTC, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; empty where there is none that can be read."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """
+    Raises
+    ------
+    WriteError
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def _date_of(folder: Path) -> str:
+    """When a folder's run last said something."""
+    for path in (folder / EVENTS, folder):
+        try:
+            return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
+        except OSError:
+            continue
+    return ""

@@ -1,0 +1,77 @@
+"""The training itself: in a run's own process, or in each of several that torchrun starts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from napari_uniultra.errors import UniUltraError
+from napari_uniultra.runner.run import FINE_TUNE, Run
+
+FAILED = "uniultra: "  # what the log's line begins with that says why a process gave up
+
+
+def train(run: Run) -> str:
+    """Train by the run's settings, from its checkpoint where there is one.
+
+    Returns
+    -------
+    str
+        Why it ended, as `Trainer.fit` says.
+
+    Raises
+    ------
+    UniUltraError
+    """
+    config = run.config()
+    if run.info.kind == FINE_TUNE:
+        from napari_uniultra.training.finetune import FineTune
+        from napari_uniultra.training.trainer import Trainer
+
+        return Trainer(config, FineTune(config), listeners=[say]).fit()
+    from napari_uniultra.training.distillation.run import distil
+
+    return distil(config, [say]).reason
+
+
+def say(event: Mapping[str, Any]) -> None:
+    """An event as a line of the log. A log that cannot be written stops nothing."""
+    with suppress(OSError, ValueError):
+        sys.stdout.write(f"{event['time'][:19]}  {_words(event)}\n")
+        sys.stdout.flush()
+
+
+def _words(event: Mapping[str, Any]) -> str:
+    kind, step = event["event"], event["step"]
+    if kind == "start":
+        return f"start at step {step} of {event['steps']}, {event['device']}, {event['precision']}"
+    if kind == "step":
+        loss, rate = event.get("loss"), event.get("samples_per_second")
+        return f"step {step}: loss {_number(loss)}, {_number(rate)} samples/s"
+    if kind == "validation":
+        metrics = ", ".join(f"{name} {_number(value)}" for name, value in event["metrics"].items())
+        return f"step {step}: validation: {metrics}{' (best so far)' if event.get('best') else ''}"
+    if kind == "checkpoint":
+        return f"step {step}: saved {', '.join(Path(path).name for path in event['paths'])}"
+    return f"step {step}: {kind}: {event.get('text') or event.get('reason', '')}"
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"
+
+
+def main(folder: str) -> int:
+    """One of several processes that torchrun started."""
+    try:
+        train(Run(Path(folder)))
+    except UniUltraError as error:
+        sys.stderr.write(f"{FAILED}{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

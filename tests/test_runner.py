@@ -1,0 +1,301 @@
+"""Runs of training as processes of their own: queued, stopped, resumed, killed, out of disk space, and what is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from toy_training import toy_manifest, toy_settings
+
+from napari_uniultra.core.lock import InUseError, owner, this_process
+from napari_uniultra.core.settings import read_settings, write_file
+from napari_uniultra.errors import ReadError, WriteError
+from napari_uniultra.model.zoo import load_model
+from napari_uniultra.runner import launch
+from napari_uniultra.runner.history import Curve, EventTail, Follower, History
+from napari_uniultra.runner.place import runs_folder
+from napari_uniultra.runner.product import CARD, evaluation_command, export
+from napari_uniultra.runner.registry import add_folder, delete_run, keep_draft, list_runs, new_run, remove_drafts
+from napari_uniultra.runner.remote import write_remote
+from napari_uniultra.runner.run import CONFIG, INFO, JOB, LOG, RESULT, Run, RunInfo, State, read_json, write_json
+from napari_uniultra.training.config import FineTuneConfig
+from napari_uniultra.training.events import EVENTS, read_events
+from napari_uniultra.training.layout import CHECKPOINT, MODEL
+
+WAIT_S = 90
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    """Drafts of runs of a light network on three images; whatever still runs at the end is ended."""
+    manifest = toy_manifest(tmp_path / "data")
+    made: list[Run] = []
+
+    def make(title: str = "Toy", **run_settings: object) -> Run:
+        run = new_run(RunInfo(title))
+        config = read_settings(FineTuneConfig, toy_settings(run.folder, manifest, **run_settings))
+        write_file(config, run.folder / CONFIG)
+        made.append(run)
+        return run
+
+    yield make
+    for run in made:
+        launch.end_now(run)
+
+
+def wait_for(run: Run, *states: State, seconds: float = WAIT_S) -> str:
+    end = time.monotonic() + seconds
+    while (status := run.status()).state not in states:
+        launch.reap()
+        assert time.monotonic() < end, f"{status}: {log_of(run)}"
+        time.sleep(0.1)
+    return status.words
+
+
+def wait_for_step(run: Run, step: int) -> None:
+    end = time.monotonic() + WAIT_S
+    while run.status().step < step:
+        assert run.status().state.is_active, f"{run.status()}: {log_of(run)}"
+        assert time.monotonic() < end, log_of(run)
+        time.sleep(0.05)
+
+
+def log_of(run: Run) -> str:
+    return (run.folder / LOG).read_text() if (run.folder / LOG).exists() else "no log"
+
+
+def test_a_draft_becomes_a_model_with_a_stop_between(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = make_run(steps=100_000)
+    assert list_runs() == []
+    assert run.status().state is State.NEW
+    launch.start(run)
+    assert list_runs() == [run]
+    wait_for_step(run, 2)
+    assert run.status().state is State.RUNNING
+    with pytest.raises(InUseError):
+        launch.start(run)
+    with pytest.raises(WriteError, match="Stop it first"):
+        delete_run(run)
+    before = read_events(run.folder)[-1]["step"]
+    launch.ask_to_stop(run)
+    assert "Resume goes on" in wait_for(run, State.STOPPED)
+    stopped = run.status().step
+    assert stopped >= before
+    assert (run.folder / CHECKPOINT).exists()
+    assert load_model(run.folder / MODEL, "cpu").config.image_size == 64
+
+    values = {**run.settings_values()}
+    values["run"]["steps"] = stopped + 2
+    write_file(read_settings(FineTuneConfig, values), run.folder / CONFIG)
+    assert run.can_resume
+    launch.start(run)
+    wait_for(run, State.DONE)
+    starts = [event["step"] for event in read_events(run.folder) if event["event"] == "start"]
+    assert starts == [0, stopped]
+    assert run.status().step == stopped + 2
+    assert f"step {stopped + 2}: end: done" in log_of(run)
+
+    out = export(run, tmp_path / "given")
+    card = (out / CARD).read_text()
+    assert "# Toy" in card
+    assert str(tmp_path) not in card
+    assert load_model(out / MODEL, "cpu").config.image_size == 64
+    command = evaluation_command(run)
+    assert command[command.index("--part") + 1] == "val"
+    delete_run(run)
+    assert not run.folder.exists()
+
+
+def test_two_runs_take_turns_and_one_that_waits_can_leave(make_run: Callable[..., Run]) -> None:
+    first, second, third = (make_run(title, steps=100_000) for title in ("first", "second", "third"))
+    for run in (first, second, third):
+        launch.start(run)
+    wait_for_step(first, 1)
+    assert [run.status().state for run in (second, third)] == [State.QUEUED, State.QUEUED]
+    launch.ask_to_stop(second)
+    assert wait_for(second, State.STOPPED) == "Taken out of the queue"
+    launch.ask_to_stop(first)
+    wait_for(first, State.STOPPED)
+    wait_for_step(third, 1)
+    assert second.status().state is State.STOPPED
+    assert owner(first.folder) is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_a_killed_trainer_is_told_and_goes_on_from_its_checkpoint(make_run: Callable[..., Run]) -> None:
+    run, waiting = make_run(steps=100_000, save_every=2), make_run("waiting", steps=1)
+    launch.start(run)
+    launch.start(waiting)
+    wait_for_step(run, 3)
+    os.kill(owner(run.folder)["pid"], signal.SIGKILL)
+    words = wait_for(run, State.FAILED)
+    assert "ended from outside" in words
+    wait_for(waiting, State.DONE)  # the turn of a killed one is free
+    with open(run.folder / EVENTS, "ab") as file:
+        file.write(b'{"event": "step", "st')  # what a kill within a write leaves
+    launch.start(run)
+    wait_for_step(run, read_events(run.folder)[-1]["step"] + 1)
+    launch.ask_to_stop(run)
+    wait_for(run, State.STOPPED)
+    starts = [event["step"] for event in read_events(run.folder) if event["event"] == "start"]
+    assert len(starts) == 2
+    assert starts[1] >= 2
+    assert starts[1] % 2 == 0
+
+
+def test_a_bad_folder_of_data_is_told_in_words(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = make_run()
+    shutil.rmtree(tmp_path / "data")
+    launch.start(run)
+    assert "manifest" in wait_for(run, State.FAILED)
+    assert run.can_resume
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a small disk is mounted")
+def test_a_full_disk_is_told_although_nothing_more_can_be_written(
+    make_run: Callable[..., Run], tmp_path: Path, isolated_home: Path
+) -> None:
+    isolated_home.mkdir(exist_ok=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(isolated_home)], check=False)
+    if mounted.returncode:
+        pytest.skip("disks cannot be mounted here")
+    try:
+        run = make_run(steps=4)
+        launch.start(run)
+        words = wait_for(run, State.FAILED)
+        launch.reap()
+    finally:
+        subprocess.run(["umount", "-l", str(isolated_home)], check=True)
+    assert "No space left" in words
+    assert "Free some space" in words
+
+
+def test_a_number_of_a_process_that_is_used_again_is_no_running_run(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    keep_draft(run)
+    reused = {**this_process(), "started": psutil.Process().create_time() - 3600}
+    write_json(run.folder / JOB, {**reused, "queued": "2020-01-01T00:00:00.000+00:00"})
+    assert run.status().state is State.FAILED
+    write_json(run.folder / JOB, {**this_process(), "queued": "2020-01-01T00:00:00.000+00:00"})
+    assert run.status().state is State.QUEUED
+    (run.folder / JOB).unlink()  # before the fixture ends what runs
+
+
+def test_runs_of_a_shell_are_listed_and_read(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match="no folder of a run"):
+        add_folder(tmp_path)
+    run = make_run(steps=2)
+    command = [sys.executable, "-m", "napari_uniultra.cli", "train", str(run.folder / CONFIG)]
+    elsewhere = tmp_path / "elsewhere"
+    subprocess.run([*command, "--set", f"output={elsewhere}"], check=True, capture_output=True)
+    found = add_folder(elsewhere)
+    assert found.status().state is State.DONE
+    assert found.config().run.steps == 2
+    assert [one.folder for one in list_runs()] == [elsewhere]
+    # ... and what the panel writes runs from a shell.
+    subprocess.run(command, check=True, capture_output=True)
+    assert run.status().state is State.DONE
+    delete_run(found)
+    assert list_runs() == []
+    assert elsewhere.exists()
+
+
+def test_drafts_go_with_their_makers_and_data_of_others_stays(make_run: Callable[..., Run]) -> None:
+    run, other = make_run(), make_run("other")
+    config = other.config()
+    manifest = str(run.folder / "data" / "manifest.csv")
+    write_file(replace(config, data=replace(config.data, manifests=(manifest,))), other.folder / CONFIG)
+    keep_draft(other)
+    with pytest.raises(WriteError, match="other learns from its data"):
+        delete_run(run)
+    remove_drafts()
+    assert run.folder.exists()
+    write_json(run.folder / "draft.json", {**this_process(), "started": 1.0})
+    remove_drafts()
+    assert not run.folder.exists()
+    assert list_runs() == [other]
+
+
+def test_a_folder_for_another_computer_trains_there(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = make_run(steps=1)
+    remote, warnings = write_remote(run, tmp_path / "there")
+    assert "same paths" in warnings[0]
+    assert remote.status().state is State.NEW
+    assert not remote.can_resume
+    code = "import sys; from napari_uniultra.cli import main; sys.exit(main(['train', 'config.yaml']))"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path / "there")
+    assert remote.status().state is State.DONE
+    assert "uniultra train config.yaml" in (tmp_path / "there/train.sh").read_text()
+
+
+def test_events_are_read_as_they_come(tmp_path: Path) -> None:
+    path = tmp_path / EVENTS
+    tail = EventTail(path)
+    assert tail.read() == ([], False)
+    path.write_bytes(b'{"event": "step", "step": 1, "loss": 0.5}\n{"event": "st')
+    assert [event["step"] for event in tail.read()[0]] == [1]
+    with path.open("ab") as file:
+        file.write(b'ep", "step": 2}\nrubbish\n[1]\n{"event": "step", "step": 3}\n')
+    assert [event["step"] for event in tail.read()[0]] == [2, 3]
+    path.write_bytes(b'{"event": "start", "step": 0}\n')
+    events, anew = tail.read()
+    assert anew
+    assert events[0]["event"] == "start"
+
+
+def test_a_history_goes_back_with_its_run_and_stays_small() -> None:
+    history = History()
+
+    def at(second: int, **event: object) -> None:
+        history.add({"time": f"2026-01-01T00:{second // 60:02}:{second % 60:02}+00:00", **event})
+
+    at(0, event="start", step=0, steps=10)
+    for step in range(1, 5):
+        at(2 * step, event="step", step=step, loss=1 / step)
+    assert history.seconds_left == pytest.approx(12)
+    assert history.curves["loss"].values == [1, 0.5, 1 / 3, 0.25]
+    at(20, event="start", step=2, steps=10)
+    assert history.curves["loss"].steps == [1, 2]
+    assert history.seconds_left is None
+    curve = Curve()
+    for step in range(50_000):
+        curve.add(step, step)
+    assert 2000 <= len(curve.steps) <= 4001
+    assert curve.steps == curve.values
+    curve.add(50_000, None)
+    assert curve.steps[-1] < 50_000
+
+
+def test_a_second_stage_goes_on_where_the_first_ended(tmp_path: Path) -> None:
+    for folder, steps in ((tmp_path, 3), (tmp_path / "joint", 2)):
+        folder.mkdir(exist_ok=True)
+        lines = [{"event": "start", "step": 0, "steps": steps}]
+        lines += [{"event": "step", "step": step, "loss": 1.0} for step in range(1, steps + 1)]
+        (folder / EVENTS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    follower = Follower(tmp_path)
+    assert follower.update()
+    assert follower.history.curves["loss"].steps == [1, 2, 3, 4, 5]
+    assert follower.history.steps == 5
+    assert not follower.update()
+
+
+def test_what_is_damaged_hides_no_other_run(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    keep_draft(run)
+    broken = runs_folder() / "broken"
+    broken.mkdir()
+    for name in (INFO, JOB, RESULT, CONFIG, EVENTS):
+        (broken / name).write_bytes(b"\xff{not json")
+    assert {one.folder for one in list_runs()} == {run.folder, broken}
+    assert Run(broken).status().state is State.NEW
+    assert read_json(broken / INFO) == {}
