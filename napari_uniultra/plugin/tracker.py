@@ -1,9 +1,9 @@
-"""Tracking as the user drives it: start, watch, cancel, go on."""
+"""Tracking as the user drives it: over which frames, start, watch, cancel, go on."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_uniultra.core.types import Direction
 from napari_uniultra.plugin.jobs import StreamHandle
 from napari_uniultra.plugin.session_host import LoadedModel, Outcome
+from napari_uniultra.plugin.track_plan import TrackPlan, TrackRequest
 from napari_uniultra.plugin.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -29,15 +30,26 @@ class Progress:
 
 
 class Tracker(QObject):
-    """Tracks the objects of the loop in use, one propagation at a time."""
+    """Tracks objects of the loop in use, one propagation at a time.
+
+    Attributes
+    ----------
+    only_current : bool
+        Whether the object that is chosen is tracked alone.
+    follow : bool
+        Whether each frame is shown as soon as it is tracked.
+    """
 
     progressed = Signal(object)  # Progress, or None when tracking ended
 
     def __init__(self, control: SegmentController) -> None:
         super().__init__(control)
         self._control = control
+        self.only_current = self.follow = False
         self._stream: StreamHandle | None = None
-        self._started, self._done = 0.0, 0
+        self._work: Workspace | None = None  # of what is tracked
+        self._plan: TrackPlan | None = None
+        self._started, self._done, self._keeps_rest = 0.0, 0, True
 
     @property
     def running(self) -> bool:
@@ -54,24 +66,77 @@ class Tracker(QObject):
         """Whether the propagation under way was told to stop."""
         return self._stream is not None and self._stream.cancelled
 
-    def track(self, direction: Direction) -> None:
-        """Track all objects: "forward", "backward" or "both"."""
+    # Over which frames ----------------------------------------------------------------------------------------------
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """First and last frame to track, both included."""
+        work = self._control.work
+        return (0, 0) if work is None else work.range
+
+    def set_range(self, low: int, high: int) -> None:
+        """Track from ``low`` to ``high``, both included, from now on."""
+        work = self._control.work
+        if work is not None and (low, high) != work.range:
+            work.track_range = low, high
+            self._control.changed.emit()
+
+    def begin_here(self) -> None:
+        """Let the range begin at the frame that is shown."""
         work = self._control.work_or_word()
-        if work is None or self.running:
-            return
-        self._control.marks.sync()
-        frame, self._done = self._control.frame, 0
-        self._stream = self._control.jobs.stream(
-            lambda: self._steps(direction, frame),
-            lambda item: self._tracked(work, item),
-            self._ended,
-            self._failed,
-        )
-        self._control.say("Tracking", loading_first=True)
+        if work is not None:
+            frame, (_, high) = self._control.frame, work.range
+            self.set_range(frame, high if high >= frame else work.num_frames - 1)
+
+    def end_here(self) -> None:
+        """Let the range end at the frame that is shown."""
+        work = self._control.work_or_word()
+        if work is not None:
+            frame, (low, _) = self._control.frame, work.range
+            self.set_range(low if low <= frame else 0, frame)
+
+    def track_only_current(self, on: bool) -> None:
+        """Track the chosen object alone from now on, or all of them."""
+        self.only_current = on
         self._control.changed.emit()
 
-    def cancel(self) -> None:
-        """Stop tracking after the frame it is at; finished frames stay."""
+    def set_follow(self, on: bool) -> None:
+        """Show each frame as soon as it is tracked, or leave the viewer where it is."""
+        self.follow = on
+
+    # Start and stop -------------------------------------------------------------------------------------------------
+
+    def track(self, direction: Direction) -> None:
+        """Track within the range: "forward", "backward" or "both"."""
+        host, request = self._control.host, self._request(direction)
+        self._start(lambda: host.plan(request))
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether a tracking was stopped, or some of the range was tracked and some was not."""
+        work = self._control.work
+        if work is None or self.running:
+            return False
+        if work.unfinished is not None:
+            return True
+        given = {object_id for object_id, _ in work.snapshot.prompts}
+        objects = given & {self._control.objects.current} if self.only_current else given
+        return bool(objects) and not work.confidence.known_frames(objects).issuperset(_frames(work.range))
+
+    def go_on(self) -> None:
+        """Track what was left when tracking was stopped; without that, what is not known of the range."""
+        work, host, request = self._control.work, self._control.host, self._request("both")
+        left = None if work is None else work.unfinished
+        self._start((lambda: host.plan_unfinished(request)) if left is None else lambda: left)
+
+    def cancel(self, keep_rest: bool = True) -> None:
+        """Stop tracking after the frame it is at; finished frames stay.
+
+        Without ``keep_rest`` there is nothing to go on with, as when the session goes to another state.
+        """
+        self._keeps_rest = keep_rest
+        if self._control.work is not None and not keep_rest:
+            self._control.work.unfinished = None
         if self._stream is not None and not self._stream.cancelled:
             self._stream.cancel()
             self._control.say("Stopping")
@@ -81,40 +146,71 @@ class Tracker(QObject):
         if self._stream is not None:
             self._end("Stopped")
 
-    def _steps(self, direction: Direction, frame: int) -> Iterator[Any]:
+    def _request(self, direction: Direction) -> TrackRequest:
+        objects = (self._control.objects.current,) if self.only_current else None
+        return TrackRequest(direction, self._control.frame, *self.range, objects)
+
+    def _start(self, plan: Callable[[], TrackPlan]) -> None:
+        work = self._control.work_or_word()
+        if work is None or self.running:
+            return
+        self._control.marks.sync()
+        self._work, self._plan, self._done, self._keeps_rest = work, None, 0, True
+        self._stream = self._control.jobs.stream(lambda: self._steps(plan), self._advanced, self._ended, self._failed)
+        self._control.say("Tracking", loading_first=True)
+        self._control.changed.emit()
+
+    def _steps(self, plan: Callable[[], TrackPlan]) -> Iterator[Any]:
         """In the inference thread."""
         yield self._control.host.use_model(*self._control.model)
-        yield from self._control.host.track(direction, frame)
+        planned = plan()
+        yield planned
+        yield from self._control.host.track(planned)
 
-    def _tracked(self, work: Workspace, item: LoadedModel | Outcome) -> None:
+    def _advanced(self, item: LoadedModel | TrackPlan | Outcome) -> None:
         if isinstance(item, LoadedModel):
             self._control.note_model(item)
-            return
-        if work != self._control.work:
-            return
-        if item.labels:
-            self._done += 1
+        elif isinstance(item, TrackPlan):
+            self._plan, self._started = item, time.monotonic()
+            self._work.unfinished = None
+            self._tell_progress()
         else:
-            self._started = time.monotonic()
-        self._control.show(item, quiet=True)
-        if self._stream is not None:
-            self.progressed.emit(self._progress(item.steps))
+            self._done += 1
+            if self._work is self._control.work:
+                self._show(item)
 
-    def _progress(self, total: int) -> Progress:
-        elapsed, done = time.monotonic() - self._started, self._done
-        if not done or elapsed <= 0:
-            return Progress(done, total)
-        return Progress(done, total, done / elapsed, (total - done) * elapsed / done)
+    def _show(self, outcome: Outcome) -> None:
+        self._control.show(outcome, quiet=True)
+        if self.follow and not self.cancelled:
+            self._control.navigator.go_to(*outcome.labels)
+        self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        if self._stream is None:
+            return
+        elapsed, done, total = time.monotonic() - self._started, self._done, self._plan.steps
+        known = () if not done or elapsed <= 0 else (done / elapsed, (total - done) * elapsed / done)
+        self.progressed.emit(Progress(done, total, *known))
 
     def _ended(self, stream: StreamHandle) -> None:
-        self._end(f"Stopped after {self._done} frames" if stream.cancelled else "Tracked")
+        if stream.cancelled:
+            self._end(f"Stopped after {self._done} frames")
+        else:
+            self._end("Tracked" if self._done else "There is nothing left to track in this range")
 
     def _failed(self, error: Exception) -> None:
         self._end("Tracking stopped; what was found so far is kept")
         self._control.failed.emit(error)
 
     def _end(self, words: str) -> None:
-        self._stream = None
+        if self._plan is not None and self._done and self._keeps_rest:
+            left = self._plan.after(self._done)
+            self._work.unfinished = left if left.steps else None
+        self._stream = self._work = self._plan = None
         self.progressed.emit(None)
         self._control.say(words)
         self._control.changed.emit()
+
+
+def _frames(ends: tuple[int, int]) -> range:
+    return range(ends[0], ends[1] + 1)

@@ -249,6 +249,11 @@ class CineSession:
         """A frame's masks as one label image (H, W) uint16; of overlapping objects the higher id is on top."""
         return paint(self._state.step(frame), self.cine.shape_hw)
 
+    def scores(self, frame: int) -> dict[int, tuple[float, float]]:
+        """Object id to (predicted IoU, object score) of what is known of a frame, without its masks; as in `Step`."""
+        found = ((object_id, self._state.result((object_id, frame))) for object_id in self.object_ids)
+        return {o: (result.predicted_iou, result.object_score) for o, result in found if result is not None}
+
     @property
     def masks(self) -> np.ndarray:
         """All masks as (T, H, W) uint16 labels; 0 where nothing is known."""
