@@ -32,6 +32,37 @@ def repo_root() -> Path:
     return REPO_ROOT
 
 
+@pytest.fixture
+def server() -> Iterator[Any]:
+    """A `weight_server.Server` on this machine."""
+    import threading
+
+    from weight_server import Handler, Server
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.requests, server.released = [], threading.Event()
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield server
+        server.released.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def official_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A file in the layout of SAM2.1 tiny; every weight is one repeated number, so that it is small."""
+    import torch
+
+    from napari_uniultra.model.build import build_network
+    from napari_uniultra.model.config import architecture
+
+    state = build_network(architecture("sam2.1-tiny")).state_dict()
+    path = tmp_path_factory.mktemp("official") / "sam2.1_hiera_tiny.pt"
+    torch.save({"model": {name: torch.full((), 0.01).expand(value.shape) for name, value in state.items()}}, path)
+    return path.read_bytes()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real ultrasound that is too large or not licensed to ship; tests that need it are skipped without it."""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import random
 import re
 import socket
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from weight_server import Server, source
 
 from napari_uniultra import load_model
 from napari_uniultra.errors import CheckpointError, ResourceError
@@ -120,8 +118,7 @@ def test_a_configuration_that_cannot_be_built_is_refused(network: torch.nn.Modul
 def test_the_numbers_of_parameters_are_those_of_the_networks() -> None:
     for info in list_models():
         if info.origin == "downloadable":
-            with torch.device("meta"):
-                network = build_network(architecture(info.name))
+            network = build_network(architecture(info.name))
             assert info.parameters == sum(parameter.numel() for parameter in network.parameters()), info.name
     bundled = load_model("uniultra-mini", device="cpu")
     count = sum(parameter.numel() for parameter in bundled.network.parameters())
@@ -282,71 +279,6 @@ def test_the_eight_official_models_can_be_downloaded() -> None:
         assert download.url.startswith("https://dl.fbaipublicfiles.com/segment_anything_2/")
         assert re.fullmatch("[0-9a-f]{64}", download.sha256)
         assert download.licence == "Apache-2.0"
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Serves one file, as well or as badly as the test asks for."""
-
-    content = b""
-    mode = "good"
-    requests: list[str]
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/model.pt"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        asked = self.headers.get("Range", "")
-        self.server.requests.append(asked)
-        content, mode = self.server.content, self.server.mode
-        if mode == "missing":
-            self.send_error(404)
-            return
-        begin = int(asked.removeprefix("bytes=").rstrip("-")) if asked and mode != "no ranges" else 0
-        self.send_response(206 if begin else 200)
-        self.send_header("Content-Length", str(len(content) - begin))
-        self.end_headers()
-        if mode == "silent":
-            self.server.released.wait(10)
-        elif mode == "cut":
-            self.wfile.write(content[begin : len(content) // 2])
-        else:
-            self.wfile.write(content[begin:])
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server(("127.0.0.1", 0), Handler) as server:
-        server.requests, server.released = [], threading.Event()
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        yield server
-        server.released.set()
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture(scope="module")
-def official_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A file in the layout of SAM2.1 tiny; every weight is one repeated number, so that it is small."""
-    state = build_network(architecture("sam2.1-tiny")).state_dict()
-    path = tmp_path_factory.mktemp("official") / "sam2.1_hiera_tiny.pt"
-    torch.save({"model": {name: torch.full((), 0.01).expand(value.shape) for name, value in state.items()}}, path)
-    return path.read_bytes()
-
-
-def source(server: Server, content: bytes) -> Download:
-    import hashlib
-
-    server.content = content
-    return Download(server.url, len(content), hashlib.sha256(content).hexdigest())
 
 
 def downloaded_files() -> list[str]:

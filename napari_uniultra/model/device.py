@@ -34,7 +34,7 @@ def choose_device(name: str = "auto") -> torch.device:
         raise ResourceError(
             f"This machine has no device {name!r}",
             f"PyTorch {torch.__version__} finds {', '.join(available)}",
-            "Choose one of these, or 'auto'",
+            "Choose one of these, or 'auto' (Automatic in the panel)",
         )
     return torch.device(name)
 

@@ -108,10 +108,10 @@ def fetch(
     """
     from napari_uniultra.model.checkpoint import sha256_of
 
-    part = target.with_name(target.name + ".part")
+    part = _part_of(target)
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
-        have = part.stat().st_size if part.exists() else 0
+        have = received(target)
         _check_space(part.parent, download.size - have)
     except OSError as error:
         raise write_error(part, error) from error
@@ -129,6 +129,16 @@ def fetch(
     except OSError as error:
         raise write_error(target, error) from error
     return target
+
+
+def received(target: Path) -> int:
+    """Bytes that earlier tries to `fetch` a file have left."""
+    part = _part_of(target)
+    return part.stat().st_size if part.exists() else 0
+
+
+def _part_of(target: Path) -> Path:
+    return target.with_name(target.name + ".part")
 
 
 def _check_space(folder: Path, needed: int) -> None:

@@ -17,7 +17,7 @@ from napari_uniultra.core.atomic import atomic_dir, write_error
 from napari_uniultra.core.places import data_folder
 from napari_uniultra.errors import CheckpointError, ResourceError
 from napari_uniultra.model.config import ModelConfig
-from napari_uniultra.model.download import DOWNLOADS, Download, fetch
+from napari_uniultra.model.download import DOWNLOADS, Download, fetch, received
 from napari_uniultra.model.room import check_room
 
 if TYPE_CHECKING:  # listing models needs no torch
@@ -346,12 +346,21 @@ def download_model(
     if name not in DOWNLOADS:
         raise CheckpointError(f"{name!r} cannot be downloaded", fix=f"Choose one of {', '.join(DOWNLOADS)}")
     _check_new_name(name, is_download=True)
-    file = fetch(source or DOWNLOADS[name], models_folder().parent / "downloads" / f"{name}.pt", progress)
+    file = fetch(source or DOWNLOADS[name], _download_target(name), progress)
     try:
         pack_model(file, models_folder() / name, move=True)
     finally:
         file.unlink(missing_ok=True)
     return find_model(name)
+
+
+def bytes_received(name: str) -> int:
+    """How much of a download is there already, from an earlier try that was cut short; it goes on from there."""
+    return received(_download_target(name))
+
+
+def _download_target(name: str) -> Path:
+    return models_folder().parent / "downloads" / f"{name}.pt"
 
 
 def _locate(name: str | os.PathLike[str]) -> tuple[str, Path, str | None]:

@@ -30,7 +30,7 @@ def open_loop(viewer: Any, job: JobSettings, name: str) -> LoopTask:
     data, keywords, _ = image_layer(read_cine(path), name)
     layer = viewer.add_image(data, **keywords)
     _, panel = viewer.window.add_plugin_dock_widget(_PLUGIN, _PANEL)
-    _choose_model(panel, job.model.name)
+    panel.model_box.choose(job.model.name)
     control = panel.controller
 
     def restore_once() -> None:

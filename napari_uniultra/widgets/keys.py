@@ -16,6 +16,8 @@ KEYS = {
     "forward": ".",
     "both": "J",
     "cancel": "K",
+    "save_session": "Control-Shift-E",
+    "open_session": "Control-Shift-L",
     "accept": "G",
     "accept_all": "Shift-G",
     "fill_between": "H",
@@ -27,6 +29,8 @@ KEYS = {
 }
 # What each does, for the list of keys.
 WORDS = {
+    "save_session": "Save the session to a file",
+    "open_session": "Open a session file",
     "box": "Draw a box",
     "add": "Click what belongs to the structure",
     "remove": "Click what does not",

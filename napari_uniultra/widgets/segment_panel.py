@@ -33,9 +33,11 @@ from napari_uniultra.plugin.tracker import Progress
 from napari_uniultra.widgets.first_steps import FirstSteps
 from napari_uniultra.widgets.key_list import KeyList
 from napari_uniultra.widgets.keys import Shortcuts
+from napari_uniultra.widgets.model_box import ModelBox
 from napari_uniultra.widgets.object_list import ObjectList
 from napari_uniultra.widgets.parts import push_button, row_of, tell
 from napari_uniultra.widgets.review_box import ReviewBox
+from napari_uniultra.widgets.session_buttons import SessionButtons
 from napari_uniultra.widgets.spacing_control import SpacingControl
 from napari_uniultra.widgets.tidy_box import TidyBox
 from napari_uniultra.widgets.worker import InferenceThread
@@ -64,7 +66,7 @@ class SegmentPanel(QWidget):
         self.shortcuts = Shortcuts(napari_viewer, self._actions())
         self._build()
         self._connect()
-        self._list_models()
+        self.controller.set_model(self.model_box.name, self.model_box.device)
         self._list_images()
 
     # Building -------------------------------------------------------------------------------------------------------
@@ -110,13 +112,8 @@ class SegmentPanel(QWidget):
         self.image_box = QComboBox()
         self.image_box.setToolTip("The image layer to work on")
         self.spacing_control = SpacingControl(self._viewer, lambda: self.controller.image)
-        self.model_box = QComboBox()
-        self.model_box.setToolTip("The model that segments. It loads with the first mark.")
-        self.device_box = QComboBox()
-        self.device_box.setToolTip("Where the model runs. Automatic takes the fastest there is.")
-        graphics = ("Graphics (MPS)", "mps") if platform.system() == "Darwin" else ("Graphics (CUDA)", "cuda")
-        for words, device in (("Automatic", "auto"), graphics, ("Processor", "cpu")):
-            self.device_box.addItem(words, device)
+        self.model_box = ModelBox(self)
+        self.session_buttons = SessionButtons()
         self.restore_button = QPushButton("Restore saved work")
         self.restore_button.setToolTip("Bring back marks and masks of this loop from the last time")
         group = QGroupBox("Loop and model")
@@ -124,9 +121,9 @@ class SegmentPanel(QWidget):
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Loop", self.image_box)
         form.addRow("Scale", self.spacing_control)
-        form.addRow("Model", self.model_box)
-        form.addRow("Run on", self.device_box)
+        self.model_box.add_rows(form)
         form.addRow(self.restore_button)
+        form.addRow(self.session_buttons)
         return group
 
     def _build_objects(self) -> QWidget:
@@ -181,8 +178,11 @@ class SegmentPanel(QWidget):
             emitter.connect(self._list_images)
         self._viewer.dims.events.current_step.connect(self._on_frame)
         self.image_box.currentIndexChanged.connect(self._on_image_chosen)
-        self.model_box.activated.connect(self._on_model_chosen)
-        self.device_box.currentIndexChanged.connect(self._apply_model)
+        self.model_box.chosen.connect(control.set_model)
+        self.session_buttons.open_asked.connect(control.files.open)
+        self.session_buttons.save_asked.connect(control.files.save)
+        control.files.image_found.connect(self._choose_image)
+        control.files.model_found.connect(self.model_box.choose)
         self.restore_button.clicked.connect(control.review.restore)
         self.object_list.chosen.connect(control.objects.choose)
         self.object_list.renamed.connect(control.objects.rename)
@@ -212,7 +212,7 @@ class SegmentPanel(QWidget):
         control.tracker.progressed.connect(self._on_progress)
         control.noticed.connect(_warn)
         control.failed.connect(tell)
-        control.model_loaded.connect(self._on_model_loaded)
+        control.model_loaded.connect(self.model_box.show_loaded)
         self._still_open = QTimer(self)
         self._still_open.setSingleShot(True)
         self._still_open.timeout.connect(self._go_on)
@@ -231,6 +231,8 @@ class SegmentPanel(QWidget):
             "forward": lambda: control.tracker.track("forward"),
             "both": lambda: control.tracker.track("both"),
             "cancel": control.tracker.cancel,
+            "save_session": lambda: self.session_buttons.ask_save(),
+            "open_session": lambda: self.session_buttons.ask_open(),
             "accept": control.review.accept_frame,
             "accept_all": control.review.accept_all,
             "fill_between": control.review.fill_between,
@@ -269,41 +271,19 @@ class SegmentPanel(QWidget):
         self.controller.set_image(self._chosen)
         self._refresh()
 
+    def _choose_image(self, layer: Any) -> None:
+        rows = (row for row in range(self.image_box.count()) if self.image_box.itemData(row) == layer)
+        self.image_box.setCurrentIndex(next(rows, -1))
+
     def _on_frame(self, event: Any = None) -> None:
         self.review_box.show_accepted(self.controller.review.frame_is_accepted)
         self.tidy_box.preview()
 
     # Models ---------------------------------------------------------------------------------------------------------
 
-    def _list_models(self) -> None:
-        for info in list_models():
-            if info.origin != "downloadable":
-                self.model_box.addItem(info.name, info.name)
-        self.model_box.setCurrentIndex(max(self.model_box.findData(DEFAULT_MODEL), 0))
-        self.model_box.addItem(_OTHER_MODEL, None)
-        self._apply_model()
-
-    def _on_model_chosen(self, index: int) -> None:
-        if self.model_box.itemData(index) is None:
-            path, _ = QFileDialog.getOpenFileName(self, "Open a model", "", "Models (*.safetensors *.pt)")
-            if path:
-                self.add_model_file(path)
-        self._apply_model()
-
     def add_model_file(self, path: str) -> None:
-        """Offer a checkpoint file as a model and choose it."""
-        name = path.replace("\\", "/").rsplit("/", 1)[-1]
-        self.model_box.insertItem(0, name, path)
-        self.model_box.setCurrentIndex(0)
-        self._apply_model()
-
-    def _apply_model(self) -> None:
-        name = self.model_box.currentData()
-        if name is not None:
-            self.controller.set_model(name, self.device_box.currentData())
-
-    def _on_model_loaded(self, info: LoadedModel) -> None:
-        self.model_box.setToolTip(f"{info.name}, {info.image_size} pixels, {info.where}")
+        """Choose a checkpoint where it lies, without keeping a copy."""
+        self.model_box.choose(path)
 
     # Following the controller ---------------------------------------------------------------------------------------
 
@@ -377,6 +357,7 @@ class SegmentPanel(QWidget):
 
     def shut_down(self) -> None:
         """Cancel, wait for the present frame, let go of the model. The session is saved, as it is at every change."""
+        self.model_box.shelf.close()
         if not self.controller.close():
             _log.warning("The inference thread did not end in time; it ends after its present step")
         self._still_open.start()
@@ -389,6 +370,7 @@ class SegmentPanel(QWidget):
     def _let_go(self) -> None:
         """Undo every connection to the viewer, which outlives the panel. The Qt side of the panel is gone by now."""
         self.thread_.stop()
+        self.model_box.shelf.close()
         self.shortcuts.release()
         self.controller.disconnect_viewer()
         layers = self._viewer.layers.events
