@@ -44,15 +44,6 @@ def open_loop(viewer: Any, job: JobSettings, name: str) -> LoopTask:
     return task
 
 
-def _choose_model(panel: Any, name: str) -> None:
-    index = panel.model_box.findData(name)
-    if index >= 0:
-        panel.model_box.setCurrentIndex(index)
-        panel.model_box.activated.emit(index)
-    else:
-        panel.add_model_file(name)
-
-
 def main(job_file: str, name: str) -> int:
     """Open a loop; when the viewer is closed, what was changed goes into the results."""
     import napari

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import platform
 from typing import Any
 
 from napari.layers import Image
@@ -14,7 +13,6 @@ from qtpy.QtWidgets import (
     QButtonGroup,
     QCheckBox,
     QComboBox,
-    QFileDialog,
     QFormLayout,
     QGroupBox,
     QHBoxLayout,
@@ -26,9 +24,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_uniultra.model.zoo import DEFAULT_MODEL, list_models
 from napari_uniultra.plugin.controller import SegmentController
-from napari_uniultra.plugin.session_host import LoadedModel
 from napari_uniultra.plugin.tracker import Progress
 from napari_uniultra.widgets.first_steps import FirstSteps
 from napari_uniultra.widgets.key_list import KeyList
@@ -44,7 +40,6 @@ from napari_uniultra.widgets.worker import InferenceThread
 
 _log = logging.getLogger(__name__)
 
-_OTHER_MODEL = "Open a file…"
 _RESEARCH_USE = "For research use. Not a medical device."
 
 
