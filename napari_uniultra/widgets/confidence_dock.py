@@ -76,9 +76,8 @@ class ConfidenceDock(QWidget):
         self.setEnabled(True)
         rows = {own.object_id: (own.name, own.colour) for own in self._control.objects.all}
         self.strip.show_loop(work.confidence, rows)
-        self._scroll.setFixedHeight(
-            self.strip.height() if len(rows) <= _ROWS_SHOWN else self.strip.height() * _ROWS_SHOWN // len(rows)
-        )
+        height = self.strip.minimumHeight()
+        self._scroll.setFixedHeight(height * min(len(rows), _ROWS_SHOWN) // max(len(rows), 1))
         self.strip.show_marks(known.prompts, known.locked)
         self._on_frame()
 

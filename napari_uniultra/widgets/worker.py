@@ -14,6 +14,8 @@ from typing import Any
 
 from qtpy.QtCore import QObject, Signal, Slot
 
+from napari_uniultra.plugin.priority import give_way
+
 _log = logging.getLogger(__name__)
 
 Callback = Callable[[Any], None]
@@ -135,6 +137,7 @@ class InferenceThread(QObject):
         self._wake.notify_all()
 
     def _run(self) -> None:
+        give_way()
         while True:
             with self._wake:
                 while not (self._jobs or self._streams or self._stopping):
