@@ -78,7 +78,7 @@ def test_a_box_dragged_with_the_mouse_from_any_corner(window: Window, reference_
     data = loop()
     window.open(data, scale=(1, 0.5, 0.25), translate=(0, 3, -2))
     window.viewer.dims.set_point(0, 4)
-    window.panel.box_button.click()
+    window.panel.marks_box.tools["box"].click()
     boxes = window.viewer.layers["UniUltra boxes"]
     bottom_right, top_left = (4, 3 + 60 * 0.5, -2 + 62 * 0.25), (4, 3 + 18 * 0.5, -2 + 20 * 0.25)
     drag(boxes, bottom_right, top_left)
@@ -152,7 +152,7 @@ def test_two_objects_with_names(window: Window, reference_model: Any) -> None:
     window.open(data)
     window.draw_box()
     window.panel.object_list.add_button.click()
-    window.panel.object_list.list.currentItem().setText("lumen")
+    window.panel.object_list.list.currentItem().setText(0, "lumen")
     boxes = window.draw_box(corners=CORNERS // 2)
     settle(window)
     control = window.panel.controller
@@ -164,7 +164,7 @@ def test_two_objects_with_names(window: Window, reference_model: Any) -> None:
     reference.add_box(2, 0, (10.5, 9.5, 31.5, 30.5))
     assert np.array_equal(window.masks()[0], reference.labels(0))
     # Removing the first leaves the second.
-    window.panel.object_list.list.setCurrentRow(0)
+    window.panel.object_list.list.setCurrentItem(window.panel.object_list.list.topLevelItem(0))
     window.panel.object_list.remove_button.click()
     settle(window)
     assert control.objects.names == {2: "lumen"}
@@ -193,8 +193,8 @@ def test_painting_in_the_masks_is_a_prompt(window: Window) -> None:
 
 def test_an_outline_counts_as_drawn_when_asked_to(window: Window) -> None:
     window.open(loop())
-    window.panel.outline_box.click()
-    window.panel.box_button.click()
+    window.panel.marks_box.exact_box.click()
+    window.panel.marks_box.tools["box"].click()
     boxes = window.viewer.layers["UniUltra boxes"]
     boxes.add(np.array([[0, 10.2, 10.2], [0, 10.2, 40.2], [0, 50.2, 10.2]]), shape_type="polygon")
     settle(window)
@@ -211,9 +211,9 @@ def test_tracking_both_ways_with_progress(window: Window, reference_model: Any) 
     window.open(data)
     window.draw_box(frame=3)
     shown: list[str] = []
-    window.panel.controller.tracker.progressed.connect(lambda _: shown.append(window.panel.pace.text()))
-    window.panel.both_button.click()
-    assert not window.panel.forward_button.isEnabled()
+    window.panel.controller.tracker.progressed.connect(lambda _: shown.append(window.panel.tracking_box.pace.text()))
+    window.panel.tracking_box.both_button.click()
+    assert not window.panel.tracking_box.forward_button.isEnabled()
     settle(window)
     reference = CineSession(Cine(data), reference_model)
     reference.add_box(1, 3, BOX)
@@ -222,8 +222,8 @@ def test_tracking_both_ways_with_progress(window: Window, reference_model: Any) 
     assert np.array_equal(window.masks(), reference.masks)
     assert any("frame" in words and "s left" in words for words in shown)
     assert shown[-1] == ""
-    assert window.panel.forward_button.isEnabled()
-    assert not window.panel.cancel_button.isEnabled()
+    assert window.panel.tracking_box.forward_button.isEnabled()
+    assert not window.panel.tracking_box.cancel_button.isEnabled()
 
 
 def test_the_slider_moves_while_it_tracks(window: Window) -> None:
@@ -241,7 +241,7 @@ def test_the_slider_moves_while_it_tracks(window: Window) -> None:
 
     timer.timeout.connect(drag)
     window.panel.controller.tracker.progressed.connect(lambda progress: steps.append(progress))
-    window.panel.forward_button.click()
+    window.panel.tracking_box.forward_button.click()
     timer.start()
     until(window, lambda: not window.panel.controller.tracker.running)
     timer.stop()
@@ -255,17 +255,17 @@ def test_cancel_keeps_what_is_done_and_tracking_goes_on_from_there(window: Windo
     window.open(data)
     window.draw_box()
     settle(window)
-    window.panel.forward_button.click()
-    until(window, lambda: window.panel.progress.value() >= 3)
-    window.panel.cancel_button.click()
-    done_at_cancel = window.panel.progress.value()
+    window.panel.tracking_box.forward_button.click()
+    until(window, lambda: window.panel.tracking_box.progress.value() >= 3)
+    window.panel.tracking_box.cancel_button.click()
+    done_at_cancel = window.panel.tracking_box.progress.value()
     until(window, lambda: not window.panel.controller.tracker.running)
     filled = window.masks().any(axis=(1, 2))
     count = int(filled.sum())
     assert done_at_cancel <= count <= done_at_cancel + 2  # the frame it was at, and one on its way to the screen
     assert count < 30
     assert filled[:count].all()
-    window.panel.forward_button.click()
+    window.panel.tracking_box.forward_button.click()
     settle(window)
     reference = CineSession(Cine(data), reference_model)
     reference.add_box(1, 0, BOX)
@@ -278,23 +278,23 @@ def test_a_prompt_is_answered_in_the_middle_of_tracking(window: Window) -> None:
     window.open(loop(frames=30))
     window.draw_box()
     settle(window)
-    window.panel.forward_button.click()
-    until(window, lambda: window.panel.progress.value() >= 2)
+    window.panel.tracking_box.forward_button.click()
+    until(window, lambda: window.panel.tracking_box.progress.value() >= 2)
     window.draw_box(frame=29, corners=CORNERS + 2)
     until(window, lambda: (1, 29) in window.panel.controller.snapshot.prompts)
     assert window.panel.controller.tracker.running
     assert window.masks()[29].any()
-    window.panel.cancel_button.click()
+    window.panel.tracking_box.cancel_button.click()
     settle(window)
 
 
 def test_tracking_without_a_prompt_says_so(window: Window) -> None:
     window.open(loop())
-    window.panel.forward_button.click()
+    window.panel.tracking_box.forward_button.click()
     settle(window)
     assert len(window.told) == 1
     assert "nothing to track" in window.told[0]
-    assert window.panel.forward_button.isEnabled()
+    assert window.panel.tracking_box.forward_button.isEnabled()
 
 
 # Review ---------------------------------------------------------------------------------------------------------------
@@ -330,7 +330,7 @@ def test_undo_and_redo_move_masks_and_drawings(window: Window) -> None:
 def test_an_accepted_frame_is_not_overwritten(window: Window) -> None:
     window.open(loop())
     boxes = window.draw_box()
-    window.panel.forward_button.click()
+    window.panel.tracking_box.forward_button.click()
     settle(window)
     window.viewer.dims.set_point(0, 5)
     window.panel.review_box.accept_button.click()
@@ -344,7 +344,7 @@ def test_an_accepted_frame_is_not_overwritten(window: Window) -> None:
     assert "accepted" in window.told[0]
     assert len(boxes.data) == 1
     boxes.data = [np.insert(CORNERS - 8.0, 0, 0, axis=1)]
-    window.panel.forward_button.click()
+    window.panel.tracking_box.forward_button.click()
     settle(window)
     assert np.array_equal(window.masks()[5], accepted)
     window.viewer.dims.set_point(0, 4)
@@ -359,8 +359,8 @@ def test_saved_work_comes_back(window: Window, isolated_home: Path) -> None:
     data = loop()
     window.open(data)
     window.draw_box()
-    window.panel.object_list.list.currentItem().setText("lumen")
-    window.panel.forward_button.click()
+    window.panel.object_list.list.currentItem().setText(0, "lumen")
+    window.panel.tracking_box.forward_button.click()
     settle(window)
     before = window.masks().copy()
     assert len(list((isolated_home / "autosave").glob("*.npz"))) == 1
@@ -405,16 +405,16 @@ def test_deleting_a_layer_while_tracking(window: Window, name: str) -> None:
     window.draw_box()
     settle(window)
     prompted = window.masks()[0].copy()
-    window.panel.forward_button.click()
-    until(window, lambda: window.panel.progress.value() >= 2)
+    window.panel.tracking_box.forward_button.click()
+    until(window, lambda: window.panel.tracking_box.progress.value() >= 2)
     window.viewer.layers.remove(name)
     if name == "UniUltra boxes":  # drawings are not needed to track
         assert window.panel.controller.tracker.running
-        until(window, lambda: window.panel.progress.value() >= 4)
-        window.panel.cancel_button.click()
+        until(window, lambda: window.panel.tracking_box.progress.value() >= 4)
+        window.panel.tracking_box.cancel_button.click()
         settle(window)
         assert np.array_equal(window.masks()[0], prompted)
-        window.panel.box_button.click()
+        window.panel.marks_box.tools["box"].click()
         assert np.allclose(window.viewer.layers[name].data[0][:, 1:], CORNERS)
         return
     until(window, lambda: not window.panel.controller.tracker.running)
@@ -422,7 +422,7 @@ def test_deleting_a_layer_while_tracking(window: Window, name: str) -> None:
     assert len(window.told) == 1
     assert "tracking stopped" in window.told[0]
     if name == "loop":
-        assert not window.panel.forward_button.isEnabled()
+        assert not window.panel.tracking_box.forward_button.isEnabled()
         assert np.array_equal(window.masks()[0], prompted)  # what was found stays to be looked at and saved
         return
     assert name not in window.viewer.layers
@@ -439,8 +439,8 @@ def test_closing_the_window_while_tracking(window: Window, isolated_home: Path, 
     window.open(data)
     window.draw_box()
     settle(window)
-    window.panel.forward_button.click()
-    until(window, lambda: window.panel.progress.value() >= 3)
+    window.panel.tracking_box.forward_button.click()
+    until(window, lambda: window.panel.tracking_box.progress.value() >= 3)
     thread = window.panel.thread_
     window.viewer.close()
     assert not thread.running
@@ -518,7 +518,7 @@ def test_images_of_all_kinds_give_the_masks_of_the_session(window: Window, refer
     image = window.open(data, rgb=rgb)
     is_still = image.ndim == 2
     window.draw_box(frame=None if is_still else 0)
-    window.panel.both_button.click()
+    window.panel.tracking_box.both_button.click()
     settle(window)
     assert window.told == []
     reference = CineSession(Cine(data), reference_model)
@@ -550,7 +550,7 @@ def test_a_volume_over_time_is_refused_once_and_another_layer_can_be_chosen(wind
     assert "4 dimensions" in window.told[0]
     window.open(loop(), name="loop")
     window.panel.image_box.setCurrentIndex(window.panel.image_box.findText("loop"))
-    assert window.panel.box_button.isEnabled()
+    assert window.panel.marks_box.tools["box"].isEnabled()
     assert len(window.told) == 1
 
 
@@ -562,7 +562,7 @@ def test_two_loops_each_with_its_own_work(window: Window) -> None:
     before = first.data.copy()
     window.open(loop()[:, ::-1].copy(), name="second")
     window.panel.image_box.setCurrentIndex(window.panel.image_box.findText("second"))
-    window.panel.box_button.click()
+    window.panel.marks_box.tools["box"].click()
     second_boxes = window.panel.controller.layers[0]
     assert second_boxes.name != "UniUltra boxes"
     second_boxes.add(np.insert(CORNERS, 0, 4, axis=1), shape_type="rectangle")
@@ -573,7 +573,7 @@ def test_two_loops_each_with_its_own_work(window: Window) -> None:
     window.panel.image_box.setCurrentIndex(window.panel.image_box.findText("first"))
     settle(window)
     assert window.panel.controller.layers[-1] == first
-    window.panel.forward_button.click()
+    window.panel.tracking_box.forward_button.click()
     settle(window)
     assert first.data.any(axis=(1, 2)).all()
     assert np.array_equal(first.data[0], before[0])
@@ -624,19 +624,3 @@ def test_keys_work_whatever_layer_is_chosen(window: Window) -> None:
     handler.press_key("Control-Z")
     settle(window)
     assert window.masks().any(axis=(1, 2)).sum() == 1
-
-
-def test_no_key_takes_the_place_of_one_of_naparis() -> None:
-    from app_model.types import KeyBinding
-    from napari.utils.shortcuts import default_shortcuts
-
-    from napari_uniultra.widgets.keys import KEYS
-
-    taken = {
-        KeyBinding.from_int(int(key)) if not isinstance(key, KeyBinding) else key
-        for keys in default_shortcuts.values()
-        for key in keys
-    }
-    ours = {KeyBinding.from_str(key.replace("-", "+")) for key in KEYS.values()}
-    assert len(ours) == len(KEYS)
-    assert not ours & taken
