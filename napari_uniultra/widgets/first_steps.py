@@ -1,4 +1,4 @@
-"""What a newcomer does first, in three steps that are ticked off as they are done."""
+"""What a newcomer does first, in three steps that go away as they are done."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class FirstSteps(QGroupBox):
         self.show_progress(has_loop=False, marked=False, tracked=False, corrected=False)
 
     def show_progress(self, *, has_loop: bool, marked: bool, tracked: bool, corrected: bool) -> None:
-        """Tick off what is done."""
-        for number, (label, words, done) in enumerate(
-            zip(self.labels, _STEPS, (marked, tracked, corrected), strict=True), start=1
-        ):
-            label.setText(f"{'✓' if done else number}  {words}")
-            label.setEnabled(not done)
+        """Tick off what is done: a tick is left of it, to leave room for the panel."""
+        done = (marked, tracked, corrected)
+        for number, (label, words, is_done) in enumerate(zip(self.labels, _STEPS, done, strict=True), start=1):
+            label.setText(f"{number}  {words}")
+            label.setVisible(not is_done)
+        self.setTitle(f"First steps {'✓' * sum(done)}")
         self.sample_button.setVisible(not has_loop)
 
     def _close(self) -> None:
