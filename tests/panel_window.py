@@ -38,14 +38,14 @@ class Window(SimpleNamespace):
 
     def draw_box(self, frame: int | None = 0, corners: np.ndarray = CORNERS) -> Any:
         if self.panel.controller.marks.tool != "box":
-            self.panel.box_button.click()
+            self.panel.marks_box.tools["box"].click()
         boxes = self.viewer.layers["UniUltra boxes"]
         shape = corners if frame is None else np.insert(np.asarray(corners, float), 0, frame, axis=1)
         boxes.add(shape, shape_type="rectangle")
         return boxes
 
     def click(self, tool: str, *positions: tuple[float, ...]) -> Any:
-        button = {"add": self.panel.add_button, "remove": self.panel.remove_button}[tool]
+        button = self.panel.marks_box.tools[tool]
         if self.panel.controller.marks.tool != tool:
             button.click()
         points = self.viewer.layers["UniUltra points"]

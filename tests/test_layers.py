@@ -70,7 +70,7 @@ def test_an_ellipse_is_its_own_box_also_when_rotated() -> None:
 
 def test_outlines_as_masks_hold_the_pixels_whose_centres_they_enclose() -> None:
     triangle = np.array([[0, 5.0, 5.0], [0, 5.0, 25.0], [0, 25.0, 5.0]])
-    found = shapes_to_prompts([triangle], ["polygon"], [1], plain(), outlines_as_masks=True)
+    found = shapes_to_prompts([triangle], ["polygon"], [1], plain(), [True])
     rows, columns = np.indices(SHAPE[1:])
     inside = (rows > 5) & (columns > 5) & (rows + columns < 30)
     on_edge = (rows >= 5) & (columns >= 5) & (rows + columns <= 30)
@@ -79,10 +79,10 @@ def test_outlines_as_masks_hold_the_pixels_whose_centres_they_enclose() -> None:
     assert not mask[~on_edge].any()
 
     corners = np.array([[9.7, 9.6], [9.7, 40.4], [30.3, 40.4], [30.3, 9.6]])
-    found = shapes_to_prompts([corners], ["ellipse"], [1], plain(SHAPE[1:]), outlines_as_masks=True)
+    found = shapes_to_prompts([corners], ["ellipse"], [1], plain(SHAPE[1:]), [True])
     assert np.array_equal(found.prompts[1, 0].mask, ((rows - 20) / 10.3) ** 2 + ((columns - 25) / 15.4) ** 2 <= 1)
     # A rectangle is a hint for the model all the same.
-    found = shapes_to_prompts([corners], ["rectangle"], [1], plain(SHAPE[1:]), outlines_as_masks=True)
+    found = shapes_to_prompts([corners], ["rectangle"], [1], plain(SHAPE[1:]), [True])
     assert only_box(found) is not None
 
 

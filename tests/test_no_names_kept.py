@@ -17,7 +17,8 @@ from napari_uniultra.model.checkpoint import save_checkpoint
 from napari_uniultra.model.config import architecture
 from napari_uniultra.plugin.layers import cine_from_layer
 from napari_uniultra.plugin.reader import get_reader
-from napari_uniultra.plugin.session_host import SessionHost
+from napari_uniultra.plugin.session_host import ObjectEdit, SessionHost
+from napari_uniultra.plugin.track_plan import TrackRequest
 from napari_uniultra.sample_data import heart_path
 
 CANARY = "CANARYX"
@@ -47,7 +48,10 @@ def test_nothing_that_is_kept_holds_a_name(
     caplog.set_level(logging.DEBUG)
     torch.manual_seed(0)
     config = architecture("uniultra-mini", image_size=64)
-    save_checkpoint(tmp_path / "tiny.safetensors", build_network(config), config, {"licence": "Apache-2.0"})
+    network = build_network(config)
+    with torch.no_grad():
+        network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)  # it finds something to track
+    save_checkpoint(tmp_path / "tiny.safetensors", network, config, {"licence": "Apache-2.0"})
     source = _loop_with_names(tmp_path)
     ((data, keywords, _),) = get_reader(str(source))(str(source))
     cine = cine_from_layer(data, keywords["rgb"], keywords["metadata"])
@@ -59,13 +63,16 @@ def test_nothing_that_is_kept_holds_a_name(
     host.use_model(str(tmp_path / "tiny.safetensors"), "cpu")
     height, width = cine.shape_hw
     box = Prompt(box=(0.3 * width, 0.3 * height, 0.6 * width, 0.6 * height))
-    host.set_prompts({(1, 0): box, (2, 0): Prompt(mask=np.ones((3, 3), bool))}, {1: "lumen"})  # the second is refused
-    tracked = host.track("forward", 0)
+    host.set_prompts({(1, 0): box, (2, 0): Prompt(mask=np.ones((3, 3), bool))})  # the second is refused
+    host.edit_objects([ObjectEdit(1, "lumen")], 1)
+    tracked = host.track(host.plan(TrackRequest("forward", 0, 0, len(cine) - 1)))
     for _ in range(3):
         next(tracked)
     tracked.close()
     host.open(cine)
     host.restore()
+    host.save_session(tmp_path / "kept.uniultra", cine)
+    (tmp_path / "kept.uniultra").rename(isolated_home / "kept.uniultra")
 
     kept = [path for path in isolated_home.rglob("*") if path.is_file()]
     assert any(path.suffix == ".npz" for path in kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 Colour = tuple[int, int, int]  # red, green, blue, 0 to 255
@@ -27,6 +28,17 @@ def colour_of(object_id: int, chosen: Mapping[int, Colour] | None = None) -> Col
         return 0, 0, 0
     own = (chosen or {}).get(object_id)
     return _COLOURS[(object_id - 1) % len(_COLOURS)] if own is None else own
+
+
+def hex_of_colour(colour: Colour) -> str:
+    """A colour as "#e69f00"."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def colour_of_hex(text: object) -> Colour | None:
+    """The inverse of `hex_of_colour`; None for anything else."""
+    found = re.fullmatch(r"#([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})", str(text).strip().lower())
+    return None if found is None else checked_colour(int(part, 16) for part in found.groups())
 
 
 def checked_colour(values: Iterable[int]) -> Colour:

@@ -1,7 +1,8 @@
 """Between the viewer and the session: what is drawn becomes jobs for the inference thread, what comes back is shown.
 
 No widgets. Everything here runs in the GUI thread; the `SessionHost` is only touched inside the jobs. The controller
-holds loop, model and jobs; its parts, `Marks`, `Objects`, `Tracker` and `Review`, are what the user does with them.
+holds loop, model and jobs; its parts, `Marks`, `Objects`, `Tracker`, `Review` and `Navigator`, are what the user
+does with them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from napari_uniultra.errors import UniUltraError
 from napari_uniultra.plugin.jobs import Jobs
 from napari_uniultra.plugin.layers import cine_of_layer
 from napari_uniultra.plugin.marks import Marks
+from napari_uniultra.plugin.navigator import Navigator
 from napari_uniultra.plugin.objects import Objects
 from napari_uniultra.plugin.prompt_layers import PromptLayers, shown_frame
 from napari_uniultra.plugin.result_layer import ResultLayer
@@ -38,7 +40,7 @@ class SegmentController(QObject):
 
     Attributes
     ----------
-    marks, objects, tracker, review
+    marks, objects, tracker, review, navigator
         What the user does.
     work : Workspace or None
         Of the image layer in use.
@@ -53,6 +55,7 @@ class SegmentController(QObject):
     status_changed = Signal(str)
     noticed = Signal(str)  # something the user should see, in words
     failed = Signal(object)  # an exception
+    scores_changed = Signal(object)  # the frames
     changed = Signal()  # objects, undo, locks, tracking, what can be restored
     model_loaded = Signal(object)  # LoadedModel
 
@@ -69,9 +72,11 @@ class SegmentController(QObject):
         self.work: Workspace | None = None
         self.restorable = False
         self.marks, self.objects, self.tracker, self.review = Marks(self), Objects(self), Tracker(self), Review(self)
+        self.navigator = Navigator(self)
         self.files = SessionFiles(self, viewer)
         viewer.layers.events.removed.connect(self._on_layer_removed)
-        self.changed.connect(self._name_objects)
+        viewer.layers.selection.events.active.connect(self._on_active)
+        self.changed.connect(self._dress)
 
     # State for the panel --------------------------------------------------------------------------------------------
 
@@ -133,12 +138,12 @@ class SegmentController(QObject):
         if work is None:
             work = Workspace(
                 layer,
-                PromptLayers(self.viewer, layer, self.marks.edited),
-                ResultLayer(self.viewer, layer, self.marks.edited),
+                PromptLayers(self.viewer, layer, self.marks.edited, self.marks.tool_changed),
+                ResultLayer(self.viewer, layer, self.marks.edited, self.marks.tool_changed),
             )
-            work.result.on_markers = self._on_markers
+            work.result.on_markers, work.result.on_lost = self._on_markers, self._on_masks_lost
             self._workspaces.append(work)
-        work.prompts.outlines_as_masks = self.marks.outlines_as_masks
+        work.prompts.exact = self.marks.outlines_as_masks
         self.work = work
         self._connect_image(layer, connect=True)
         self.submit(lambda: self.host.open(cine), lambda found: self._opened(found, resume=is_known))
@@ -207,9 +212,13 @@ class SegmentController(QObject):
             self.noticed.emit("There is no loop to work on. Open an ultrasound loop, or choose its layer under Loop.")
         return self.work
 
-    def _name_objects(self) -> None:
+    def _dress(self) -> None:
+        """Names, colours and what is hidden, to the layers."""
         if self.work is not None:
-            self.work.result.name(self.work.objects)
+            colours = {own.object_id: own.colour for own in self.objects.all}
+            hidden = [own.object_id for own in self.objects.all if own.hidden]
+            self.work.prompts.dress(colours, hidden)
+            self.work.result.dress(self.objects.names, colours, hidden)
 
     # Jobs -----------------------------------------------------------------------------------------------------------
 
@@ -248,10 +257,12 @@ class SegmentController(QObject):
         """Show what a job changed; ``quiet`` says nothing of it, as for each of many frames."""
         work = self.work
         before, work.snapshot = work.snapshot, outcome.snapshot
+        self.objects.follow(outcome.snapshot)
         is_new = work.result.layer is None
         if is_new and self.tracker.cancelled:
             return  # the masks were deleted while tracking: they do not come back by themselves
         work.result.write(outcome.labels, outcome.everything)
+        self.scores_changed.emit(work.confidence.update(outcome.scores, outcome.everything))
         if is_new or before.markers != outcome.snapshot.markers:
             work.result.set_markers(outcome.snapshot.markers)
         if is_new and work.result.layer is not None and not outcome.everything:
@@ -260,7 +271,14 @@ class SegmentController(QObject):
             self.say("Ready")
             self.changed.emit()
 
-    # Layers that go -------------------------------------------------------------------------------------------------
+    # Layers that come and go ----------------------------------------------------------------------------------------
+
+    def _on_active(self, event: Any = None) -> None:
+        self.marks.tool_changed()
+
+    def _on_masks_lost(self) -> None:
+        self.noticed.emit("Something else changed the size of the masks, so they are shown in a new layer.")
+        self.submit(self.host.everything, self.show, key="everything")
 
     def _on_layer_removed(self, event: Any) -> None:
         gone, was_tracking = event.value, self.tracker.running
@@ -283,12 +301,12 @@ class SegmentController(QObject):
         elif work.prompts.forget(gone):
             # Deleting the drawings is no wish to lose the masks: the prompts stay in force until they are edited.
             work.last_read = work.prompts.read().prompts
-            self.marks.tool = None
         self.changed.emit()
 
     def disconnect_viewer(self) -> None:
         """Hear no more from the viewer and its layers."""
         self.viewer.layers.events.removed.disconnect(self._on_layer_removed)
+        self.viewer.layers.selection.events.active.disconnect(self._on_active)
         for work in self._workspaces:
             work.prompts.disconnect()
             work.result.disconnect()
@@ -306,6 +324,7 @@ class SegmentController(QObject):
         if stopped:
             self.host.release()
         self.marks.stop()
+        self.objects.forget_sent()
         self._loaded = False
         self.tracker.forget()
         return stopped

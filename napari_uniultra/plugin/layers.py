@@ -14,6 +14,7 @@ import numpy as np
 from skimage.draw import polygon2mask
 
 from napari_uniultra.core.measure import Markers
+from napari_uniultra.core.palette import Colour, colour_of, colour_of_hex, hex_of_colour
 from napari_uniultra.core.prompts import (
     checked_mask,
     checked_points,
@@ -28,7 +29,8 @@ Key = tuple[int, int]  # (object id, frame)
 
 METADATA_KEY = "uniultra"  # where our reader leaves in `layer.metadata` what a napari layer has no field for
 _MARKERS = "markers"
-_INDEX, _NAME = "index", "name"  # columns of a Labels layer's features; napari looks labels up by the first
+# Columns of a Labels layer's features; napari looks labels up by the first.
+_INDEX, _NAME, _COLOUR = "index", "name", "colour"
 _CLICK_PX = 1.0  # a rectangle smaller than this both ways is a click that was not dragged
 
 
@@ -125,8 +127,7 @@ def shapes_to_prompts(
     shape_types: Sequence[str],
     object_ids: Sequence[int],
     placement: Placement,
-    *,
-    outlines_as_masks: bool = False,
+    exact: Sequence[bool] | None = None,
 ) -> Found:
     """Boxes, and masks where asked for, from the shapes of a Shapes layer.
 
@@ -138,15 +139,16 @@ def shapes_to_prompts(
         ``layer.shape_type``. A rectangle, moved and rotated as it may be, is the box around its corners.
     object_ids : sequence of int
     placement : Placement
-    outlines_as_masks : bool
-        Take ellipses, polygons and paths as the filled outline they are, instead of the box around them.
+    exact : sequence of bool, optional
+        One per shape: take an ellipse, polygon or path as the filled outline it is, instead of the box around it.
     """
     found = Found()
+    exact = [False] * len(vertices) if exact is None else exact
     for index, (shape, kind, object_id) in enumerate(zip(vertices, shape_types, object_ids, strict=True)):
         try:
             frames, rowcol = placement.locate(shape)
             key = int(object_id), _single_frame(frames, placement)
-            prompt = _prompt_of_shape(rowcol, str(kind), placement.shape_hw, outlines_as_masks)
+            prompt = _prompt_of_shape(rowcol, str(kind), placement.shape_hw, exact[index])
         except PromptError as error:
             found.problems[index] = error
             if isinstance(error, _NotDragged):
@@ -157,11 +159,11 @@ def shapes_to_prompts(
     return found
 
 
-def _prompt_of_shape(rowcol: np.ndarray, kind: str, shape_hw: tuple[int, int], outlines_as_masks: bool) -> Prompt:
+def _prompt_of_shape(rowcol: np.ndarray, kind: str, shape_hw: tuple[int, int], exact: bool) -> Prompt:
     if kind == "line" or len(rowcol) < 3:
         raise PromptError("A line does not enclose anything", fix="Draw a box, an ellipse or a polygon")
     extent = _ellipse_extent(rowcol) if kind == "ellipse" else np.array([rowcol.min(axis=0), rowcol.max(axis=0)])
-    if kind != "rectangle" and outlines_as_masks:
+    if kind != "rectangle" and exact:
         mask = _filled_ellipse(rowcol, shape_hw) if kind == "ellipse" else polygon2mask(shape_hw, rowcol)
         return Prompt(mask=checked_mask(mask, shape_hw))
     if np.ptp(extent, axis=0).max() < _CLICK_PX:
@@ -276,10 +278,30 @@ def names_of_objects(features: Any) -> dict[int, str]:
     return {object_id: str(name) for object_id, name in zip(ids, features[_NAME], strict=True) if object_id > 0}
 
 
-def features_of_names(names: Mapping[int, str]) -> dict[str, list[Any]]:
-    """The features of a Labels layer that hold the names of its objects; napari shows them under the pointer."""
-    ids = sorted(names)
-    return {_INDEX: [0, *ids], _NAME: ["", *(names[object_id] for object_id in ids)]}
+def colours_of_objects(features: Any) -> dict[int, Colour]:
+    """Object id to colour, from the features of a Labels layer, where it has them."""
+    if features is None or not {_INDEX, _COLOUR} <= set(features):
+        return {}
+    ids = whole_numbers(features[_INDEX], default=0)
+    found = {object_id: colour_of_hex(text) for object_id, text in zip(ids, features[_COLOUR], strict=True)}
+    return {object_id: colour for object_id, colour in found.items() if object_id > 0 and colour is not None}
+
+
+def features_of_names(
+    names: Mapping[int, str], colours: Mapping[int, Colour] | None = None, others: Any = None
+) -> dict[str, Any]:
+    """The features of a Labels layer that hold names, and colours, of its objects; napari shows them by the pointer.
+
+    Of ``others``, features that the layer had before, other columns stay, for the same objects.
+    """
+    ids = [0, *sorted(names)]
+    features = {_INDEX: ids, _NAME: ["", *(names[object_id] for object_id in ids[1:])]}
+    if colours is not None:
+        features[_COLOUR] = ["", *(hex_of_colour(colour_of(object_id, colours)) for object_id in ids[1:])]
+    if others is not None and _INDEX in others:
+        by_id = others.drop_duplicates(_INDEX).set_index(_INDEX).reindex(ids)
+        features |= {name: by_id[name].to_numpy() for name in by_id if name not in features}
+    return features
 
 
 def cine_of_layer(layer: Any) -> Cine:

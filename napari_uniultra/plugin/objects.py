@@ -1,35 +1,54 @@
-"""The objects of the loop in use: add, choose, name and remove them."""
+"""The objects of the loop in use: add, choose, name, colour, hide, lock and delete them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject
 
-from napari_uniultra.plugin.workspace import FIRST_OBJECT
+from napari_uniultra.core.palette import Colour, colour_of
+from napari_uniultra.plugin.session_host import ObjectEdit, Snapshot
+from napari_uniultra.plugin.workspace import Structure, first_object
 
 if TYPE_CHECKING:
     from napari_uniultra.plugin.controller import SegmentController
 
+_MAX_ID = 65535  # label images are uint16
+
 
 class Objects(QObject):
-    """What is segmented; the current one is what the next drag or click is for."""
+    """What is segmented; the current one is what the next drag or click is for.
+
+    Every change is shown at once and sent to the session, which is where it can be undone; what the session then says
+    is shown as soon as it has heard of all changes. To hide an object is a matter of the view alone.
+    """
 
     def __init__(self, control: SegmentController) -> None:
         super().__init__(control)
         self._control = control
+        self._sent = 0  # changes, counted
+
+    # What there is --------------------------------------------------------------------------------------------------
+
+    @property
+    def all(self) -> list[Structure]:
+        """The objects in the order of their ids; there is always one to draw for."""
+        work = self._control.work
+        return [] if work is None else [work.objects[object_id] for object_id in sorted(work.objects)]
 
     @property
     def names(self) -> dict[int, str]:
         """Object id to name."""
-        work = self._control.work
-        return {} if work is None else dict(work.objects)
+        return {own.object_id: own.name for own in self.all}
 
     @property
     def current(self) -> int:
         """The object that the next drag or click is for."""
         work = self._control.work
         return 1 if work is None else work.current
+
+    # Choosing -------------------------------------------------------------------------------------------------------
 
     def choose(self, object_id: int) -> None:
         """Draw for another object from now on."""
@@ -46,47 +65,132 @@ class Objects(QObject):
         if ids:
             self.choose(ids[(ids.index(self.current) + 1) % len(ids)])
 
-    def add(self, name: str = "") -> None:
-        """Add an object and choose it."""
+    # Changing -------------------------------------------------------------------------------------------------------
+
+    def add(self, name: str = "", colour: Colour | None = None) -> None:
+        """Add an object and choose it. A name is for the first object, as long as nothing was made of that one."""
         work = self._control.work_or_word()
         if work is None:
             return
-        object_id = max(work.objects, default=0) + 1
-        work.objects[object_id] = name or f"Object {object_id}"
+        first = min(work.objects)
+        untouched = not (work.known or work.last_read or self._control.marks.waiting)
+        if untouched and name:
+            self._edit(ObjectEdit(first, name, colour))
+            return
+        highest = max(work.objects)
+        object_id = highest + 1 if highest < _MAX_ID else min(set(range(1, _MAX_ID)) - set(work.objects))
+        before = [] if work.known else [ObjectEdit(first, work.objects[first].name)]
+        self._edit(*before, ObjectEdit(object_id, name or f"Object {object_id}", colour))
         self.choose(object_id)
 
     def rename(self, object_id: int, name: str) -> None:
         """Name an object."""
-        control, work, name = self._control, self._control.work, name.strip()
-        if work is not None and name and work.objects.get(object_id) != name:
-            work.objects[object_id] = name
-            if object_id in work.snapshot.names:
-                control.submit(lambda: control.host.rename(object_id, name), control.show, with_model=True)
-        control.changed.emit()
+        work, name = self._control.work, name.strip()
+        if work is not None and name and object_id in work.objects and work.objects[object_id].name != name:
+            self._edit(ObjectEdit(object_id, name))
+        else:
+            self._control.changed.emit()  # the list shows the name that counts
+
+    def recolour(self, object_id: int, colour: Colour) -> None:
+        """Give an object another colour."""
+        work = self._control.work
+        if work is not None and object_id in work.objects and work.objects[object_id].colour != colour:
+            self._edit(ObjectEdit(object_id, work.objects[object_id].name, colour))
+
+    def lock(self, object_id: int, on: bool) -> None:
+        """Protect an object from tracking, prompts and painting, or no longer."""
+        work = self._control.work
+        if work is not None and object_id in work.objects and work.objects[object_id].locked != on:
+            self._control.marks.sync()  # what was drawn before still counts
+            self._edit(ObjectEdit(object_id, work.objects[object_id].name, locked=on))
+
+    def hide(self, object_id: int, on: bool) -> None:
+        """Take an object's masks and drawings out of the view, or bring them back; they stay in the session."""
+        work = self._control.work
+        if work is not None and object_id in work.objects and work.objects[object_id].hidden != on:
+            work.objects[object_id] = replace(work.objects[object_id], hidden=on)
+            self._control.changed.emit()
+
+    def toggle_hidden(self) -> None:
+        """Hide the current object, or show it."""
+        if self._control.work_or_word() is not None:
+            self.hide(self.current, not self._control.work.objects[self.current].hidden)
+
+    def toggle_locked(self) -> None:
+        """Lock the current object, or unlock it."""
+        if self._control.work_or_word() is not None:
+            self.lock(self.current, not self._control.work.objects[self.current].locked)
+
+    def remove_current(self) -> None:
+        """Delete the current object."""
+        if self._control.work_or_word() is not None:
+            self.remove(self.current)
 
     def remove(self, object_id: int) -> None:
-        """Remove an object with its drawings and masks."""
+        """Delete an object with its drawings and masks; undo brings back all of it."""
         control, work = self._control, self._control.work
         if work is None or object_id not in work.objects:
             return
+        if work.objects[object_id].locked:
+            control.noticed.emit(f"{work.objects[object_id].name} is locked. Unlock it to delete it.")
+            return
         control.tracker.cancel()
         control.marks.sync()
-        del work.objects[object_id]
-        work.objects = work.objects or FIRST_OBJECT.copy()
         control.marks.draw({key: prompt for key, prompt in work.prompts.read().prompts.items() if key[0] != object_id})
-        self.choose_known()
-        if object_id in work.snapshot.names:
-            control.submit(lambda: control.host.remove_object(object_id), control.show, with_model=True)
+        self._edit(ObjectEdit(object_id, removed=True))
+
+    def _edit(self, *edits: ObjectEdit) -> None:
+        """Show changes, and send them to the session."""
+        control, work = self._control, self._control.work
+        for edit in edits:
+            if edit.removed:
+                work.objects.pop(edit.object_id, None)
+                work.known.discard(edit.object_id)
+            else:
+                own = work.objects.get(edit.object_id) or _new_structure(edit.object_id)
+                given = {name: getattr(edit, name) for name in ("name", "colour", "locked")}
+                changes = {name: value for name, value in given.items() if value is not None}
+                work.objects[edit.object_id] = replace(own, **changes)
+                work.known.add(edit.object_id)
+        self._choose_known()
+        self._sent += 1
+        number = self._sent
+        control.submit(lambda: control.host.edit_objects(edits, number), control.show)
         control.changed.emit()
 
-    def take_over(self, names: dict[int, str]) -> None:
-        """The session went to another state: its objects, and those that were never prompted, are what there is."""
-        work = self._control.work
-        never_prompted = {k: name for k, name in work.objects.items() if k not in work.snapshot.names}
-        work.objects = {**never_prompted, **names} or FIRST_OBJECT.copy()
+    # Following the session ------------------------------------------------------------------------------------------
 
-    def choose_known(self) -> None:
+    def follow(self, snapshot: Snapshot) -> None:
+        """Show the objects of the session, once it has heard of all changes made here."""
+        work = self._control.work
+        if snapshot.object_edits < self._sent:
+            return
+        work.known = set(snapshot.names)
+        found = {
+            object_id: Structure(
+                object_id,
+                name,
+                colour_of(object_id, snapshot.colours),
+                object_id in snapshot.locked_objects,
+                object_id in work.objects and work.objects[object_id].hidden,
+            )
+            for object_id, name in snapshot.names.items()
+        }
+        work.objects = found or first_object()
+        self._choose_known()
+
+    def forget_sent(self) -> None:
+        """The session will not hear of what it has not heard of by now: its thread was stopped."""
+        self._sent = 0
+
+    def _choose_known(self) -> None:
         """Choose another object when the current one is gone."""
         work = self._control.work
+        work.objects = work.objects or first_object()
         if work.current not in work.objects:
-            self.choose(min(work.objects))
+            below = [object_id for object_id in work.objects if object_id < work.current]
+            self.choose(max(below, default=min(work.objects)))
+
+
+def _new_structure(object_id: int) -> Structure:
+    return Structure(object_id, f"Object {object_id}", colour_of(object_id))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from napari.layers import Points, Shapes
 
-from napari_uniultra.core.palette import colour_of
+from napari_uniultra.core.palette import Colour
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.errors import PromptError
 from napari_uniultra.plugin.layers import (
@@ -25,14 +25,15 @@ from napari_uniultra.plugin.layers import (
     shapes_to_prompts,
     whole_numbers,
 )
+from napari_uniultra.plugin.mark_style import SYMBOLS, edge_colours, face_colours
+from napari_uniultra.plugin.outlines import Outline, Outlines, same_request
 
 Tool = Literal["box", "add", "remove"]
 
 BOXES_NAME, POINTS_NAME = "UniUltra boxes", "UniUltra points"
-_OBJECT, _LABEL = "object", "label"  # columns of the layers' features
-_SYMBOLS = {1: "cross", 0: "x"}  # told apart without colour too
-_ADD_COLOUR, _REMOVE_COLOUR = np.array([0.0, 0.62, 0.45, 1.0]), np.array([0.84, 0.37, 0.0, 1.0])
+_OBJECT, _LABEL, _EXACT = "object", "label", "exact"  # columns of the layers' features
 _POINT_SIZE, _EDGE_WIDTH = 1 / 40, 1 / 300  # of the frame's longer side: napari draws both in pixels of the image
+_BORDER_WIDTH = 0.15  # of a point's size
 _FINAL_ACTIONS = ("added", "changed", "removed")
 _TRANSFORM = ("scale", "translate", "rotate", "shear", "affine")
 
@@ -62,15 +63,27 @@ class PromptLayers:
         The layers lie over it, with its scale, translation and units.
     on_change : callable
         Called after every edit by the user.
+    on_tool : callable
+        Called when a layer goes to another mode.
+
+    Attributes
+    ----------
+    object_id, label, exact
+        Of what is drawn next: its object, 1 to add or 0 to remove, and whether an outline is the mask as drawn.
     """
 
-    def __init__(self, viewer: Any, image: Any, on_change: Callable[[], None]) -> None:
-        self._viewer, self._image, self._on_change = viewer, image, on_change
+    def __init__(
+        self, viewer: Any, image: Any, on_change: Callable[[], None], on_tool: Callable[[], None] = lambda: None
+    ) -> None:
+        self._viewer, self._image, self._on_change, self._on_tool = viewer, image, on_change, on_tool
         self.boxes: Shapes | None = None
         self.points: Points | None = None
         self.object_id = 1
         self.label = 1
-        self.outlines_as_masks = False
+        self.exact = False
+        self._colours: dict[int, Colour] = {}
+        self._hidden: frozenset[int] = frozenset()
+        self._outlines = Outlines()
         self._quiet = False
 
     # Layers ---------------------------------------------------------------------------------------------------------
@@ -79,6 +92,16 @@ class PromptLayers:
     def layers(self) -> list[Any]:
         """Those of the two that exist."""
         return [layer for layer in (self.boxes, self.points) if layer is not None]
+
+    @property
+    def tool(self) -> Tool | None:
+        """The tool in hand, however it was taken: by the layer that is chosen and its mode."""
+        active = self._viewer.layers.selection.active
+        if active is None or active not in self.layers or not str(active.mode).startswith("add"):
+            return None
+        if active == self.boxes:  # the viewer that a panel is given hands out proxies: identity would fail
+            return "box"
+        return "add" if self.label else "remove"
 
     def use(self, tool: Tool, object_id: int) -> None:
         """Make the next drag or click one for ``object_id``: "box", or a point to "add" or "remove"."""
@@ -113,6 +136,7 @@ class PromptLayers:
         for layer in self.layers:
             layer.events.data.disconnect(self._on_data)
             layer.events.features.disconnect(self._on_features)
+            layer.events.mode.disconnect(self._on_mode)
 
     def follow_image(self) -> None:
         """Take over the image's scale and position."""
@@ -124,8 +148,8 @@ class PromptLayers:
         if self.boxes is None:
             self.boxes = Shapes(
                 name=BOXES_NAME,
-                features={_OBJECT: np.zeros(0, int)},
-                feature_defaults={_OBJECT: self.object_id},
+                features={_OBJECT: np.zeros(0, int), _EXACT: np.zeros(0, int)},
+                feature_defaults={_OBJECT: self.object_id, _EXACT: int(self.exact)},
                 face_color=[0, 0, 0, 0],
                 edge_width=max(frames_shape(self._image)[-2:]) * _EDGE_WIDTH,
                 **transform_of(self._image),
@@ -140,7 +164,7 @@ class PromptLayers:
                 features={_OBJECT: np.zeros(0, int), _LABEL: np.zeros(0, int)},
                 feature_defaults={_OBJECT: self.object_id, _LABEL: self.label},
                 size=max(frames_shape(self._image)[-2:]) * _POINT_SIZE,
-                border_color="white",
+                border_width=_BORDER_WIDTH,
                 **transform_of(self._image),
             )
             self._add(self.points)
@@ -150,6 +174,7 @@ class PromptLayers:
         self._viewer.add_layer(layer)
         layer.events.data.connect(self._on_data)
         layer.events.features.connect(self._on_features)  # pasted shapes come without a data event
+        layer.events.mode.connect(self._on_mode)
 
     def _set_defaults(self) -> None:
         # Whatever is selected would take on the new object and polarity: nothing may be.
@@ -157,12 +182,33 @@ class PromptLayers:
             for layer in self.layers:
                 layer.selected_data = set()
             if self.boxes is not None:
-                self.boxes.feature_defaults = {_OBJECT: self.object_id}
-                self.boxes.current_edge_color = _edge_colour(self.object_id)
+                self.boxes.feature_defaults = {_OBJECT: self.object_id, _EXACT: int(self.exact)}
+                self.boxes.current_edge_color = edge_colours([self.object_id], self._colours)[0]
             if self.points is not None:
                 self.points.feature_defaults = {_OBJECT: self.object_id, _LABEL: self.label}
-                self.points.current_symbol = _SYMBOLS[self.label]
-                self.points.current_face_color = _ADD_COLOUR if self.label else _REMOVE_COLOUR
+                self.points.current_symbol = SYMBOLS[self.label]
+                self.points.current_face_color = face_colours([self.label])[0]
+                self.points.current_border_color = edge_colours([self.object_id], self._colours)[0]
+
+    def dress(self, colours: Mapping[int, Colour], hidden: Iterable[int]) -> None:
+        """Draw the objects in these colours, and some not at all."""
+        hidden = frozenset(hidden)
+        if (colours, hidden) != (self._colours, self._hidden):
+            self._colours, self._hidden = dict(colours), hidden
+            self._restyle()
+            self._set_defaults()
+
+    def set_exact(self, on: bool) -> None:
+        """Whether the current object's outline on the frame shown, and those drawn next, are the mask as drawn."""
+        self.exact = on
+        if self.boxes is not None and len(self.boxes.data):
+            shown = (self.object_id, shown_frame(self._viewer, self._image))
+            indices = self._read_boxes().elements.get(shown, [])
+            features = self.boxes.features.copy()
+            features.loc[indices, _EXACT] = int(on)
+            with self._silent():
+                self.boxes.features = features
+        self._set_defaults()
 
     # Events ---------------------------------------------------------------------------------------------------------
 
@@ -178,6 +224,9 @@ class PromptLayers:
         if not self._quiet:
             self._on_change()
 
+    def _on_mode(self, event: Any) -> None:
+        self._on_tool()
+
     def _claim(self, layer: Any, indices: Iterable[int]) -> None:
         """What was just drawn belongs to the current object, whatever was selected before."""
         features = layer.features.copy()
@@ -185,6 +234,8 @@ class PromptLayers:
         features.loc[rows, _OBJECT] = self.object_id
         if layer == self.points:
             features.loc[rows, _LABEL] = self.label
+        else:
+            features.loc[rows, _EXACT] = int(self.exact)
         with self._silent():
             layer.features = features
 
@@ -210,13 +261,14 @@ class PromptLayers:
         layer = self.boxes
         if layer is None or not len(layer.data):
             return Found()
-        return shapes_to_prompts(
-            layer.data,
-            layer.shape_type,
-            self._column(layer, _OBJECT),
-            self._placement(layer),
-            outlines_as_masks=self.outlines_as_masks,
-        )
+        exact = [value > 0 for value in self._column(layer, _EXACT)]
+        ids, placement = self._column(layer, _OBJECT), self._placement(layer)
+        found = shapes_to_prompts(layer.data, layer.shape_type, ids, placement, exact)
+        for key, (index,) in found.elements.items():
+            if layer.shape_type[index] != "rectangle":
+                outline = Outline(found.prompts[key], np.array(layer.data[index]), layer.shape_type[index])
+                self._outlines.remember(key, outline)
+        return found
 
     def _read_points(self) -> Found:
         layer = self.points
@@ -226,7 +278,7 @@ class PromptLayers:
         return points_to_prompts(layer.data, labels, self._column(layer, _OBJECT), self._placement(layer))
 
     def _column(self, layer: Any, name: str) -> list[int]:
-        default = self.object_id if name == _OBJECT else self.label
+        default = {_OBJECT: self.object_id, _LABEL: self.label, _EXACT: int(self.exact)}[name]
         if name not in layer.features:
             return [default] * len(layer.data)
         return whole_numbers(layer.features[name], default)
@@ -238,7 +290,10 @@ class PromptLayers:
     # Writing --------------------------------------------------------------------------------------------------------
 
     def show(self, prompts: Mapping[Key, Prompt], keys: Iterable[Key] | None = None) -> None:
-        """Make the layers say what ``prompts`` say, for some keys or for all; masks have no drawing of their own."""
+        """Make the layers say what ``prompts`` say, for some keys or for all.
+
+        A mask has a drawing only if it was drawn as an outline.
+        """
         shapes, points = self._read_boxes(), self._read_points()
         here = combined(shapes.prompts, points.prompts)
         concerned = set(keys) if keys is not None else set(here) | set(prompts)
@@ -254,10 +309,14 @@ class PromptLayers:
 
     def _draw(self, key: Key, prompt: Prompt) -> None:
         object_id, frame = key
-        if prompt.box is not None:
+        outline = self._outlines.find(key, prompt)
+        if prompt.box is not None or outline is not None:
             layer = self._ensure_boxes()
-            layer.feature_defaults = {_OBJECT: object_id}
-            layer.add(corners_of_box(prompt, frame, self._placement(layer)), shape_type="rectangle")
+            layer.feature_defaults = {_OBJECT: object_id, _EXACT: int(prompt.mask is not None)}
+            if outline is not None:
+                layer.add(outline.vertices, shape_type=outline.shape_type)
+            else:
+                layer.add(corners_of_box(prompt, frame, self._placement(layer)), shape_type="rectangle")
         if prompt.points:
             layer = self._ensure_points()
             count = len(layer.data)
@@ -278,32 +337,22 @@ class PromptLayers:
         """Colours and symbols follow object and polarity, also of what was drawn, pasted or edited by other means."""
         with self._silent():
             if self.boxes is not None and len(self.boxes.data):
-                colours = np.array([_edge_colour(object_id) for object_id in self._column(self.boxes, _OBJECT)])
+                colours = edge_colours(self._column(self.boxes, _OBJECT), self._colours, self._hidden)
                 if not np.allclose(self.boxes.edge_color, colours):
                     self.boxes.edge_color = colours
             if self.points is not None and len(self.points.data):
-                labels = [int(label > 0) for label in self._column(self.points, _LABEL)]
-                colours = np.array([_ADD_COLOUR if label else _REMOVE_COLOUR for label in labels])
-                if not np.allclose(self.points.face_color, colours):
-                    self.points.face_color = colours
-                self.points.symbol = [_SYMBOLS[label] for label in labels]
+                self._restyle_points(self.points)
 
-
-def _edge_colour(object_id: int) -> np.ndarray:
-    return np.array([*colour_of(object_id), 255]) / 255
-
-
-def same_request(first: Prompt | None, second: Prompt | None) -> bool:
-    """Whether two prompts ask for the same, up to rounding on the way through a layer."""
-    if first is None or second is None:
-        return first is second
-    if (first.mask is None) != (second.mask is None) or (first.box is None) != (second.box is None):
-        return False
-    if first.mask is not None:
-        return np.array_equal(first.mask, second.mask)
-    if first.labels != second.labels or not np.allclose(first.points, second.points, atol=1e-3):
-        return False
-    return first.box is None or np.allclose(first.box, second.box, atol=1e-3)
+    def _restyle_points(self, layer: Points) -> None:
+        ids = self._column(layer, _OBJECT)
+        labels = [int(label > 0) for label in self._column(layer, _LABEL)]
+        for name, colours in (("face_color", face_colours(labels)), ("border_color", edge_colours(ids, self._colours))):
+            if not np.allclose(getattr(layer, name), colours):
+                setattr(layer, name, colours)
+        layer.symbol = [SYMBOLS[label] for label in labels]
+        shown = np.array([object_id not in self._hidden for object_id in ids])
+        if not np.array_equal(layer.shown, shown):
+            layer.shown = shown
 
 
 def transform_of(image: Any) -> dict[str, Any]:

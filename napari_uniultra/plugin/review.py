@@ -112,7 +112,7 @@ class Review(QObject):
         control = self._control
         if control.work_or_word() is None:
             return
-        control.tracker.cancel()
+        control.tracker.cancel(keep_rest=False)
         control.marks.sync()
         control.say("Working", loading_first=True)
         control.submit(job, done or self.show_other_state, with_model=with_model)
@@ -121,7 +121,5 @@ class Review(QObject):
     def show_other_state(self, outcome: Outcome) -> None:
         """Show a state of the session that is not the last one with a change."""
         control = self._control
-        control.objects.take_over(outcome.snapshot.names)
         control.show(outcome)
         control.marks.draw(outcome.snapshot.prompts)
-        control.objects.choose_known()

@@ -15,11 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_uniultra.core.measure import Markers
+from napari_uniultra.core.palette import Colour
 from napari_uniultra.core.places import cache_folder
-from napari_uniultra.core.types import Cine, Direction, Prompt
+from napari_uniultra.core.types import Cine, Prompt
 from napari_uniultra.errors import PromptError, UniUltraError
+from napari_uniultra.plugin.confidence import Score
 from napari_uniultra.plugin.layers import Key
+from napari_uniultra.plugin.painting import Painted, prompts_of_painted
 from napari_uniultra.plugin.session_tables import session_tables
+from napari_uniultra.plugin.track_plan import TrackPlan, TrackRequest
+from napari_uniultra.segment.passes import only
 
 if TYPE_CHECKING:
     from napari_uniultra.core.postprocess import TidySettings
@@ -36,6 +41,11 @@ class Snapshot:
     prompts : dict of (object id, frame) to Prompt
     locked : frozenset of (object id, frame)
     names : dict of int to str
+    colours : dict of int to Colour
+        Of the objects for which one was chosen.
+    locked_objects : frozenset of int
+    object_edits : int
+        How many changes of objects the session has heard of.
     markers : Markers
     can_undo, can_redo : bool
     """
@@ -43,9 +53,23 @@ class Snapshot:
     prompts: dict[Key, Prompt] = field(default_factory=dict)
     locked: frozenset[Key] = frozenset()
     names: dict[int, str] = field(default_factory=dict)
+    colours: dict[int, Colour] = field(default_factory=dict)
+    locked_objects: frozenset[int] = frozenset()
+    object_edits: int = 0
     markers: Markers = field(default_factory=Markers)
     can_undo: bool = False
     can_redo: bool = False
+
+
+@dataclass(frozen=True)
+class ObjectEdit:
+    """A change of an object, which is added if it is not there; None leaves what it has."""
+
+    object_id: int
+    name: str | None = None
+    colour: Colour | None = None
+    locked: bool | None = None
+    removed: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,15 +85,15 @@ class Outcome:
         Whether frames that are not in ``labels`` are now empty.
     errors : dict of (object id, frame) to UniUltraError
         Prompts that were refused; the others took effect.
-    steps : int
-        Of a tracking job, how many frames it will take in all.
+    scores : dict of int to dict of int to Score
+        The frames of ``labels`` to how sure the model is of each object there.
     """
 
     snapshot: Snapshot
     labels: dict[int, np.ndarray] = field(default_factory=dict)
     everything: bool = False
     errors: dict[Key, UniUltraError] = field(default_factory=dict)
-    steps: int = 0
+    scores: dict[int, dict[int, Score]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,6 +146,7 @@ class SessionHost:
         self._model: Any = None
         self._cine: Cine | None = None
         self._session: CineSession | None = None
+        self._object_edits = 0
         self._saved_work: Path | None = None  # of an earlier session on this loop, not restored so far
 
     # Loop and model -------------------------------------------------------------------------------------------------
@@ -183,56 +208,42 @@ class SessionHost:
         """Embed a frame ahead of its first prompt."""
         self._opened().embed(frame)
 
-    def set_prompts(
-        self, prompts: Mapping[Key, Prompt | None], names: Mapping[int, str], also: Iterable[int] = ()
-    ) -> Outcome:
-        """Replace prompts; None removes one. A prompt that cannot be used is reported, the others count.
+    def set_prompts(self, prompts: Mapping[Key, Prompt | None], also: Iterable[int] = ()) -> Outcome:
+        """Replace prompts, as one change; None removes one. One that cannot be used is reported, the others count.
 
         The outcome has their frames, and those in ``also``.
         """
         session, errors = self._opened(), {}
         self._keep_saved_work()
-        for key, prompt in prompts.items():
-            try:
-                session.set_prompt(*key, prompt)
-            except PromptError as error:
-                errors[key] = error
-        for object_id in {object_id for object_id, _ in prompts} & set(session.object_ids):
-            self._name(session, object_id, names.get(object_id))
+        with session.one_change():
+            for key, prompt in prompts.items():
+                try:
+                    session.set_prompt(*key, prompt)
+                except PromptError as error:
+                    errors[key] = error
         return self._outcome({*also, *(frame for _, frame in prompts)}, errors=errors)
 
-    def set_painted(self, painted: Mapping[int, np.ndarray]) -> Outcome:
-        """Take what the user painted into label images (H, W), frame by frame, as mask prompts of what changed.
+    def set_painted(self, painted: Mapping[int, Painted]) -> Outcome:
+        """Take what the user painted, by frame, as mask prompts; what was wiped off a frame is absent there."""
+        session, prompts = self._opened(), {}
+        for frame, own in painted.items():
+            given = prompts_of_painted(own, session.labels(frame), session.step(frame).masks)
+            prompts |= {(object_id, frame): prompt for object_id, prompt in given.items()}
+        return self.set_prompts(prompts, also=painted)
 
-        An object that was wiped off a frame entirely loses its prompt there.
-        """
+    def edit_objects(self, edits: Iterable[ObjectEdit], number: int) -> Outcome:
+        """Change objects, as one change; ``number`` counts such jobs."""
+        self._object_edits = number
         session = self._opened()
-        prompts: dict[Key, Prompt | None] = {}
-        for frame, labels in painted.items():
-            before = session.labels(frame)
-            changed = labels != before
-            for object_id in np.union1d(labels[changed], before[changed]):
-                if object_id:
-                    mask = labels == object_id
-                    prompts[int(object_id), frame] = Prompt(mask=mask) if mask.any() else None
-        return self.set_prompts(prompts, {}, also=painted)
-
-    @staticmethod
-    def _name(session: CineSession, object_id: int, name: str | None) -> None:
-        if name and session.names.get(object_id) != name:
-            session.name_object(object_id, name)
-
-    def rename(self, object_id: int, name: str) -> Outcome:
-        """Name an object."""
-        self._name(self._opened(), object_id, name)
-        return self._outcome(())
-
-    def remove_object(self, object_id: int) -> Outcome:
-        """Remove an object with its prompts and masks."""
-        session = self._opened()
-        before = session.frames_with_results
-        session.remove_object(object_id)
-        return self._outcome(before)
+        self._keep_saved_work()
+        before = set(session.frames_with_results)
+        with session.one_change():
+            for edit in edits:
+                if not edit.removed:
+                    session.edit_object(edit.object_id, name=edit.name, colour=edit.colour, locked=edit.locked)
+                elif edit.object_id in session.names:
+                    session.remove_object(edit.object_id)
+        return self._outcome(before if any(edit.removed for edit in edits) else ())
 
     def toggle_lock(self, frame: int) -> Outcome:
         """Accept all objects of a frame, or take that back where they are accepted.
@@ -367,24 +378,37 @@ class SessionHost:
         """All masks there are."""
         return self._outcome(self._opened().frames_with_results, everything=True)
 
-    def track(self, direction: Direction, frame: int) -> Iterator[Outcome]:
-        """Track all objects, starting from the nearest frame on which the user said something.
+    def plan(self, request: TrackRequest) -> TrackPlan:
+        """The frames to track, starting from the nearest frame on which the user said something.
 
         Forward that is the last such frame up to the one shown, backward the first such frame from there on; where
-        there is none, the session decides. The first outcome has no frame: it says how long it will take.
+        there is none, or it lies outside the range, the range's own beginning or the first such frame.
 
         Raises
         ------
         PromptError
-            If no object has a prompt.
+            If no object that is asked for has a prompt.
         """
+        session, low, high = self._opened(), request.low, request.high
+        said = {frame for object_id, frame in (*session.prompts, *session.locked) if request.concerns(object_id)}
+        if request.direction == "both":
+            start, stop = low, high
+        else:
+            start, stop = request.ends(said)
+        passes = session.passes(request.direction, start=start, stop=stop, objects=request.objects)
+        return TrackPlan(tuple(passes), request.objects)
+
+    def plan_unfinished(self, request: TrackRequest) -> TrackPlan:
+        """The frames of the range of which something is not known yet. Raises what `plan` raises."""
         session = self._opened()
-        start = _nearest({f for _, f in (*session.prompts, *session.locked)}, direction, frame)
-        steps = session.frames_to_propagate(direction, start=start)
-        yield self._outcome((), steps=steps)
-        with closing(session.propagate(direction, start=start)) as propagation:
+        passes = session.passes("both", start=request.low, stop=request.high, objects=request.objects)
+        return TrackPlan(only(passes, session.unfinished_frames(request.objects)), request.objects)
+
+    def track(self, plan: TrackPlan) -> Iterator[Outcome]:
+        """Track over the frames of a plan, one outcome for each. Raises what `plan` raises."""
+        with closing(self._opened().run_passes(plan.passes, objects=plan.objects)) as propagation:
             for step in propagation:
-                yield self._outcome((step.frame,), steps=steps)
+                yield self._outcome((step.frame,))
 
     def _outcome(self, frames: Any, **fields: Any) -> Outcome:
         session = self._session
@@ -392,16 +416,12 @@ class SessionHost:
             prompts=dict(session.prompts),
             locked=session.locked,
             names=dict(session.names),
+            colours=dict(session.colours),
+            locked_objects=session.locked_objects,
+            object_edits=self._object_edits,
             markers=session.markers,
             can_undo=session.can_undo,
             can_redo=session.can_redo,
         )
-        return Outcome(snapshot, {frame: session.labels(frame) for frame in frames}, **fields)
-
-
-def _nearest(seeds: set[int], direction: Direction, frame: int) -> int | None:
-    if direction == "forward":
-        return max((seed for seed in seeds if seed <= frame), default=None)
-    if direction == "backward":
-        return min((seed for seed in seeds if seed >= frame), default=None)
-    return None
+        scores = {frame: {o: Score(*both) for o, both in session.scores(frame).items()} for frame in frames}
+        return Outcome(snapshot, {frame: session.labels(frame) for frame in frames}, scores=scores, **fields)

@@ -5,23 +5,69 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from napari_uniultra.core.palette import Colour, colour_of
 from napari_uniultra.core.types import Prompt
+from napari_uniultra.plugin.confidence import Confidence
 from napari_uniultra.plugin.layers import Key
-from napari_uniultra.plugin.prompt_layers import PromptLayers
+from napari_uniultra.plugin.painting import Painted
+from napari_uniultra.plugin.prompt_layers import PromptLayers, frames_shape
 from napari_uniultra.plugin.result_layer import ResultLayer
 from napari_uniultra.plugin.session_host import Snapshot
+from napari_uniultra.plugin.track_plan import TrackPlan
 
-FIRST_OBJECT = {1: "Object 1"}
+
+@dataclass(frozen=True)
+class Structure:
+    """An object as it is shown.
+
+    Attributes
+    ----------
+    object_id : int
+    name : str
+    colour : Colour
+        (red, green, blue), 0 to 255.
+    locked, hidden : bool
+    """
+
+    object_id: int
+    name: str
+    colour: Colour
+    locked: bool = False
+    hidden: bool = False
 
 
-@dataclass
+def first_object() -> dict[int, Structure]:
+    """The object to draw for where a session has none yet."""
+    return {1: Structure(1, "Object 1", colour_of(1))}
+
+
+@dataclass(eq=False)
 class Workspace:
-    """An image layer's own layers and objects, and what is known of its session."""
+    """An image layer's own layers and objects, what is known of its session, and what that has yet to hear of."""
 
     image: Any
     prompts: PromptLayers
     result: ResultLayer
-    objects: dict[int, str] = field(default_factory=FIRST_OBJECT.copy)
+    objects: dict[int, Structure] = field(default_factory=first_object)
+    known: set[int] = field(default_factory=set)  # objects that the session knows, or is about to hear of
     current: int = 1
     snapshot: Snapshot = field(default_factory=Snapshot)
     last_read: dict[Key, Prompt] = field(default_factory=dict)
+    pending: dict[Key, Prompt | None] = field(default_factory=dict)
+    pending_paint: dict[int, Painted] = field(default_factory=dict)
+    track_range: tuple[int, int] | None = None  # first and last frame to track; None for the whole loop
+    unfinished: TrackPlan | None = None  # what is left of a tracking that was stopped
+    confidence: Confidence = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.confidence = Confidence(self.num_frames)
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames the loop has; 1 for a still."""
+        return frames_shape(self.image)[0] if self.image.ndim > 2 else 1
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """First and last frame to track."""
+        return self.track_range or (0, self.num_frames - 1)

@@ -1,87 +1,202 @@
-"""The list of objects: choose, add, name and remove them."""
+"""The list of objects: choose, add, name, colour, hide, lock and delete them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 
-from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtGui import QColor, QIcon, QPixmap
-from qtpy.QtWidgets import QHBoxLayout, QListWidget, QListWidgetItem, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QSignalBlocker, Qt, Signal
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import (
+    QColorDialog,
+    QHeaderView,
+    QLineEdit,
+    QMenu,
+    QToolButton,
+    QTreeWidget,
+    QTreeWidgetItem,
+    QVBoxLayout,
+    QWidget,
+    QWidgetAction,
+)
 
-from napari_uniultra.core.palette import colour_of
+from napari_uniultra.plugin.presets import Preset
+from napari_uniultra.plugin.workspace import Structure
+from napari_uniultra.widgets.icons import eye, padlock, swatch
+from napari_uniultra.widgets.parts import push_button, row_of
 
 _ID = Qt.ItemDataRole.UserRole
-_ICON_PX = 12
-_ROWS_SHOWN = 3
+_NAME, _EYE, _LOCK = range(3)  # columns
+_ICON_COLUMN_PX = 26
+_ROWS_SHOWN = 4
 
 
 class ObjectList(QWidget):
-    """Objects with their colours; double-click, or F2, to name one."""
+    """Objects with their colours, and what can be done with them."""
 
     chosen = Signal(int)
     renamed = Signal(int, str)
-    added = Signal()
+    coloured = Signal(int, object)  # Colour
+    hidden = Signal(int, bool)
+    locked = Signal(int, bool)
     removed = Signal(int)
+    added = Signal(str, object)  # a name, which may be empty, and a Colour or None
+    presets_wanted = Signal()  # before the menu opens: `show_presets` fills it
+    presets_edited = Signal()
 
     def __init__(self) -> None:
         super().__init__()
-        self.list = QListWidget()
-        self.list.setToolTip("The object that you draw for. Double-click to name it. (Shift+N: next object)")
-        self.list.currentItemChanged.connect(self._on_current)
-        self.list.itemChanged.connect(self._on_renamed)
-        self.add_button = QPushButton("New object")
-        self.add_button.setToolTip("Add another structure to segment (N)")
-        self.add_button.clicked.connect(lambda: self.added.emit())
-        self.remove_button = QPushButton("Delete object")
-        self.remove_button.setToolTip("Delete the chosen object with its drawings and masks")
-        self.remove_button.clicked.connect(self._on_remove)
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.add_button)
-        buttons.addWidget(self.remove_button)
+        self._objects: list[Structure] = []
+        self.list = self._build_list()
+        self.add_button = self._build_add_button()
+        self.colour_button = push_button("Colour…", "Give the chosen object another colour")
+        self.colour_button.clicked.connect(self._ask_colour)
+        self.remove_button = push_button("Delete", "Delete the chosen object with its marks and masks (Shift+Delete)")
+        self.remove_button.clicked.connect(lambda: self._emit_for_current(self.removed))
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.list)
-        layout.addLayout(buttons)
-        self._fit_height()
+        layout.addLayout(row_of(self.add_button, self.colour_button, self.remove_button))
 
-    def show_objects(self, objects: Mapping[int, str], current: int) -> None:
-        """Show objects, id to name, with one of them chosen. Emits nothing."""
+    def _build_list(self) -> QTreeWidget:
+        made = QTreeWidget()
+        made.setColumnCount(3)
+        made.setHeaderHidden(True)
+        made.setRootIsDecorated(False)
+        made.setIndentation(0)
+        made.setEditTriggers(QTreeWidget.EditTrigger.EditKeyPressed)
+        made.header().setStretchLastSection(False)
+        made.header().setSectionResizeMode(_NAME, QHeaderView.ResizeMode.Stretch)
+        for column in (_EYE, _LOCK):
+            made.header().setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
+            made.setColumnWidth(column, _ICON_COLUMN_PX)
+        made.setToolTip("The object that you draw for (Shift+N: the next one). Double-click to name it.")
+        row = self.fontMetrics().height() + 8
+        made.setFixedHeight(row * _ROWS_SHOWN + 2 * made.frameWidth() + 4)
+        made.currentItemChanged.connect(self._on_current)
+        made.itemChanged.connect(self._on_renamed)
+        made.itemClicked.connect(self._on_clicked)
+        made.itemDoubleClicked.connect(self._on_double_clicked)
+        return made
+
+    def _build_add_button(self) -> QToolButton:
+        made = QToolButton()
+        made.setText("New object")
+        made.setToolTip("Add another structure to segment (N). The arrow has structures to choose from.")
+        made.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+        made.setPopupMode(QToolButton.ToolButtonPopupMode.MenuButtonPopup)
+        made.setSizePolicy(self.sizePolicy().Policy.Expanding, self.sizePolicy().Policy.Fixed)
+        made.clicked.connect(lambda: self.added.emit("", None))
+        self.menu = QMenu(made)
+        self.menu.aboutToShow.connect(self.presets_wanted)
+        made.setMenu(self.menu)
+        return made
+
+    # Values in ------------------------------------------------------------------------------------------------------
+
+    def show_objects(self, objects: Sequence[Structure], current: int) -> None:
+        """Show objects with one of them chosen. Emits nothing."""
         blocker = QSignalBlocker(self.list)
-        if self._shown() != dict(objects):
+        if [own.object_id for own in objects] != [own.object_id for own in self._objects]:
             self.list.clear()
-            for object_id, name in sorted(objects.items()):
-                self.list.addItem(_item(object_id, name))
-            self._fit_height()
-        for row in range(self.list.count()):
-            if self.list.item(row).data(_ID) == current:
-                self.list.setCurrentRow(row)
+            self.list.addTopLevelItems([self._item(own) for own in objects])
+            self._objects = []
+        for row, own in enumerate(objects):
+            item = self.list.topLevelItem(row)
+            if not self._objects or self._objects[row] != own or item.text(_NAME) != own.name:
+                self._fill(item, own)
+            if own.object_id == current and self.list.currentItem() is not item:
+                self.list.setCurrentItem(item)
+        self._objects = list(objects)
         del blocker
 
-    def _shown(self) -> dict[int, str]:
-        items = [self.list.item(row) for row in range(self.list.count())]
-        return {item.data(_ID): item.text() for item in items}
+    def show_presets(self, presets: Iterable[Preset]) -> None:
+        """Fill the menu of "New object"."""
+        self.menu.clear()
+        field = QLineEdit()
+        field.setPlaceholderText("Name, then Enter")
+        field.setToolTip("Add an object of this name")
+        field.returnPressed.connect(lambda: self._add_named(field.text()))
+        typed = QWidgetAction(self.menu)
+        typed.setDefaultWidget(field)
+        self.menu.addAction(typed)
+        organs: dict[str, QMenu] = {}
+        for preset in presets:
+            if preset.organ not in organs:
+                organs[preset.organ] = self.menu.addMenu(preset.organ)
+            action = organs[preset.organ].addAction(preset.name)
+            if preset.colour is not None:
+                action.setIcon(swatch(preset.colour))
+            action.triggered.connect(lambda _=False, own=preset: self.added.emit(own.name, own.colour))
+        self.menu.addSeparator()
+        self.menu.addAction("Edit presets…").triggered.connect(lambda: self.presets_edited.emit())
 
-    def _fit_height(self) -> None:
-        row = max(self.list.sizeHintForRow(0), self.fontMetrics().height() + 6)
-        self.list.setFixedHeight(row * _ROWS_SHOWN + 2 * self.list.frameWidth() + 4)
+    def _item(self, own: Structure) -> QTreeWidgetItem:
+        item = QTreeWidgetItem()
+        item.setData(_NAME, _ID, own.object_id)
+        item.setFlags(item.flags() | Qt.ItemFlag.ItemIsEditable)
+        return item
 
-    def _on_current(self, item: QListWidgetItem | None) -> None:
+    def _fill(self, item: QTreeWidgetItem, own: Structure) -> None:
+        ink = self._ink()
+        item.setText(_NAME, own.name)
+        item.setIcon(_NAME, swatch(own.colour))
+        item.setIcon(_EYE, eye(ink, not own.hidden))
+        item.setIcon(_LOCK, padlock(ink, own.locked))
+        item.setToolTip(_EYE, "Hidden: click to show it (Shift+H)" if own.hidden else "Shown: click to hide (Shift+H)")
+        item.setToolTip(
+            _LOCK, "Locked: click to change it again (Shift+F)" if own.locked else "Click to lock it (Shift+F)"
+        )
+
+    def _ink(self) -> QColor:
+        return self.list.palette().color(self.list.foregroundRole())
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Draw the icons anew in another theme's colours."""
+        super().changeEvent(event)
+        if event.type() in (QEvent.Type.StyleChange, QEvent.Type.PaletteChange):
+            blocker = QSignalBlocker(self.list)
+            for row, own in enumerate(self._objects):
+                self._fill(self.list.topLevelItem(row), own)
+            del blocker
+
+    # Signals out ----------------------------------------------------------------------------------------------------
+
+    def _current(self) -> Structure | None:
+        row = self.list.indexOfTopLevelItem(self.list.currentItem()) if self.list.currentItem() is not None else -1
+        return self._objects[row] if 0 <= row < len(self._objects) else None
+
+    def _emit_for_current(self, signal: Signal) -> None:
+        own = self._current()
+        if own is not None:
+            signal.emit(own.object_id)
+
+    def _on_current(self, item: QTreeWidgetItem | None) -> None:
         if item is not None:
-            self.chosen.emit(item.data(_ID))
+            self.chosen.emit(item.data(_NAME, _ID))
 
-    def _on_renamed(self, item: QListWidgetItem) -> None:
-        self.renamed.emit(item.data(_ID), item.text())
+    def _on_renamed(self, item: QTreeWidgetItem, column: int) -> None:
+        if column == _NAME:
+            self.renamed.emit(item.data(_NAME, _ID), item.text(_NAME))
 
-    def _on_remove(self) -> None:
-        item = self.list.currentItem()
-        if item is not None:
-            self.removed.emit(item.data(_ID))
+    def _on_clicked(self, item: QTreeWidgetItem, column: int) -> None:
+        own = self._objects[self.list.indexOfTopLevelItem(item)]
+        if column == _EYE:
+            self.hidden.emit(own.object_id, not own.hidden)
+        elif column == _LOCK:
+            self.locked.emit(own.object_id, not own.locked)
 
+    def _on_double_clicked(self, item: QTreeWidgetItem, column: int) -> None:
+        if column == _NAME:
+            self.list.editItem(item, _NAME)
 
-def _item(object_id: int, name: str) -> QListWidgetItem:
-    colour = QPixmap(_ICON_PX, _ICON_PX)
-    colour.fill(QColor(*colour_of(object_id)))
-    item = QListWidgetItem(QIcon(colour), name)
-    item.setData(_ID, object_id)
-    item.setFlags(item.flags() | Qt.ItemFlag.ItemIsEditable)
-    return item
+    def _ask_colour(self) -> None:
+        own = self._current()
+        if own is not None:
+            found = QColorDialog.getColor(QColor(*own.colour), self, f"Colour of {own.name}")
+            if found.isValid():
+                self.coloured.emit(own.object_id, (found.red(), found.green(), found.blue()))
+
+    def _add_named(self, name: str) -> None:
+        self.menu.close()
+        if name.strip():
+            self.added.emit(name.strip(), None)

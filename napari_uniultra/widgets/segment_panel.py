@@ -7,35 +7,36 @@ from typing import Any
 
 from napari.layers import Image
 from napari.utils.notifications import show_warning
-from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt, QTimer
-from qtpy.QtGui import QShowEvent
+from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt, QTimer, QUrl
+from qtpy.QtGui import QDesktopServices, QShowEvent
 from qtpy.QtWidgets import (
-    QButtonGroup,
-    QCheckBox,
     QComboBox,
     QFormLayout,
     QGroupBox,
     QHBoxLayout,
     QLabel,
-    QProgressBar,
     QPushButton,
     QScrollArea,
     QVBoxLayout,
     QWidget,
 )
 
+from napari_uniultra.errors import UniUltraError
 from napari_uniultra.plugin.controller import SegmentController
-from napari_uniultra.plugin.tracker import Progress
+from napari_uniultra.plugin.presets import editable_presets, load_presets
+from napari_uniultra.widgets.confidence_dock import ConfidenceDock
 from napari_uniultra.widgets.first_steps import FirstSteps
 from napari_uniultra.widgets.key_list import KeyList
 from napari_uniultra.widgets.keys import Shortcuts
+from napari_uniultra.widgets.marks_box import MarksBox
 from napari_uniultra.widgets.model_box import ModelBox
 from napari_uniultra.widgets.object_list import ObjectList
-from napari_uniultra.widgets.parts import push_button, row_of, tell
+from napari_uniultra.widgets.parts import push_button, tell
 from napari_uniultra.widgets.review_box import ReviewBox
 from napari_uniultra.widgets.session_buttons import SessionButtons
 from napari_uniultra.widgets.spacing_control import SpacingControl
 from napari_uniultra.widgets.tidy_box import TidyBox
+from napari_uniultra.widgets.tracking_box import TrackingBox
 from napari_uniultra.widgets.worker import InferenceThread
 
 _log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class SegmentPanel(QWidget):
         self.shortcuts = Shortcuts(napari_viewer, self._actions())
         self._build()
         self._connect()
+        self.confidence = ConfidenceDock(napari_viewer, self.controller)
         self.controller.set_model(self.model_box.name, self.model_box.device)
         self._list_images()
 
@@ -69,14 +71,16 @@ class SegmentPanel(QWidget):
     def _build(self) -> None:
         content = QWidget()
         column = QVBoxLayout(content)
+        self.tracking_box = TrackingBox()
         column.setSpacing(6)
-        self.first_steps, self.review_box, self.tidy_box = FirstSteps(), ReviewBox(), TidyBox()
+        self.first_steps, self.marks_box = FirstSteps(), MarksBox()
+        self.review_box, self.tidy_box = ReviewBox(), TidyBox()
         for part in (
             self.first_steps,
             self._build_source(),
             self._build_objects(),
-            self._build_marks(),
-            self._build_tracking(),
+            self.marks_box,
+            self.tracking_box,
             self.review_box,
             self.tidy_box,
         ):
@@ -127,44 +131,6 @@ class SegmentPanel(QWidget):
         QVBoxLayout(group).addWidget(self.object_list)
         return group
 
-    def _build_marks(self) -> QWidget:
-        self.box_button = push_button("Box", "Drag a box around the structure (Q)", checkable=True)
-        self.add_button = push_button("Add", "Click what belongs to the structure (W)", checkable=True)
-        self.remove_button = push_button("Remove", "Click what does not belong to it (Shift+W)", checkable=True)
-        self._tools = {"box": self.box_button, "add": self.add_button, "remove": self.remove_button}
-        self._tool_group = QButtonGroup(self)
-        self._tool_group.setExclusive(False)  # exclusive would not let the tool in hand be put away
-        for button in self._tools.values():
-            self._tool_group.addButton(button)
-        self.outline_box = QCheckBox("Drawn outlines are exact")
-        self.outline_box.setToolTip(
-            "On: an ellipse or polygon is the mask as drawn. Off: the model starts from its box."
-        )
-        group = QGroupBox("Mark on this frame")
-        layout = QVBoxLayout(group)
-        layout.addLayout(row_of(*self._tools.values()))
-        layout.addWidget(self.outline_box)
-        return group
-
-    def _build_tracking(self) -> QWidget:
-        self.backward_button = push_button("◀ Back", "Track backward to the start of the loop (,)")
-        self.both_button = push_button("◀ Both ▶", "Track through the whole loop (J)")
-        self.forward_button = push_button("Forward ▶", "Track forward to the end of the loop (.)")
-        self.progress = QProgressBar()
-        self.progress.setFormat("")
-        self.progress.setTextVisible(True)
-        self.cancel_button = push_button("Cancel", "Stop after the present frame; what is done stays (K)")
-        group = QGroupBox("Track")
-        layout = QVBoxLayout(group)
-        layout.addLayout(row_of(self.backward_button, self.both_button, self.forward_button))
-        row = QHBoxLayout()
-        row.addWidget(self.progress, 1)
-        row.addWidget(self.cancel_button)
-        layout.addLayout(row)
-        self.pace = QLabel()
-        layout.addWidget(self.pace)
-        return group
-
     # Connections ----------------------------------------------------------------------------------------------------
 
     def _connect(self) -> None:
@@ -179,17 +145,30 @@ class SegmentPanel(QWidget):
         control.files.image_found.connect(self._choose_image)
         control.files.model_found.connect(self.model_box.choose)
         self.restore_button.clicked.connect(control.review.restore)
-        self.object_list.chosen.connect(control.objects.choose)
-        self.object_list.renamed.connect(control.objects.rename)
-        self.object_list.added.connect(control.objects.add)
-        self.object_list.removed.connect(control.objects.remove)
-        for tool, button in self._tools.items():
-            button.clicked.connect(lambda checked, tool=tool: self._on_tool(tool, checked))
-        self.outline_box.toggled.connect(control.marks.set_outlines_as_masks)
-        self.backward_button.clicked.connect(lambda: control.tracker.track("backward"))
-        self.both_button.clicked.connect(lambda: control.tracker.track("both"))
-        self.forward_button.clicked.connect(lambda: control.tracker.track("forward"))
-        self.cancel_button.clicked.connect(control.tracker.cancel)
+        objects, marks = self.object_list, self.marks_box
+        objects.chosen.connect(control.objects.choose)
+        objects.renamed.connect(control.objects.rename)
+        objects.coloured.connect(control.objects.recolour)
+        objects.hidden.connect(control.objects.hide)
+        objects.locked.connect(control.objects.lock)
+        objects.added.connect(control.objects.add)
+        objects.removed.connect(control.objects.remove)
+        objects.presets_wanted.connect(self._show_presets)
+        objects.presets_edited.connect(self._edit_presets)
+        marks.tool_toggled.connect(self._on_tool)
+        marks.absent_toggled.connect(control.marks.toggle_absent)
+        marks.brush_changed.connect(control.marks.set_brush_size)
+        marks.auto_toggled.connect(control.marks.set_auto)
+        marks.segment_asked.connect(control.marks.segment_now)
+        marks.exact_toggled.connect(control.marks.set_outlines_as_masks)
+        tracking, tracker = self.tracking_box, control.tracker
+        tracking.tracked.connect(tracker.track)
+        tracking.went_on.connect(tracker.go_on)
+        tracking.cancelled.connect(lambda: tracker.cancel())
+        tracking.range_changed.connect(tracker.set_range)
+        tracking.only_current_changed.connect(tracker.track_only_current)
+        tracking.follow_changed.connect(tracker.set_follow)
+        tracker.progressed.connect(tracking.show_progress)
         review = self.review_box
         review.accepted.connect(control.review.accept_frame)
         review.accepted_all.connect(control.review.accept_all)
@@ -204,7 +183,6 @@ class SegmentPanel(QWidget):
         self.keys_button.clicked.connect(self.key_list.show)
         control.changed.connect(self._refresh)
         control.status_changed.connect(self.status.setText)
-        control.tracker.progressed.connect(self._on_progress)
         control.noticed.connect(_warn)
         control.failed.connect(tell)
         control.model_loaded.connect(self.model_box.show_loaded)
@@ -220,12 +198,24 @@ class SegmentPanel(QWidget):
             "box": lambda: control.marks.use("box"),
             "add": lambda: control.marks.use("add"),
             "remove": lambda: control.marks.use("remove"),
+            "paint": lambda: control.marks.use("paint"),
+            "erase": lambda: control.marks.use("erase"),
+            "absent": control.marks.toggle_absent,
+            "segment": control.marks.segment_now,
             "new_object": control.objects.add,
             "next_object": control.objects.choose_next,
+            "hide_object": control.objects.toggle_hidden,
+            "lock_object": control.objects.toggle_locked,
+            "delete_object": control.objects.remove_current,
             "backward": lambda: control.tracker.track("backward"),
             "forward": lambda: control.tracker.track("forward"),
             "both": lambda: control.tracker.track("both"),
             "cancel": control.tracker.cancel,
+            "go_on": control.tracker.go_on,
+            "range_start": control.tracker.begin_here,
+            "range_end": control.tracker.end_here,
+            "previous_weak": control.navigator.previous_weak,
+            "next_weak": control.navigator.next_weak,
             "save_session": lambda: self.session_buttons.ask_save(),
             "open_session": lambda: self.session_buttons.ask_open(),
             "accept": control.review.accept_frame,
@@ -273,6 +263,7 @@ class SegmentPanel(QWidget):
     def _on_frame(self, event: Any = None) -> None:
         self.review_box.show_accepted(self.controller.review.frame_is_accepted)
         self.tidy_box.preview()
+        self._refresh_marks()
 
     # Models ---------------------------------------------------------------------------------------------------------
 
@@ -289,18 +280,41 @@ class SegmentPanel(QWidget):
             self.controller.marks.put_away()
         self._refresh()
 
+    def _show_presets(self) -> None:
+        presets, error = load_presets()
+        if error is not None:
+            tell(error)
+        self.object_list.show_presets(presets)
+
+    def _edit_presets(self) -> None:
+        try:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(editable_presets())))
+        except UniUltraError as error:
+            tell(error)
+
+    def _refresh_marks(self) -> None:
+        control, marks = self.controller, self.controller.marks
+        self.marks_box.refresh(
+            enabled=control.image is not None,
+            tool=marks.tool,
+            absent=marks.absent,
+            collected=marks.collected,
+            brush_size=marks.brush_size,
+        )
+
     def _refresh(self) -> None:
         control = self.controller
-        has_image, tracking = control.image is not None, control.tracker.running
+        has_image, tracker = control.image is not None, control.tracker
         self.spacing_control.refresh()
-        self.object_list.show_objects(control.objects.names, control.objects.current)
-        for tool, button in self._tools.items():
-            self._check(button, control.marks.tool == tool)
-        for button in (self.backward_button, self.both_button, self.forward_button):
-            button.setEnabled(has_image and not tracking)
-        for widget in (self.object_list, *self._tools.values()):
-            widget.setEnabled(has_image)
-        self.cancel_button.setEnabled(tracking)
+        self.object_list.show_objects(control.objects.all, control.objects.current)
+        self.object_list.setEnabled(has_image)
+        self.tracking_box.refresh(
+            has_image=has_image,
+            tracking=tracker.running,
+            can_go_on=tracker.can_go_on,
+            num_frames=1 if control.work is None else control.work.num_frames,
+            ends=tracker.range,
+        )
         known = control.snapshot
         self.review_box.refresh(
             has_image=has_image, has_results=bool(known.names), can_undo=known.can_undo, can_redo=known.can_redo
@@ -308,29 +322,12 @@ class SegmentPanel(QWidget):
         self.first_steps.show_progress(
             has_loop=has_image,
             marked=bool(known.prompts),
-            tracked=control.tracker.has_tracked,
-            corrected=control.tracker.has_tracked and control.review.has_corrections,
+            tracked=tracker.has_tracked,
+            corrected=tracker.has_tracked and control.review.has_corrections,
         )
         self.restore_button.setVisible(control.restorable)
         self._on_frame()
         self.shortcuts.bind_layers(control.layers)
-
-    @staticmethod
-    def _check(button: QPushButton, on: bool) -> None:
-        blocker = QSignalBlocker(button)
-        button.setChecked(on)
-        del blocker
-
-    def _on_progress(self, progress: Progress | None) -> None:
-        if progress is None:
-            self.progress.reset()
-            self.progress.setFormat("")
-            self.pace.clear()
-            return
-        self.progress.setRange(0, max(progress.total, 1))
-        self.progress.setValue(progress.done)
-        self.progress.setFormat(f"{progress.done} of {progress.total}")
-        self.pace.setText(_pace(progress))
 
     # The end --------------------------------------------------------------------------------------------------------
 
@@ -367,6 +364,7 @@ class SegmentPanel(QWidget):
         self.thread_.stop()
         self.model_box.shelf.close()
         self.shortcuts.release()
+        self.confidence.take_away()
         self.controller.disconnect_viewer()
         layers = self._viewer.layers.events
         for emitter in (layers.inserted, layers.removed, layers.reordered):
@@ -374,14 +372,6 @@ class SegmentPanel(QWidget):
         self._viewer.dims.events.current_step.disconnect(self._on_frame)
         for layer in self._viewer.layers:
             layer.events.name.disconnect(self._on_renamed)
-
-
-def _pace(progress: Progress) -> str:
-    if not progress.frames_per_s:
-        return ""
-    rate, left = progress.frames_per_s, progress.seconds_left
-    speed = f"{rate:.1f} frames/s" if rate >= 1 else f"{1 / rate:.1f} s per frame"
-    return f"{speed}, " + (f"{left:.0f} s left" if left < 90 else f"{left / 60:.0f} min left")
 
 
 def _warn(words: str) -> None:
