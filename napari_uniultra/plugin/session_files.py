@@ -12,6 +12,7 @@ from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import PromptError, ReadError, UniUltraError
 from napari_uniultra.plugin.layers import cine_of_layer
 from napari_uniultra.plugin.session_host import OpenedSession
+from napari_uniultra.segment.session_file import SUFFIX, read_about
 
 if TYPE_CHECKING:
     from napari_uniultra.plugin.controller import SegmentController
@@ -35,8 +36,6 @@ class SessionFiles(QObject):
 
     def save(self, path: str | Path) -> None:
         """Write marks, masks, locks, markers and measurements to a file; the suffix is added where it is missing."""
-        from napari_uniultra.segment.session_file import SUFFIX  # imports torch
-
         control, work = self._control, self._control.work_or_word()
         if work is None:
             return
@@ -54,8 +53,6 @@ class SessionFiles(QObject):
 
     def open(self, path: str | Path) -> None:
         """Bring back what a file holds, on the layer of its loop; what was there is one undo away."""
-        from napari_uniultra.segment.session_file import read_about  # imports torch
-
         path, control = Path(path), self._control
         try:
             layer = self._layer_of(path, read_about(path).loop)

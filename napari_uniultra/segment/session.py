@@ -587,7 +587,10 @@ class CineSession:
         if self._state.names:
             self._history.remember(self._state)
         self._made_with = about.model
-        return self._go_to(state)
+        before, self._state = self._state, state
+        if Path(path) != self.autosave:  # which holds it already
+            self._save()
+        return before.differing_frames(state)
 
     @classmethod
     def restore(cls, path: str | Path, cine: Cine, model: Any, **options: Any) -> CineSession:
