@@ -102,7 +102,7 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(
     assert lines["val"] == "1 subjects, 1 cases, 1 annotated frames"
     assert "3 steps of" in lines["time"]
     assert "GB free" in lines["memory"]
-    assert "Only 2 frames of 2 subjects" in shown
+    assert "Little to learn from (2 annotated frames, subjects: 2)" in shown
     assert not (tmp_path / "run").exists()
 
 

@@ -162,8 +162,8 @@ def _data_warnings(data: DataSettings, parts: tuple[PartCount, ...], validates: 
         yield "No case is in the train part: there is nothing to learn from."
     elif train.subjects < _FEW_SUBJECTS or train.frames < _FEW_FRAMES:
         yield (
-            f"Only {train.frames} frames of {train.subjects} subjects to learn from: the model may suit these loops "
-            "and no others."
+            f"Little to learn from ({train.frames} annotated frames, subjects: {train.subjects}): the model may suit "
+            "these loops and no others."
         )
     if val is None and validates:
         yield "No case is in the val part: nothing will show whether the model gets better."

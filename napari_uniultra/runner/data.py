@@ -7,7 +7,7 @@ outside the scan area, where scanners write names, is black.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,11 +33,50 @@ _LARGE = 10  # subjects, from which on some are kept for a test
 
 
 @dataclass(frozen=True)
+class DataChoice:
+    """What a user wants to learn from: corrected loops, manifests, or else a data set's folder for an importer.
+
+    Attributes
+    ----------
+    loops : tuple of CorrectedLoop
+    accepted_only : bool
+        Of the loops, take what a person accepted alone.
+    manifests : tuple of str
+    importer, folder : str
+    """
+
+    loops: tuple[CorrectedLoop, ...] = ()
+    accepted_only: bool = True
+    manifests: tuple[str, ...] = ()
+    importer: str = ""
+    folder: str = ""
+
+
+@dataclass(frozen=True)
 class MadeData:
     """A manifest that was made, and what a user should know of it."""
 
     manifest: Path
     warnings: tuple[str, ...] = ()
+
+
+def make_data(choice: DataChoice, folder: Path, between: bool = False) -> MadeData:
+    """The data set of a choice, made in a folder where it has to be made.
+
+    Parameters
+    ----------
+    between : bool
+        As `data_of_loops`.
+
+    Raises
+    ------
+    ReadError, WriteError
+    """
+    if choice.manifests:
+        return data_of_manifests(choice.manifests, folder)
+    if choice.importer:
+        return data_of_set(choice.importer, choice.folder, folder)
+    return data_of_loops(choice.loops, folder, accepted_only=choice.accepted_only, between=between)
 
 
 def data_of_loops(
@@ -46,7 +85,6 @@ def data_of_loops(
     *,
     accepted_only: bool = True,
     between: bool = False,
-    on_loop: Callable[[int], None] = lambda number: None,
 ) -> MadeData:
     """Write the corrected frames of loops as a data set into a folder, in place of what it holds.
 
@@ -56,8 +94,6 @@ def data_of_loops(
         Take what a person accepted, and not what was only tracked.
     between : bool
         Also write the frames in between, which clips for the memory may show.
-    on_loop : callable
-        Is told the number of each loop before it is written.
 
     Raises
     ------
@@ -77,8 +113,7 @@ def data_of_loops(
     cases: list[Case] = []
     try:
         shutil.rmtree(folder, ignore_errors=True)
-        for number, (loop, subject) in enumerate(zip(loops, subjects, strict=True)):
-            on_loop(number)
+        for loop, subject in zip(loops, subjects, strict=True):
             state = load_state(loop.session, loop.cine)
             known = answers(state, accepted_only)
             writer = _LoopWriter(loop.cine, folder, between)

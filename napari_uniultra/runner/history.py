@@ -13,7 +13,7 @@ from napari_uniultra.training.layout import EVENTS, JOINT
 
 _MOST_POINTS = 4000  # of a curve; a screen shows no more
 _MOST_NOTES = 200
-_TAIL_BYTES = 1 << 16
+_TAIL_BYTES = 1 << 14
 
 Event = dict[str, Any]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from napari_uniultra.training.data.importers import open_manifests
 from napari_uniultra.training.data.manifest import write_manifest
 
 EVALUATION, REPORT, CARD = "evaluation", "report.html", "MODEL_CARD.md"
-_DATA = "data.csv"
+_DATA, _SNAPSHOTS = "data.csv", "used"
 _SHOWN_SETTINGS = ("model", "teacher", "student", "method", "data", "prompts", "loss", "optimiser", "run")
 _PLACES = ("manifests", "base", "checkpoint", "simulated_pool", "start")  # that may be paths of this computer
 
@@ -31,6 +34,28 @@ def model_of(run: Run) -> Path:
         why = "it writes one at its first good validation, and when it ends"
         raise CheckpointError(f"{run.info.title} has no model yet", why, "Let it go on, or stop it")
     return run.model
+
+
+def snapshot(run: Run) -> Path:
+    """The run's model as it is now, in a file with a telling name that the run does not touch any more.
+
+    Raises
+    ------
+    CheckpointError
+        When there is none yet.
+    WriteError
+    """
+    source = model_of(run)
+    name = re.sub(r"[^\w.-]+", "-", run.info.title.lower()).strip("-._") or "model"
+    target = run.folder / _SNAPSHOTS / f"{name}-step-{run.status().step}{source.suffix}"
+    if target.exists() and target.stat().st_mtime_ns == source.stat().st_mtime_ns:
+        return target
+    with atomic_path(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:  # a file system without links
+            shutil.copy2(source, temporary)
+    return target
 
 
 def evaluation_command(run: Run) -> list[str]:

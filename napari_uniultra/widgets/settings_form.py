@@ -90,10 +90,12 @@ class SettingsForm(QWidget):
 
     def take(self, path: str) -> QWidget:
         """A control out of its row, to be shown elsewhere; the form still reads it."""
-        row = self._forms[path].takeRow(self.controls[path])
-        if row.labelItem is not None and row.labelItem.widget() is not None:
-            row.labelItem.widget().deleteLater()
-        return self.controls[path]
+        form, control = self._forms[path], self.controls[path]
+        label = form.labelForField(control)
+        form.takeRow(control)
+        label.hide()
+        label.deleteLater()
+        return control
 
     def _add_group(self, kind: type, prefix: str, column: QVBoxLayout, form: QFormLayout | None) -> None:
         hints = typing.get_type_hints(kind)

@@ -1,0 +1,235 @@
+"""One run as it goes: how far it is, its curves, pictures of the last validation, and its log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QPixmap, QResizeEvent
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QPlainTextEdit, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
+
+from napari_uniultra.runner.history import Follower, History
+from napari_uniultra.runner.run import LOG, Run, State, Status
+from napari_uniultra.training.layout import OVERLAYS
+from napari_uniultra.widgets.parts import push_button, row_of
+from napari_uniultra.widgets.train_plot import CurvesPlot
+
+_LOG_BYTES, _LOG_HEIGHT = 20_000, 110
+_PICTURE_HEIGHT = 170  # pixels, at most
+
+
+class RunView(QWidget):
+    """Shows a run and asks for what is to be done with it."""
+
+    stop_asked = Signal()
+    resume_asked = Signal()
+    use_asked = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.run: Run | None = None
+        self._follower: Follower | None = None
+        self._status = Status(State.NEW)
+        self._log_size = -1
+        self._build()
+        self.show_run(None)
+
+    def _build(self) -> None:
+        self.title = QLabel()
+        self.title.setTextFormat(Qt.TextFormat.PlainText)
+        self.title.setWordWrap(True)
+        self.progress = QProgressBar()
+        self.facts, self.words = QLabel(), QLabel()
+        for label in (self.facts, self.words):
+            label.setWordWrap(True)
+            label.setTextFormat(Qt.TextFormat.PlainText)
+        self.words.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.stop_button = push_button("Stop", "End after the step in progress, with a checkpoint to go on from")
+        self.resume_button = push_button("Resume", "Go on from the last checkpoint")
+        self.use_button = push_button("Use this model", "Segment with what it has learnt so far")
+        self.plot = CurvesPlot()
+        self.pictures = Pictures()
+        self.log = QPlainTextEdit()
+        self.log.setReadOnly(True)
+        self.log.setFixedHeight(_LOG_HEIGHT)
+        self.log.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
+        self.log.setToolTip("What the training says")
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        for widget in (self.title, self.progress, self.facts, self.words):
+            column.addWidget(widget)
+        column.addLayout(row_of(self.stop_button, self.resume_button))
+        column.addWidget(self.use_button)
+        column.addWidget(self.plot)
+        column.addWidget(self.pictures)
+        column.addWidget(self.log)
+        column.addStretch(1)
+        self.stop_button.clicked.connect(self.stop_asked)
+        self.resume_button.clicked.connect(self.resume_asked)
+        self.use_button.clicked.connect(self.use_asked)
+
+    @property
+    def history(self) -> History:
+        """What is known of the run that is shown."""
+        return History() if self._follower is None else self._follower.history
+
+    def show_run(self, run: Run | None) -> None:
+        """Show another run, or none."""
+        self.run = run
+        self._follower = None if run is None else Follower(run.folder)
+        self._log_size = -1
+        self.log.clear()
+        self.plot.show_runs({})
+        self.pictures.show_folder(None)
+        for widget in (self.plot, self.log, self.progress):
+            widget.setVisible(run is not None)
+        self.title.setText("No training is chosen. Start one under New, or choose one under Runs.")
+        self.update_view()
+
+    def update_view(self) -> None:
+        """Read what is new of the run, and show it."""
+        if self.run is None or self._follower is None:
+            self._show_status(Status(State.NEW))
+            return
+        if self._follower.update():
+            self.plot.show_runs({self.run.info.title: self.history})
+            self.pictures.show_folder(self.run.stages[-1] / OVERLAYS)
+        self._status = self.run.status()
+        self._show_status(self._status)
+        self._show_log(self.run.folder / LOG)
+
+    def _show_status(self, status: Status) -> None:
+        run, history = self.run, self.history
+        state = status.state
+        self.stop_button.setEnabled(state.is_active and run is not None)
+        self.stop_button.setText("End now" if state is State.STOPPING else "Stop")
+        self.resume_button.setEnabled(run is not None and not state.is_active and run.can_resume)
+        self.use_button.setEnabled(run is not None and run.model is not None)
+        if run is None:
+            self.facts.clear()
+            self.words.clear()
+            return
+        self.title.setText(f"{run.info.title}: {state.value}")
+        self.progress.setRange(0, max(history.steps, 1))
+        self.progress.setValue(min(history.step, max(history.steps, 1)))
+        self.progress.setFormat(f"step {history.step} of {history.steps}" if history.steps else state.value)
+        self.facts.setText(_facts(history, state))
+        self.words.setText("\n".join(filter(None, (status.words, *run.info.warnings, *history.notes[-2:]))))
+        self.words.setVisible(bool(self.words.text()))
+
+    def _show_log(self, path: Path) -> None:
+        """The end of the log, where it has grown."""
+        try:
+            size = path.stat().st_size
+            if size == self._log_size:
+                return
+            with path.open("rb") as file:
+                file.seek(max(size - _LOG_BYTES, 0))
+                text = file.read().decode("utf-8", "replace")
+        except OSError:
+            self.log.setVisible(False)
+            return
+        self._log_size = size
+        self.log.setVisible(True)
+        self.log.setPlainText(text.strip())
+        bar = self.log.verticalScrollBar()
+        bar.setValue(bar.maximum())
+
+
+def _facts(history: History, state: State) -> str:
+    """Speed, time left and scores, each with its unit."""
+    dice, tracked = history.last("dice"), history.last("tracked_dice")
+    speed, rate, loss = (history.last(name) for name in ("samples_per_second", "learning_rate", "loss"))
+    left = duration(history.seconds_left) if state is State.RUNNING and history.seconds_left is not None else ""
+    parts = (
+        f"{left} left" if left else "",
+        f"loss {loss:.3f}" if loss is not None else "",
+        f"Dice {dice:.3f} (best {history.best():.3f})" if dice is not None else "",
+        f"tracked Dice {tracked:.3f}" if tracked is not None else "",
+        f"{speed:.1f} samples/s" if speed is not None else "",
+        f"learning rate {rate:.1e}" if rate is not None else "",
+        history.device,
+    )
+    return ", ".join(filter(None, parts))
+
+
+def duration(seconds: float) -> str:
+    """A time in words: seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class Pictures(QWidget):
+    """Pictures that validations drew, the newest first; a person leafs through them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._paths: list[Path] = []
+        self._index = 0
+        self._picture = QPixmap()
+        self.label, self.caption = QLabel(), QLabel()
+        self.label.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.label.setToolTip("A validation picture: the true masks on the left, the model's on the right")
+        self.older = push_button("◀", "An earlier picture")
+        self.newer = push_button("▶", "A later picture")
+        row = QHBoxLayout()
+        row.addWidget(self.older)
+        row.addWidget(self.caption, 1)
+        row.addWidget(self.newer)
+        self.caption.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.label)
+        column.addLayout(row)
+        self.older.clicked.connect(lambda: self._leaf(-1))
+        self.newer.clicked.connect(lambda: self._leaf(1))
+        self.setVisible(False)
+
+    def show_folder(self, folder: Path | None) -> None:
+        """Offer the pictures of a folder; who looks at the newest sees the newest."""
+        paths = sorted(folder.glob("step_*.png")) if folder is not None and folder.is_dir() else []
+        if paths == self._paths:
+            return
+        follows = self._index >= len(self._paths) - _newest(self._paths)
+        self._paths = paths
+        if follows or self._index >= len(paths):
+            self._index = max(len(paths) - _newest(paths), 0)
+        self._show()
+
+    def _leaf(self, by: int) -> None:
+        self._index = min(max(self._index + by, 0), len(self._paths) - 1)
+        self._show()
+
+    def _show(self) -> None:
+        self.setVisible(bool(self._paths))
+        if not self._paths:
+            return
+        path = self._paths[self._index]
+        self._picture = QPixmap(str(path))
+        step = path.stem.split("_")[1].lstrip("0") or "0"
+        self.caption.setText(f"Step {step}: truth left, model right")
+        self.older.setEnabled(self._index > 0)
+        self.newer.setEnabled(self._index < len(self._paths) - 1)
+        self._fit()
+
+    def _fit(self) -> None:
+        if self._picture.isNull():
+            return
+        aspect, mode = Qt.AspectRatioMode.KeepAspectRatio, Qt.TransformationMode.SmoothTransformation
+        fitted = self._picture.scaled(max(self.width(), 1), _PICTURE_HEIGHT, aspect, mode)
+        self.label.setPixmap(fitted)
+        self.label.setFixedHeight(fitted.height())
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Keep the picture as wide as there is room."""
+        super().resizeEvent(event)
+        self._fit()
+
+
+def _newest(paths: list[Path]) -> int:
+    """How many of the last pictures are of the same validation."""
+    step = paths[-1].stem.rpartition("_")[0] if paths else ""
+    return sum(path.stem.rpartition("_")[0] == step for path in paths)
