@@ -56,7 +56,8 @@ class ConfidenceStrip(QWidget):
         self._shown = 0
         self._starts = np.zeros(2, int)  # first frame of each column of cells, and the end
         self._cells = np.zeros((0, 1, 4), np.uint8)  # (row, column, BGRA)
-        self._weak = np.zeros((0, 1), bool)
+        self._edges = self._cells  # above the cells: what needs a look
+        self._left = 0  # where the cells begin
         self.setMouseTracking(False)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setCursor(Qt.CursorShape.PointingHandCursor)
@@ -68,6 +69,8 @@ class ConfidenceStrip(QWidget):
         if confidence is self._confidence and rows == self._rows and len(self._cells) == len(rows):
             return
         self._confidence, self._rows = confidence, dict(rows)
+        words = [self.fontMetrics().horizontalAdvance(name) for name, _ in rows.values()]
+        self._left = _SWATCH_PX + 3 * _MARGIN_PX + min(max(words, default=0), _NAMES_PX)
         self.setFixedHeight(max(len(rows), 1) * (ROW_PX + _GAP_PX) + _GAP_PX)
         self._make_cells()
 
@@ -108,7 +111,7 @@ class ConfidenceStrip(QWidget):
         columns = max(1, min(frames, self._plot().width()))
         self._starts = np.arange(columns + 1) * frames // columns
         self._cells = np.zeros((len(self._rows), columns, 4), np.uint8)
-        self._weak = np.zeros((len(self._rows), columns), bool)
+        self._edges = np.zeros_like(self._cells)
         if len(self._rows):
             self._colour(np.arange(columns))
         self.update()
@@ -121,7 +124,9 @@ class ConfidenceStrip(QWidget):
             self._cells[row, columns] = 0
             self._cells[row, columns[known], :3] = heat_colours(iou[known], score[known])[:, ::-1]
             self._cells[row, columns[known], 3] = 255
-            self._weak[row, columns] = (iou < WEAK_IOU) | (score < 0)
+            weak = (iou < WEAK_IOU) | (score < 0)
+            self._edges[row, columns] = 0
+            self._edges[row, columns[weak]] = (*WEAK_EDGE[::-1], 255)
 
     def _lowest(self, values: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """The lowest of ``values`` (T,) in each of some columns; infinite where none is known."""
@@ -131,13 +136,8 @@ class ConfidenceStrip(QWidget):
 
     # Places ---------------------------------------------------------------------------------------------------------
 
-    def _names_width(self) -> int:
-        words = [self.fontMetrics().horizontalAdvance(name) for name, _ in self._rows.values()]
-        return _SWATCH_PX + 2 * _MARGIN_PX + min(max(words, default=0), _NAMES_PX)
-
     def _plot(self) -> QRect:
-        left = self._names_width()
-        return QRect(left, 0, max(1, self.width() - left - _MARGIN_PX), self.height())
+        return QRect(self._left, 0, max(1, self.width() - self._left - _MARGIN_PX), self.height())
 
     def _edge(self, frame: int) -> int:
         """x of a frame's left edge."""
@@ -187,16 +187,12 @@ class ConfidenceStrip(QWidget):
         (name, colour), plot, top = self._rows[object_id], self._plot(), self._top(row)
         painter.fillRect(_MARGIN_PX, top + (ROW_PX - _SWATCH_PX) // 2, _SWATCH_PX, _SWATCH_PX, QColor(*colour))
         painter.setPen(self.palette().color(self.foregroundRole()))
-        room = QRect(2 * _MARGIN_PX + _SWATCH_PX, top, plot.left() - 3 * _MARGIN_PX - _SWATCH_PX + 4, ROW_PX)
+        room = QRect(2 * _MARGIN_PX + _SWATCH_PX, top, plot.left() - 3 * _MARGIN_PX - _SWATCH_PX, ROW_PX)
         words = self.fontMetrics().elidedText(name, Qt.TextElideMode.ElideRight, room.width())
         painter.drawText(room, Qt.AlignmentFlag.AlignVCenter, words)
         painter.fillRect(plot.left(), top, plot.width(), ROW_PX, QColor(128, 128, 128, 40))
-        columns = self._cells.shape[1]
-        image = QImage(self._cells[row].data, columns, 1, 4 * columns, QImage.Format.Format_ARGB32)
-        painter.drawImage(QRect(plot.left(), top, plot.width(), ROW_PX), image)
-        for first, last in _runs(np.flatnonzero(self._weak[row]).tolist()):
-            left, right = self._edge(self._starts[first]), self._edge(self._starts[last + 1])
-            painter.fillRect(left, top - _EDGE_PX, max(right - left, 2), _EDGE_PX, QColor(*WEAK_EDGE))
+        _paint_line(painter, QRect(plot.left(), top, plot.width(), ROW_PX), self._cells[row])
+        _paint_line(painter, QRect(plot.left(), top - _EDGE_PX, plot.width(), _EDGE_PX), self._edges[row])
 
     def _paint_marks(self, painter: QPainter, area: QRect, row: int, object_id: int) -> None:
         top, foreground = self._top(row), self.palette().color(self.foregroundRole())
@@ -236,6 +232,11 @@ class ConfidenceStrip(QWidget):
             QToolTip.showText(event.globalPos(), self.words_at(event.pos()), self)
             return True
         return super().event(event)
+
+
+def _paint_line(painter: QPainter, place: QRect, line: np.ndarray) -> None:
+    """Draw one line of pixels (N, 4) BGRA, stretched over a place."""
+    painter.drawImage(place, QImage(line.data, len(line), 1, 4 * len(line), QImage.Format.Format_ARGB32))
 
 
 def triangle(x: float, top: float) -> QPolygonF:

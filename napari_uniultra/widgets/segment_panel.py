@@ -56,6 +56,7 @@ class SegmentPanel(QWidget):
         super().__init__()
         self._viewer = napari_viewer
         self._window: QObject | None = None
+        self._docked = False
         self._chosen: Any = None
         self.thread_ = InferenceThread()
         self.controller = SegmentController(napari_viewer, self.thread_)
@@ -346,6 +347,15 @@ class SegmentPanel(QWidget):
         if watched is self._window and event.type() == QEvent.Type.Close:
             self.shut_down()
         return False
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """A dock that is closed lets go of the panel, which then has no place any more."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parent() is not None:
+                self._docked = True
+            elif self._docked:
+                self.deleteLater()
 
     def shut_down(self) -> None:
         """Cancel, wait for the present frame, let go of the model. The session is saved, as it is at every change."""
