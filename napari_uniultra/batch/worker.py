@@ -218,12 +218,12 @@ def _write(task: LoopTask, cine: Cine, state: SessionState) -> tuple[dict[str, A
     folder = loop_folder(task.folder, task.name)
     names = {**state.names, **{key: name for key, name in task.names.items() if key in state.names}}
     labels, rows = _results(state, cine, task.post, names)
-    masks = Masks.of_cine(cine, labels, names)
+    masks = Masks.of_cine(cine, labels, names, state.colours)
     files = [folder / MASKS, folder / MEASUREMENTS, folder / SESSION]
     write_masks_tiff(files[0], labels, cine.spacing_mm, cine.frame_times_s)
     write_measurements_csv(files[1], rows)
     if task.outputs.contact_sheet:
-        write_contact_sheet(folder / SHEET, cine, labels)
+        write_contact_sheet(folder / SHEET, cine, labels, colours=state.colours)
         files.append(folder / SHEET)
     for name in task.outputs.formats:
         if name != "tiff":

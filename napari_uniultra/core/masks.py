@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_uniultra.core.palette import Colour, colour_of
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import WriteError
 
@@ -29,6 +30,8 @@ class Masks:
         (T,) seconds from the first frame.
     cine : Cine, optional
         The loop that the masks belong to: pictures show it, and a DICOM segmentation refers to its file.
+    colours : mapping of int to Colour
+        Object id to the colour that was chosen for it; the others have that of the palette.
 
     Raises
     ------
@@ -41,6 +44,7 @@ class Masks:
     spacing_mm: tuple[float, float] | None = None
     frame_times_s: Any = None
     cine: Cine | None = None
+    colours: Mapping[int, Colour] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
@@ -55,9 +59,15 @@ class Masks:
             raise WriteError(f"Masks of shape {self.labels.shape} do not fit the loop", f"it has shape {shape}")
 
     @classmethod
-    def of_cine(cls, cine: Cine, labels: Any, names: Mapping[int, str] | None = None) -> Masks:
+    def of_cine(
+        cls,
+        cine: Cine,
+        labels: Any,
+        names: Mapping[int, str] | None = None,
+        colours: Mapping[int, Colour] | None = None,
+    ) -> Masks:
         """Masks of a loop, with its spacing and times."""
-        return cls(labels, names or {}, cine.spacing_mm, cine.frame_times_s, cine)
+        return cls(labels, names or {}, cine.spacing_mm, cine.frame_times_s, cine, colours or {})
 
     def __len__(self) -> int:
         return self.labels.shape[0]
@@ -76,6 +86,10 @@ class Masks:
     def name(self, object_id: int) -> str:
         """An object's name; ``object 3`` where it has none."""
         return self.names.get(object_id) or f"object {object_id}"
+
+    def colour(self, object_id: int) -> Colour:
+        """An object's colour."""
+        return colour_of(object_id, self.colours)
 
     @property
     def frame_interval_s(self) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 Colour = tuple[int, int, int]  # red, green, blue, 0 to 255
 
@@ -30,13 +30,14 @@ def colour_of(object_id: int, chosen: Mapping[int, Colour] | None = None) -> Col
     return _COLOURS[(object_id - 1) % len(_COLOURS)] if own is None else own
 
 
-def hex_of_colour(colour: Colour) -> str:
-    """A colour as "#e69f00"."""
-    return "#{:02x}{:02x}{:02x}".format(*colour)
+def free_colour(object_id: int, used: Collection[Colour]) -> Colour:
+    """A colour of the palette for a new object: its own, or one that nothing else has, as long as there is one."""
+    own = colour_of(object_id)
+    return next((colour for colour in (own, *_COLOURS) if colour not in used), own)
 
 
 def colour_of_hex(text: object) -> Colour | None:
-    """The inverse of `hex_of_colour`; None for anything else."""
+    """A colour from "#e69f00"; None for anything else."""
     found = re.fullmatch(r"#([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})", str(text).strip().lower())
     return None if found is None else checked_colour(int(part, 16) for part in found.groups())
 

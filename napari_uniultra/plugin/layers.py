@@ -14,7 +14,7 @@ import numpy as np
 from skimage.draw import polygon2mask
 
 from napari_uniultra.core.measure import Markers
-from napari_uniultra.core.palette import Colour, colour_of, colour_of_hex, hex_of_colour
+from napari_uniultra.core.palette import Colour
 from napari_uniultra.core.prompts import (
     checked_mask,
     checked_points,
@@ -28,9 +28,8 @@ from napari_uniultra.errors import PromptError, ReadError
 Key = tuple[int, int]  # (object id, frame)
 
 METADATA_KEY = "uniultra"  # where our reader leaves in `layer.metadata` what a napari layer has no field for
-_MARKERS = "markers"
-# Columns of a Labels layer's features; napari looks labels up by the first.
-_INDEX, _NAME, _COLOUR = "index", "name", "colour"
+_MARKERS, _COLOURS = "markers", "colours"
+_INDEX, _NAME = "index", "name"  # columns of a Labels layer's features; napari looks labels up by the first
 _CLICK_PX = 1.0  # a rectangle smaller than this both ways is a click that was not dragged
 
 
@@ -278,30 +277,29 @@ def names_of_objects(features: Any) -> dict[int, str]:
     return {object_id: str(name) for object_id, name in zip(ids, features[_NAME], strict=True) if object_id > 0}
 
 
-def colours_of_objects(features: Any) -> dict[int, Colour]:
-    """Object id to colour, from the features of a Labels layer, where it has them."""
-    if features is None or not {_INDEX, _COLOUR} <= set(features):
-        return {}
-    ids = whole_numbers(features[_INDEX], default=0)
-    found = {object_id: colour_of_hex(text) for object_id, text in zip(ids, features[_COLOUR], strict=True)}
-    return {object_id: colour for object_id, colour in found.items() if object_id > 0 and colour is not None}
-
-
-def features_of_names(
-    names: Mapping[int, str], colours: Mapping[int, Colour] | None = None, others: Any = None
-) -> dict[str, Any]:
-    """The features of a Labels layer that hold names, and colours, of its objects; napari shows them by the pointer.
+def features_of_names(names: Mapping[int, str], others: Any = None) -> dict[str, Any]:
+    """The features of a Labels layer that hold the names of its objects; napari shows them under the pointer.
 
     Of ``others``, features that the layer had before, other columns stay, for the same objects.
     """
     ids = [0, *sorted(names)]
     features = {_INDEX: ids, _NAME: ["", *(names[object_id] for object_id in ids[1:])]}
-    if colours is not None:
-        features[_COLOUR] = ["", *(hex_of_colour(colour_of(object_id, colours)) for object_id in ids[1:])]
     if others is not None and _INDEX in others:
         by_id = others.drop_duplicates(_INDEX).set_index(_INDEX).reindex(ids)
-        features |= {name: by_id[name].to_numpy() for name in by_id if name not in features}
+        features |= {name: by_id[name].to_numpy() for name in by_id if name != _NAME}
     return features
+
+
+def colours_in(metadata: Mapping[str, Any] | None) -> dict[int, Colour]:
+    """Object id to colour, from the metadata of a layer of masks."""
+    return dict((metadata or {}).get(METADATA_KEY, {}).get(_COLOURS, {}))
+
+
+def set_colours(layer: Any, colours: Mapping[int, Colour]) -> None:
+    """Keep the objects' colours with a layer of masks: what is saved has them."""
+    if dict(colours) != colours_in(layer.metadata):
+        known = {**layer.metadata.get(METADATA_KEY, {}), _COLOURS: dict(colours)}
+        layer.metadata = {**layer.metadata, METADATA_KEY: known}
 
 
 def cine_of_layer(layer: Any) -> Cine:

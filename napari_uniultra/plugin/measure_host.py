@@ -20,11 +20,12 @@ from napari_uniultra.core.measure import (
     measure_object_cycle,
 )
 from napari_uniultra.core.measure.cardiac import Axis
+from napari_uniultra.core.palette import Colour
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.plugin.axis_layer import AxisLayer
 from napari_uniultra.plugin.jobs import Jobs
-from napari_uniultra.plugin.layers import METADATA_KEY, markers_of, names_of_objects, set_markers
+from napari_uniultra.plugin.layers import METADATA_KEY, colours_in, markers_of, names_of_objects, set_markers
 from napari_uniultra.plugin.loop_measurements import LoopMeasurements
 from napari_uniultra.plugin.preview_layer import is_preview
 from napari_uniultra.plugin.prompt_layers import frames_shape, shown_frame
@@ -82,6 +83,11 @@ class MeasureController(QObject):
     def objects(self) -> dict[int, str]:
         """Id to name of the objects that were found."""
         return dict(sorted({row.object_id: row.object_name for row in self.rows}.items()))
+
+    @property
+    def colours(self) -> dict[int, Colour]:
+        """Id to colour of the objects for which the layer has one."""
+        return {} if self._layer is None else colours_in(self._layer.metadata)
 
     @property
     def frame(self) -> int:
@@ -235,6 +241,8 @@ class MeasureController(QObject):
         if markers_of(self._layer) != self._markers():
             self._take_markers()
             self._find_cycles()
+        else:
+            self.changed.emit()  # such as other colours
 
     def _loop_of(self, layer: Any) -> Cine:
         """The masks' loop without its frames: what their layer knows of it, or the image that they lie on."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject
 
-from napari_uniultra.core.palette import Colour, colour_of
+from napari_uniultra.core.palette import Colour, colour_of, free_colour
 from napari_uniultra.plugin.session_host import ObjectEdit, Snapshot
 from napari_uniultra.plugin.workspace import Structure, first_object
 
@@ -80,6 +80,8 @@ class Objects(QObject):
         highest = max(work.objects)
         object_id = highest + 1 if highest < _MAX_ID else min(set(range(1, _MAX_ID)) - set(work.objects))
         before = [] if work.known else [ObjectEdit(first, work.objects[first].name)]
+        colour = colour or free_colour(object_id, [own.colour for own in work.objects.values()])
+        colour = None if colour == colour_of(object_id) else colour  # nothing to remember
         self._edit(*before, ObjectEdit(object_id, name or f"Object {object_id}", colour))
         self.choose(object_id)
 

@@ -15,10 +15,10 @@ from napari_uniultra.core.measure import Markers
 from napari_uniultra.core.palette import Colour
 from napari_uniultra.plugin.layers import (
     METADATA_KEY,
-    colours_of_objects,
     features_of_names,
     markers_of,
     names_of_objects,
+    set_colours,
     set_markers,
 )
 from napari_uniultra.plugin.mark_style import edge_colours
@@ -213,8 +213,9 @@ class ResultLayer:
         if self.layer is None:
             return
         features = self.layer.features
-        if names_of_objects(features) != self._names or colours_of_objects(features) != self._colours:
-            self.layer.features = features_of_names(self._names, self._colours, features)
+        if names_of_objects(features) != self._names:
+            self.layer.features = features_of_names(self._names, features)
+        set_colours(self.layer, self._colours)
         if looks != (self._colours, self._hidden):
             self.layer.colormap = self._colormap()
 
@@ -246,10 +247,11 @@ class ResultLayer:
         del keywords["ndim"]
         known = {METADATA_KEY: self._image.metadata.get(METADATA_KEY, {})}
         data = np.zeros(frames_shape(self._image), np.uint16)  # untouched frames of a long loop take no memory
-        keywords |= {"metadata": known, "features": features_of_names(self._names, self._colours)}
+        keywords |= {"metadata": known, "features": features_of_names(self._names)}
         self.layer = Labels(data, name=MASKS_NAME, opacity=_OPACITY, colormap=self._colormap(), **keywords)
         self.layer.brush_size, self.layer.selected_label = self._brush_size, self._object_id
         self._own = data
+        set_colours(self.layer, self._colours)
         active = self._viewer.layers.selection.active
         self._viewer.layers.insert(self._viewer.layers.index(self._image) + 1, self.layer)
         self._viewer.layers.selection.active = active  # the tool in hand stays in hand

@@ -11,7 +11,7 @@ from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import UniUltraError, WriteError
 from napari_uniultra.io.readers import read_cine
 from napari_uniultra.io.writers import format_of, write_masks
-from napari_uniultra.plugin.layers import METADATA_KEY, names_of_objects
+from napari_uniultra.plugin.layers import METADATA_KEY, colours_in, names_of_objects
 
 
 def write_labels(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]:
@@ -31,10 +31,9 @@ def write_labels(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]:
         For another file format, masks that are none, a loop that is needed and gone, or a disk that refuses.
     """
     known = (meta.get("metadata") or {}).get(METADATA_KEY, {})
-    names = names_of_objects(meta.get("features"))
-    masks = Masks(data, names, known.get("spacing_mm"), known.get("frame_times_s"))
-    if format_of(path).needs_loop:
-        masks = Masks(data, names, masks.spacing_mm, masks.frame_times_s, _loop(known.get("source", "")))
+    loop = _loop(known.get("source", "")) if format_of(path).needs_loop else None
+    names, colours = names_of_objects(meta.get("features")), colours_in(meta.get("metadata"))
+    masks = Masks(data, names, known.get("spacing_mm"), known.get("frame_times_s"), loop, colours)
     return [str(written) for written in write_masks(path, masks)]
 
 

@@ -9,7 +9,7 @@ import pyqtgraph
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
-from napari_uniultra.core.palette import colour_of
+from napari_uniultra.core.palette import Colour, colour_of
 
 _SHOWN_COLOUR, _ED_COLOUR, _ES_COLOUR = (255, 255, 255), (120, 220, 120), (255, 140, 120)
 _BACKGROUND, _FOREGROUND = (38, 41, 48), (210, 210, 210)
@@ -42,6 +42,7 @@ class AreaPlot(QWidget):
         self.ed = self._marker(_ED_COLOUR, "ED", self.ed_moved)
         self.es = self._marker(_ES_COLOUR, "ES", self.es_moved)
         self._positions = np.empty(0)
+        self._colours: dict[int, Colour] = {}
         self._curves: list[pyqtgraph.PlotDataItem] = []
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -69,10 +70,16 @@ class AreaPlot(QWidget):
     # Showing --------------------------------------------------------------------------------------------------------
 
     def show_curves(
-        self, positions: np.ndarray, curves: Mapping[int, np.ndarray], chosen: int, time_unit: str, area_unit: str
+        self,
+        positions: np.ndarray,
+        curves: Mapping[int, np.ndarray],
+        chosen: int,
+        time_unit: str,
+        area_unit: str,
+        colours: Mapping[int, Colour] | None = None,
     ) -> None:
         """Draw area curves (T,) of objects over ``positions`` (T,); NaN leaves a gap."""
-        self._positions = positions
+        self._positions, self._colours = positions, dict(colours or {})
         for curve in self._curves:
             self.plot.removeItem(curve)
         self._curves = [self._line(positions, curve, number, number == chosen) for number, curve in curves.items()]
@@ -86,7 +93,7 @@ class AreaPlot(QWidget):
         self.shown.setVisible(len(positions) > 0)
 
     def _line(self, positions: np.ndarray, curve: np.ndarray, number: int, chosen: bool) -> pyqtgraph.PlotDataItem:
-        colour = (*colour_of(number), 255 if chosen else _FAINT)
+        colour = (*colour_of(number, self._colours), 255 if chosen else _FAINT)
         return self.plot.plot(
             positions,
             curve,

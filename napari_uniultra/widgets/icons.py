@@ -19,7 +19,7 @@ def swatch(colour: Colour) -> QIcon:
     painter = _painter(picture, QColor(*colour))
     painter.fillRect(QRectF(2, 2, _PX - 4, _PX - 4), QColor(*colour))
     painter.end()
-    return QIcon(picture)
+    return _icon(picture)
 
 
 def eye(ink: QColor, is_open: bool) -> QIcon:
@@ -36,7 +36,7 @@ def eye(ink: QColor, is_open: bool) -> QIcon:
         painter.setOpacity(1)
         painter.drawLine(QPointF(2.5, 13.5), QPointF(13.5, 2.5))
     painter.end()
-    return QIcon(picture)
+    return _icon(picture)
 
 
 def padlock(ink: QColor, is_closed: bool) -> QIcon:
@@ -53,7 +53,14 @@ def padlock(ink: QColor, is_closed: bool) -> QIcon:
         painter.setBrush(ink)
     painter.drawRoundedRect(QRectF(3, 7.5, 10, 6.5), 1, 1)
     painter.end()
-    return QIcon(picture)
+    return _icon(picture)
+
+
+def _icon(picture: QPixmap) -> QIcon:
+    """The picture as it is, also where its row is chosen: Qt would tint it."""
+    icon = QIcon(picture)
+    icon.addPixmap(picture, QIcon.Mode.Selected)
+    return icon
 
 
 def _blank() -> QPixmap:

@@ -186,9 +186,8 @@ class MeasurePanel(QWidget):
         self._list_objects()
         self.model.show([row for row in control.rows if row.object_id == control.object_id], in_mm, in_ms)
         curves = {number: control.curve(number) for number in control.objects}
-        self.plot.show_curves(
-            control.positions(), curves, control.object_id, "ms" if in_ms else "frame", "mm²" if in_mm else "px"
-        )
+        units = "ms" if in_ms else "frame", "mm²" if in_mm else "px"
+        self.plot.show_curves(control.positions(), curves, control.object_id, *units, control.colours)
         self._show_beats(in_mm)
         self._on_frame(control.frame)
         for button in (self.copy_button, self.save_button):

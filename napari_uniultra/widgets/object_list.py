@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from qtpy.QtCore import QEvent, QSignalBlocker, Qt, Signal
+from qtpy.QtCore import QEvent, QPoint, QSignalBlocker, Qt, Signal
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QColorDialog,
+    QHBoxLayout,
     QHeaderView,
     QLineEdit,
     QMenu,
-    QToolButton,
+    QPushButton,
     QTreeWidget,
     QTreeWidgetItem,
     QVBoxLayout,
@@ -26,7 +27,7 @@ from napari_uniultra.widgets.parts import push_button, row_of
 
 _ID = Qt.ItemDataRole.UserRole
 _NAME, _EYE, _LOCK = range(3)  # columns
-_ICON_COLUMN_PX = 26
+_ICON_COLUMN_PX, _ARROW_PX = 26, 24
 _ROWS_SHOWN = 4
 
 
@@ -47,7 +48,13 @@ class ObjectList(QWidget):
         super().__init__()
         self._objects: list[Structure] = []
         self.list = self._build_list()
-        self.add_button = self._build_add_button()
+        self.menu = QMenu(self)
+        self.menu.aboutToShow.connect(self.presets_wanted)
+        self.add_button = push_button("New object", "Add another structure to segment (N)")
+        self.add_button.clicked.connect(lambda: self.added.emit("", None))
+        self.presets_button = push_button("▾", "Choose the new structure from a list, or type its name")
+        self.presets_button.setFixedWidth(_ARROW_PX)
+        self.presets_button.clicked.connect(lambda: self.menu.popup(_below(self.presets_button)))
         self.colour_button = push_button("Colour…", "Give the chosen object another colour")
         self.colour_button.clicked.connect(self._ask_colour)
         self.remove_button = push_button("Delete", "Delete the chosen object with its marks and masks (Shift+Delete)")
@@ -55,7 +62,13 @@ class ObjectList(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.list)
-        layout.addLayout(row_of(self.add_button, self.colour_button, self.remove_button))
+        row = QHBoxLayout()
+        row.setSpacing(2)
+        row.addWidget(self.add_button, 1)
+        row.addWidget(self.presets_button)
+        row.addSpacing(4)
+        row.addLayout(row_of(self.colour_button, self.remove_button), 1)
+        layout.addLayout(row)
 
     def _build_list(self) -> QTreeWidget:
         made = QTreeWidget()
@@ -76,19 +89,6 @@ class ObjectList(QWidget):
         made.itemChanged.connect(self._on_renamed)
         made.itemClicked.connect(self._on_clicked)
         made.itemDoubleClicked.connect(self._on_double_clicked)
-        return made
-
-    def _build_add_button(self) -> QToolButton:
-        made = QToolButton()
-        made.setText("New object")
-        made.setToolTip("Add another structure to segment (N). The arrow has structures to choose from.")
-        made.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-        made.setPopupMode(QToolButton.ToolButtonPopupMode.MenuButtonPopup)
-        made.setSizePolicy(self.sizePolicy().Policy.Expanding, self.sizePolicy().Policy.Fixed)
-        made.clicked.connect(lambda: self.added.emit("", None))
-        self.menu = QMenu(made)
-        self.menu.aboutToShow.connect(self.presets_wanted)
-        made.setMenu(self.menu)
         return made
 
     # Values in ------------------------------------------------------------------------------------------------------
@@ -200,3 +200,7 @@ class ObjectList(QWidget):
         self.menu.close()
         if name.strip():
             self.added.emit(name.strip(), None)
+
+
+def _below(button: QPushButton) -> QPoint:
+    return button.mapToGlobal(button.rect().bottomLeft())

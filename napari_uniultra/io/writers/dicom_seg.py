@@ -28,7 +28,6 @@ from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage, generate_ui
 from napari_uniultra import __version__
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.masks import Masks
-from napari_uniultra.core.palette import colour_of
 from napari_uniultra.errors import WriteError
 from napari_uniultra.io.quiet import quiet_pydicom
 
@@ -154,7 +153,7 @@ def _segment(number: int, masks: Masks, object_id: int) -> SegmentDescription:
         algorithm_identification=AlgorithmIdentificationSequence(_NAME, _METHOD, __version__),
         tracking_id=f"object {object_id}",
         tracking_uid=generate_uid(),
-        display_color=CIELabColor.from_rgb(*colour_of(object_id)),
+        display_color=CIELabColor.from_rgb(*masks.colour(object_id)),
     )
     segment.SegmentDescription = name[:1024]
     return segment

@@ -16,7 +16,6 @@ from skimage.measure import approximate_polygon, find_contours
 
 from napari_uniultra.core.atomic import atomic_dir, atomic_path
 from napari_uniultra.core.masks import Masks
-from napari_uniultra.core.palette import colour_of
 from napari_uniultra.errors import WriteError
 
 _TOLERANCE = 0.3  # pixels by which a polygon may leave the outline
@@ -53,13 +52,13 @@ def write_png(path: str | os.PathLike[str], masks: Masks) -> list[Path]:
         with atomic_path(path.with_suffix(".json")) as temporary:
             _write_json(temporary, _description(masks))
         with atomic_path(path) as temporary:
-            _picture(masks.labels[0]).save(temporary, format="PNG")
+            _picture(masks.labels[0], masks).save(temporary, format="PNG")
         return [path]
     folder = _folder(path)
     with atomic_dir(folder) as temporary:
         _write_json(temporary / "meta.json", _description(masks))
         for frame, labels in enumerate(masks.labels):
-            _picture(labels).save(temporary / frame_name(frame, "png"))
+            _picture(labels, masks).save(temporary / frame_name(frame, "png"))
     return [folder]
 
 
@@ -100,10 +99,10 @@ def _folder(path: Path) -> Path:
     return folder
 
 
-def _picture(labels: np.ndarray) -> Image.Image:
+def _picture(labels: np.ndarray, masks: Masks) -> Image.Image:
     picture = Image.fromarray(labels)
     if labels.dtype == np.uint8:
-        picture.putpalette([channel for object_id in range(256) for channel in colour_of(object_id)])
+        picture.putpalette([channel for object_id in range(256) for channel in masks.colour(object_id)])
     return picture
 
 

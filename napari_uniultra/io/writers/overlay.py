@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.masks import Masks
-from napari_uniultra.core.palette import colour_of
+from napari_uniultra.core.palette import Colour, colour_of
 from napari_uniultra.core.sector import find_sector
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import WriteError
@@ -32,7 +32,7 @@ _TILE = 320  # pixels, the longer side of a frame on the contact sheet
 _WHITE = (255, 255, 255)
 
 
-def draw_masks(frame: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def draw_masks(frame: np.ndarray, labels: np.ndarray, colours: Mapping[int, Colour] | None = None) -> np.ndarray:
     """A frame with the contour and a tint of every object.
 
     Parameters
@@ -41,6 +41,8 @@ def draw_masks(frame: np.ndarray, labels: np.ndarray) -> np.ndarray:
         (H, W) or (H, W, 3) uint8.
     labels : ndarray
         (H, W) integer labels, 0 for nothing.
+    colours : mapping of int to Colour, optional
+        Of the objects for which one was chosen.
 
     Returns
     -------
@@ -49,7 +51,7 @@ def draw_masks(frame: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     picture = np.repeat(frame[..., None], 3, axis=2) if frame.ndim == 2 else frame.copy()
     for object_id in np.unique(labels[labels != 0]):
-        mask, colour = labels == object_id, np.array(colour_of(int(object_id)))
+        mask, colour = labels == object_id, np.array(colour_of(int(object_id), colours))
         picture[mask] = np.rint((1 - _FILL) * picture[mask] + _FILL * colour).astype(np.uint8)
         picture[_contour(mask)] = colour
     return picture
@@ -69,6 +71,7 @@ def write_overlay_video(
     names: Mapping[int, str] | None = None,
     fps: float | None = None,
     whole_picture: bool = False,
+    colours: Mapping[int, Colour] | None = None,
 ) -> None:
     """Write the loop with its masks, one frame at a time, at its real speed where that is known.
 
@@ -86,6 +89,8 @@ def write_overlay_video(
         Frames per second, in place of the loop's own times; 20 when neither is known.
     whole_picture : bool
         Show what lies outside the scan area, too.
+    colours : mapping of int to Colour, optional
+        Of the objects for which one was chosen.
 
     Raises
     ------
@@ -95,7 +100,7 @@ def write_overlay_video(
     _check(cine, masks)
     ticks, area = _ticks(cine, fps), _shown_area(cine, whole_picture)
     pictures = (
-        _labelled(draw_masks(_shown(cine, index, area), np.asarray(masks[index])), names or {})
+        _labelled(draw_masks(_shown(cine, index, area), np.asarray(masks[index]), colours), names or {}, colours)
         for index in range(len(cine))
     )
     encode = _encode_gif if Path(path).suffix.lower() == ".gif" else _encode_mp4
@@ -105,7 +110,9 @@ def write_overlay_video(
 
 def write_overlay(path: str | os.PathLike[str], masks: Masks, patient_data: bool = False) -> None:
     """As `write_overlay_video`, of masks that know their loop; names are shown for the objects that have one."""
-    write_overlay_video(path, masks.cine, masks.labels, masks.names, whole_picture=patient_data)
+    write_overlay_video(
+        path, masks.cine, masks.labels, masks.names, whole_picture=patient_data, colours=masks.colours
+    )
 
 
 def _shown_area(cine: Cine, whole_picture: bool) -> np.ndarray:
@@ -159,7 +166,12 @@ def _ticks(cine: Cine, fps: float | None) -> np.ndarray:
 
 
 def write_contact_sheet(
-    path: str | os.PathLike[str], cine: Cine, masks: Any, n: int = 12, whole_picture: bool = False
+    path: str | os.PathLike[str],
+    cine: Cine,
+    masks: Any,
+    n: int = 12,
+    whole_picture: bool = False,
+    colours: Mapping[int, Colour] | None = None,
 ) -> None:
     """Write ``n`` evenly spaced frames (all, if there are fewer) with contours and frame numbers as one PNG.
 
@@ -173,6 +185,8 @@ def write_contact_sheet(
         Number of frames, the first and the last among them.
     whole_picture : bool
         Show what lies outside the scan area, too.
+    colours : mapping of int to Colour, optional
+        Of the objects for which one was chosen.
 
     Raises
     ------
@@ -188,29 +202,30 @@ def write_contact_sheet(
     columns = min(len(picked), columns)
     sheet = Image.new("RGB", (columns * width, math.ceil(len(picked) / columns) * height))
     for place, index in enumerate(picked):
-        frame = _shown(cine, int(index), area)
-        tile = _tile(cine, frame, np.asarray(masks[int(index)]), int(index), (width, height))
+        frame, labels = _shrunk(_shown(cine, int(index), area), np.asarray(masks[int(index)]), (width, height))
+        tile = Image.fromarray(draw_masks(frame, labels, colours))
+        time = "" if cine.frame_times_s is None else f"  {cine.frame_times_s[index]:.2f} s"
+        _write_text(tile, f"{index}{time}", (4, 2), _WHITE)
         sheet.paste(tile, (place % columns * width, place // columns * height))
     save_png(path, sheet)
 
 
-def _tile(cine: Cine, frame: np.ndarray, labels: np.ndarray, index: int, size: tuple[int, int]) -> Image.Image:
+def _shrunk(frame: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """A frame and its labels at another (width, height); contours are drawn afterwards, or they vanish."""
     shrunk = Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR)
     rows = (np.arange(size[1]) + 0.5) * labels.shape[0] / size[1]
     cols = (np.arange(size[0]) + 0.5) * labels.shape[1] / size[0]
-    small = labels[rows.astype(int)[:, None], cols.astype(int)]  # contours are drawn after shrinking, or they vanish
-    tile = Image.fromarray(draw_masks(np.asarray(shrunk), small))
-    time = "" if cine.frame_times_s is None else f"  {cine.frame_times_s[index]:.2f} s"
-    _write_text(tile, f"{index}{time}", (4, 2), _WHITE)
-    return tile
+    return np.asarray(shrunk), labels[rows.astype(int)[:, None], cols.astype(int)]
 
 
-def _labelled(picture: np.ndarray, names: Mapping[int, str]) -> np.ndarray:
+def _labelled(
+    picture: np.ndarray, names: Mapping[int, str], colours: Mapping[int, Colour] | None
+) -> np.ndarray:
     if not names:
         return picture
     image = Image.fromarray(picture)
     for line, (object_id, name) in enumerate(sorted(names.items())):
-        _write_text(image, name, (6, 4 + 16 * line), colour_of(object_id))
+        _write_text(image, name, (6, 4 + 16 * line), colour_of(object_id, colours))
     return np.asarray(image)
 
 
