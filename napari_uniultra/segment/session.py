@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 _MB = 1 << 20
 _MAX_OBJECT_ID = 65535  # label images are uint16
 # Between two autosaves while tracking: at least so long, and so many times what the last one took.
-_SAVE_PAUSE_S, _SAVE_SHARE = 0.5, 10
+_SAVE_PAUSE_S, _SAVE_SHARE = 0.2, 10
 _SAVE_AGAIN_S = 30.0  # after one that failed
 
 
