@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 from napari.layers import Image
@@ -55,7 +57,7 @@ class SegmentPanel(QWidget):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self._window: QObject | None = None
+        self._window: Callable[[], QObject | None] = lambda: None  # weak: the panel keeps no window alive
         self._docked = False
         self._chosen: Any = None
         self.thread_ = InferenceThread()
@@ -338,13 +340,13 @@ class SegmentPanel(QWidget):
         window = self
         while window.parentWidget() is not None:
             window = window.parentWidget()
-        if window is not self._window and window is not self:
-            self._window = window
+        if window is not self._window() and window is not self:
+            self._window = weakref.ref(window)
             window.installEventFilter(self)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Stop computing when the window closes. Should the user then keep it open, the next job starts it again."""
-        if watched is self._window and event.type() == QEvent.Type.Close:
+        if watched is self._window() and event.type() == QEvent.Type.Close:
             self.shut_down()
         return False
 
