@@ -159,7 +159,7 @@ class ResultLayer:
         """Remember the frame shown as it is now: when napari tells of painting, it has been done."""
         if self.layer is not None:
             shown = shown_frame(self._viewer, self._image)
-            if shown not in self._painted:
+            if shown not in self._painted and shown < len(self._frames()):  # the image may just have become longer
                 self._seen = shown, np.array(self._frames()[shown])
 
     def _before(self, frame: int) -> np.ndarray | None:

@@ -1,0 +1,185 @@
+"""The panel among others: two viewers at once, layers renamed, moved and deleted, and changed by other plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from panel_window import BOX, CORNERS, Window, loop, settle, until
+
+from napari_uniultra.core.types import Cine
+from napari_uniultra.model.zoo import load_model
+from napari_uniultra.segment.session import CineSession
+
+pytestmark = pytest.mark.gui
+
+
+@pytest.fixture
+def second(make_napari_viewer: Callable[..., Any], window: Window, checkpoint: Path, qtbot: Any) -> Iterator[Window]:
+    """Another viewer with a panel of its own."""
+    viewer = make_napari_viewer()
+    _, panel = viewer.window.add_plugin_dock_widget("napari-uniultra", "Segment loop")
+    panel.add_model_file(str(checkpoint))
+    yield Window(viewer=viewer, panel=panel, told=window.told, qtbot=qtbot)
+    panel.thread_.stop()
+
+
+@pytest.fixture(scope="module")
+def reference_model(checkpoint: Path) -> Any:
+    return load_model(checkpoint, device="cpu")
+
+
+def found(window: Window) -> int:
+    """On how many frames there are masks."""
+    layer = window.panel.controller.work.result.layer
+    return 0 if layer is None else int(np.any(layer.data, axis=(1, 2)).sum())
+
+
+def tracked(data: np.ndarray, model: Any, frame: int) -> np.ndarray:
+    """The masks that a script gets of the same box."""
+    session = CineSession(Cine(data), model)
+    session.add_box(1, frame, BOX)
+    list(session.propagate("both"))
+    return session.masks
+
+
+def test_two_viewers_work_at_the_same_time(window: Window, second: Window, reference_model: Any) -> None:
+    assert second.panel is not window.panel
+    loops = loop(frames=20), loop(frames=16)[:, ::-1].copy()
+    for one, data, frame in zip((window, second), loops, (3, 5), strict=True):
+        one.open(data)
+        one.draw_box(frame=frame)
+    for one in (window, second):
+        one.panel.controller.tracker.track("both")
+    until(window, lambda: window.panel.controller.tracker.running and second.panel.controller.tracker.running)
+    window.panel.controller.objects.rename(1, "left")
+    for one in (window, second):
+        settle(one)
+    assert np.array_equal(window.masks(), tracked(loops[0], reference_model, 3))
+    assert np.array_equal(second.masks(), tracked(loops[1], reference_model, 5))
+    assert window.panel.controller.objects.names == {1: "left"}
+    assert second.panel.controller.objects.names == {1: "Object 1"}
+    # Undo in one is none of the other's business.
+    before = window.masks().copy()
+    second.panel.controller.review.undo()
+    settle(second)
+    assert second.masks().any(axis=(1, 2)).sum() == 1
+    assert np.array_equal(window.masks(), before)
+    assert window.told == []
+
+
+def test_closing_one_viewer_leaves_the_other_at_work(window: Window, second: Window, reference_model: Any) -> None:
+    data = loop(frames=30)
+    for one in (window, second):
+        one.open(data if one is window else data[:, ::-1].copy())
+        one.draw_box()
+        one.panel.controller.tracker.track("forward")
+    until(window, lambda: found(second) >= 3)
+    second.viewer.close()
+    assert not second.panel.thread_.running
+    settle(window)
+    assert np.array_equal(window.masks(), tracked(data, reference_model, 0))
+
+
+def test_layers_are_renamed_and_moved_while_it_tracks(window: Window, reference_model: Any) -> None:
+    data = loop(frames=24)
+    image = window.open(data)
+    window.viewer.add_points(np.zeros((1, 3)), name="somebody else's")
+    window.draw_box()
+    settle(window)
+    window.panel.controller.tracker.track("forward")
+    until(window, lambda: found(window) >= 3)
+    masks = window.viewer.layers["UniUltra masks"]
+    image.name, masks.name = "UniUltra masks", "loop"  # each other's names, of all things
+    window.viewer.layers.move(0, len(window.viewer.layers))
+    window.viewer.layers.reverse()
+    window.viewer.layers.remove("somebody else's")
+    settle(window)
+    assert np.array_equal(masks.data, tracked(data, reference_model, 0))
+    assert np.array_equal(image.data, data)
+    assert window.panel.controller.image == image
+    assert window.told == []
+
+
+def test_another_plugin_gives_the_loop_new_pixels_while_it_tracks(window: Window, reference_model: Any) -> None:
+    data = loop(frames=30)
+    image = window.open(data)
+    window.draw_box()
+    settle(window)
+    window.panel.controller.tracker.track("forward")
+    until(window, lambda: found(window) >= 3)
+    other = loop(frames=12)[:, :, ::-1].copy()
+    image.data = other
+    settle(window)
+    control = window.panel.controller
+    assert not control.tracker.running
+    assert control.snapshot.prompts == {}
+    control.marks.use("box")
+    control.layers[0].add(np.insert(CORNERS.astype(float), 0, 2, axis=1), shape_type="rectangle")
+    control.tracker.track("both")
+    settle(window)
+    assert np.array_equal(control.work.result.layer.data, tracked(other, reference_model, 2))
+    # The old pixels come back, and with them what was done on them.
+    image.data = data
+    settle(window)
+    assert control.restorable
+    control.review.restore()
+    settle(window)
+    assert (1, 0) in control.snapshot.prompts
+    assert window.told == []
+
+
+def test_another_plugin_changes_the_scale_while_it_tracks(window: Window, reference_model: Any) -> None:
+    data = loop(frames=24)
+    image = window.open(data)
+    window.draw_box()
+    settle(window)
+    window.panel.controller.tracker.track("forward")
+    until(window, lambda: found(window) >= 3)
+    image.scale, image.translate = (1, 0.25, 0.5), (0, 3, -4)
+    settle(window)
+    for layer in window.panel.controller.layers:
+        assert np.array_equal(layer.scale, image.scale)
+        assert np.array_equal(layer.translate, image.translate)
+    assert np.array_equal(window.masks(), tracked(data, reference_model, 0))
+    assert np.allclose(window.panel.controller.snapshot.prompts[1, 0].box, BOX)
+    assert window.told == []
+
+
+def test_another_plugin_gives_the_masks_layer_other_masks(window: Window) -> None:
+    window.open(loop())
+    window.draw_box()
+    window.panel.controller.tracker.track("forward")
+    settle(window)
+    layer = window.viewer.layers["UniUltra masks"]
+    smoothed = layer.data.copy()
+    smoothed[4] = 0
+    smoothed[4, 10:20, 10:20] = 1
+    layer.data = smoothed
+    settle(window)
+    assert np.array_equal(window.panel.controller.snapshot.prompts[1, 4].mask, smoothed[4] == 1)
+    window.panel.controller.tracker.track("backward")
+    settle(window)
+    assert np.array_equal(window.masks()[4], smoothed[4]), "it stays as the other plugin made it"
+
+
+def test_a_loop_that_is_deleted_and_brought_back(window: Window) -> None:
+    data = loop()
+    image = window.open(data)
+    window.draw_box()
+    settle(window)
+    masks = window.masks().copy()
+    window.viewer.layers.remove(image)
+    settle(window)
+    assert window.panel.image_box.count() == 0
+    window.viewer.layers.append(image)
+    settle(window)
+    assert window.panel.controller.restorable
+    window.panel.restore_button.click()
+    settle(window)
+    control = window.panel.controller
+    assert np.array_equal(control.work.result.layer.data, masks)
+    assert window.told == []
