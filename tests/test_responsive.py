@@ -34,7 +34,7 @@ def data() -> np.ndarray:
 def bundled(make_napari_viewer: Callable[..., Any], qtbot: Any, data: np.ndarray) -> Iterator[Window]:
     """A window that is shown, the bundled model, and one structure with a box."""
     viewer = make_napari_viewer(show=True)
-    viewer.window.resize(1000, 700)
+    viewer.window.resize(800, 560)  # drawing without a graphics card takes long enough
     _, panel = viewer.window.add_plugin_dock_widget("napari-uniultra", "Segment loop")
     window = Window(viewer=viewer, panel=panel, told=[], qtbot=qtbot)
     window.open(data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QComboBox, QGroupBox, QHBoxLayout, QLabel, QProgressBar, QVBoxLayout
+from qtpy.QtWidgets import QCheckBox, QComboBox, QGroupBox, QHBoxLayout, QLabel, QProgressBar, QSizePolicy, QVBoxLayout
 from superqt import QLabeledRangeSlider
 
 from napari_uniultra.plugin.tracker import Progress
@@ -44,6 +44,7 @@ class TrackingBox(QGroupBox):
         )
         self.cancel_button = push_button("Cancel", "Stop after the present frame; what is done stays (K)")
         self.pace = QLabel()
+        self.pace.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)  # other words move nothing
         self._lay_out()
         self._connect()
 
@@ -54,14 +55,12 @@ class TrackingBox(QGroupBox):
         choices = QHBoxLayout()
         choices.addWidget(self.objects_box, 1)
         choices.addWidget(self.follow_box)
-        state = QHBoxLayout()
-        state.addWidget(self.progress, 1)
-        state.addWidget(self.pace)
         layout = QVBoxLayout(self)
         for row in (row_of(self.backward_button, self.both_button, self.forward_button), frames, choices):
             layout.addLayout(row)
         layout.addLayout(row_of(self.continue_button, self.cancel_button))
-        layout.addLayout(state)
+        layout.addWidget(self.progress)
+        layout.addWidget(self.pace)
 
     def _connect(self) -> None:
         self.backward_button.clicked.connect(lambda: self.tracked.emit("backward"))
@@ -92,15 +91,17 @@ class TrackingBox(QGroupBox):
 
     def show_progress(self, progress: Progress | None) -> None:
         """Show how far tracking is; None once it has ended."""
+        # Qt would draw the whole window anew, picture and all, before it returns from each change of the bar.
+        self.progress.setUpdatesEnabled(False)
         if progress is None:
             self.progress.reset()
             self.progress.setFormat("")
-            self.pace.clear()
-            return
-        self.progress.setRange(0, max(progress.total, 1))
-        self.progress.setValue(progress.done)
-        self.progress.setFormat(f"{progress.done} of {progress.total}")
-        self.pace.setText(_pace(progress))
+        else:
+            self.progress.setRange(0, max(progress.total, 1))
+            self.progress.setValue(progress.done)
+            self.progress.setFormat(f"{progress.done} of {progress.total}")
+        self.progress.setUpdatesEnabled(True)
+        self.pace.setText("" if progress is None else _pace(progress))
 
 
 def _pace(progress: Progress) -> str:
