@@ -91,6 +91,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def reference_model(checkpoint: Path) -> Any:
+    """The same model, for sessions that the panel's is compared with."""
+    from napari_uniultra.model.zoo import load_model
+
+    return load_model(checkpoint, device="cpu")
+
+
 @pytest.fixture
 def window(make_napari_viewer: Callable[..., Any], checkpoint: Path, qtbot: Any) -> Iterator[Any]:
     """A `panel_window.Window`: a viewer with the panel docked, the small model in it, and what the user is told."""

@@ -94,7 +94,8 @@ def test_ones_own_presets_take_their_place(isolated_home: Path) -> None:
     assert read_presets(path) == load_presets()[0]
     path.write_text("Knie:\n  - {name: Meniskus, colour: '#0000FF'}\n  - name: Knorpel\n", encoding="utf-8")
     assert editable_presets().read_text(encoding="utf-8").startswith("Knie"), "what was edited stays"
-    assert load_presets() == ([presets.Preset("Knie", "Meniskus", (0, 0, 255)), presets.Preset("Knie", "Knorpel")], None)
+    expected = [presets.Preset("Knie", "Meniskus", (0, 0, 255)), presets.Preset("Knie", "Knorpel")]
+    assert load_presets() == (expected, None)
 
 
 @pytest.mark.parametrize(

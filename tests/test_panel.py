@@ -15,16 +15,10 @@ from panel_window import BOX, CORNERS, HEIGHT, WIDTH, Window, loop, settle, unti
 from qtpy.QtCore import QTimer
 
 from napari_uniultra.core.types import Cine
-from napari_uniultra.model.zoo import load_model
 from napari_uniultra.plugin.layers import METADATA_KEY
 from napari_uniultra.segment.session import CineSession
 
 pytestmark = pytest.mark.gui
-
-
-@pytest.fixture(scope="session")
-def reference_model(checkpoint: Path) -> Any:
-    return load_model(checkpoint, device="cpu")
 
 
 # Prompts --------------------------------------------------------------------------------------------------------------

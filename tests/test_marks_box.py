@@ -1,0 +1,494 @@
+"""Marking in the real panel: tools, painting and erasing, marks that are collected, and what other plugins do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask.array
+import numpy as np
+import pytest
+from panel_window import BOX, CORNERS, HEIGHT, WIDTH, Window, loop, settle
+
+from napari_uniultra.core.types import Cine, Prompt
+from napari_uniultra.plugin.outlines import Outline, Outlines, same_request
+from napari_uniultra.plugin.painting import Painted, prompts_of_painted
+from napari_uniultra.segment.session import CineSession
+from napari_uniultra.widgets.keys import KEYS
+
+# Painting as prompts, without a viewer --------------------------------------------------------------------------------
+
+
+def labels(*rows: str) -> np.ndarray:
+    return np.array([[int(label) for label in row] for row in rows])
+
+
+def masks_of(*rows: str) -> dict[int, np.ndarray]:
+    image = labels(*rows)
+    return {int(label): image == label for label in np.unique(image[image > 0])}
+
+
+def test_what_was_painted_and_wiped_off() -> None:
+    before, after = labels("1100", "0022"), labels("1000", "3022")
+    found = prompts_of_painted(Painted(before, after), before, masks_of("1100", "0022"))
+    assert found == {1: Prompt(mask=labels("1000", "0000") > 0), 3: Prompt(mask=labels("0000", "1000") > 0)}
+
+
+def test_what_lies_under_another_object_stays() -> None:
+    hidden = {1: labels("1111") > 0, 2: labels("0110") > 0}  # 2 lies on 1
+    shown = labels("1220")
+    assert prompts_of_painted(Painted(shown, labels("1221")), shown, {**hidden, 1: labels("1110") > 0}) == {
+        1: Prompt(mask=labels("1111") > 0)
+    }
+    erased = prompts_of_painted(Painted(labels("1221"), labels("1020")), labels("1221"), hidden)
+    assert erased == {1: Prompt(mask=labels("1110") > 0), 2: Prompt(mask=labels("0010") > 0)}
+
+
+def test_an_object_that_is_wiped_off_is_absent() -> None:
+    before = labels("1100")
+    (prompt,) = prompts_of_painted(Painted(before, labels("0000")), before, masks_of("1100")).values()
+    assert prompt.absent
+
+
+def test_what_was_found_while_painting_stays() -> None:
+    before, after, known = labels("0000"), labels("1000"), labels("0022")  # 2 was found in the meantime
+    assert prompts_of_painted(Painted(before, after), known, masks_of("0022")) == {1: Prompt(mask=labels("1000") > 0)}
+    # Without knowing what was shown, what is known counts.
+    found = prompts_of_painted(Painted(None, after), known, masks_of("0022"))
+    assert found[2].absent
+
+
+def test_strokes_on_a_frame_are_one() -> None:
+    first, second = Painted(labels("00"), labels("10")), Painted(labels("10"), labels("11"))
+    assert first.then(second).before.tolist() == [[0, 0]]
+    assert first.then(second).after.tolist() == [[1, 1]]
+
+
+def test_outlines_are_found_by_what_they_asked_for() -> None:
+    kept, mask = Outlines(), Prompt(mask=np.eye(3, dtype=bool))
+    ellipse = Outline(Prompt(box=(1.0, 2.0, 3.0, 4.0)), np.zeros((4, 2)), "ellipse")
+    kept.remember((1, 0), ellipse)
+    assert kept.find((1, 0), Prompt(box=(1.0, 2.0, 3.0, 4.0001), points=((1.0, 1.0),), labels=(1,))) is ellipse
+    assert kept.find((1, 0), mask) is None
+    assert kept.find((1, 1), ellipse.prompt) is None
+    assert not same_request(ellipse.prompt, Prompt(box=(1.0, 2.0, 3.0, 4.0), points=((1.0, 1.0),), labels=(1,)))
+    assert same_request(mask, Prompt(mask=np.eye(3, dtype=bool)))
+
+
+# In the panel ---------------------------------------------------------------------------------------------------------
+
+pytestmark = pytest.mark.gui
+
+
+def masks_layer(window: Window) -> Any:
+    return window.viewer.layers["UniUltra masks"]
+
+
+def tool(window: Window, name: str) -> Any:
+    return window.panel.marks_box.tools[name]
+
+
+def pressed(window: Window) -> list[str]:
+    return [name for name, button in window.panel.marks_box.tools.items() if button.isChecked()]
+
+
+def paint(window: Window, row: int, column: int, frame: int = 0, size: int = 9) -> None:
+    """Paint or erase, as the layer's mode says, in one go of the brush."""
+    layer = masks_layer(window)
+    window.viewer.dims.set_point(0, frame)
+    layer.brush_size = size
+    layer.paint((frame, row, column), 0 if str(layer.mode) == "erase" else layer.selected_label)
+
+
+def undo(window: Window) -> None:
+    window.panel.review_box.undo_button.click()
+    settle(window)
+
+
+def test_painting_needs_no_mask_to_begin_with(window: Window) -> None:
+    window.open(loop())
+    tool(window, "paint").click()
+    layer = masks_layer(window)
+    assert window.viewer.layers.selection.active == layer
+    assert (str(layer.mode), layer.selected_label, layer.preserve_labels) == ("paint", 1, True)
+    assert pressed(window) == ["paint"]
+    paint(window, 30, 40)
+    painted = layer.data[0] == 1
+    assert painted.any()
+    settle(window)
+    assert np.array_equal(window.panel.controller.snapshot.prompts[1, 0].mask, painted)
+    undo(window)
+    assert not window.masks().any()
+    assert window.panel.controller.objects.names == {1: "Object 1"}
+    assert window.told == []
+
+
+def test_painting_leaves_other_objects_alone(window: Window) -> None:
+    window.open(loop())
+    tool(window, "paint").click()
+    paint(window, 30, 40)
+    settle(window)
+    first = window.masks()[0] == 1
+    window.panel.object_list.add_button.click()
+    paint(window, 30, 44)
+    settle(window)
+    assert np.array_equal(window.masks()[0] == 1, first)
+    assert (window.masks()[0] == 2).any()
+    tool(window, "erase").click()
+    paint(window, 30, 42, size=60)
+    settle(window)
+    assert np.array_equal(window.masks()[0] == 1, first)
+    assert not (window.masks()[0] == 2).any()
+    assert set(window.panel.controller.snapshot.prompts) == {(1, 0), (2, 0)}
+
+
+def test_erasing_shows_what_lies_beneath(window: Window, reference_model: Any) -> None:
+    data = loop()
+    window.open(data)
+    window.draw_box()
+    window.panel.object_list.add_button.click()
+    window.draw_box()  # the very same, on top
+    settle(window)
+    whole = CineSession(Cine(data), reference_model).add_box(1, 0, BOX).masks[1]
+    assert np.array_equal(window.masks()[0], 2 * whole)
+    tool(window, "erase").click()
+    row, column = np.argwhere(whole)[whole.sum() // 2]
+    paint(window, int(row), int(column), size=15)
+    erased = whole & (np.asarray(masks_layer(window).data[0]) == 0)
+    assert erased.any()
+    settle(window)
+    assert np.array_equal(window.masks()[0] == 1, erased)
+    assert (1, 0) in window.panel.controller.snapshot.prompts
+    assert window.panel.controller.snapshot.prompts[1, 0].mask is None
+
+
+def test_the_size_of_the_brush_is_that_of_the_layer(window: Window) -> None:
+    window.open(loop())
+    window.panel.marks_box.brush_size.setValue(23)
+    tool(window, "paint").click()
+    assert masks_layer(window).brush_size == 23
+    window.viewer.window._qt_viewer._key_map_handler.press_key("]")
+    assert masks_layer(window).brush_size == window.panel.marks_box.brush_size.value() > 23
+    window.panel.marks_box.brush_size.setValue(5)
+    assert masks_layer(window).brush_size == 5
+    assert window.panel.marks_box.brush_size.suffix() == " px"
+
+
+def test_the_tool_shown_is_the_one_in_hand(window: Window) -> None:
+    image = window.open(loop())
+    boxes = window.draw_box()
+    window.panel.object_list.add_button.click()
+    window.draw_box(corners=CORNERS // 2)
+    settle(window)
+    layer = masks_layer(window)
+    assert pressed(window) == ["box"]
+    boxes.mode = "select"
+    assert pressed(window) == []
+    boxes.mode = "add_ellipse"
+    assert pressed(window) == ["box"]
+    window.viewer.layers.selection.active = image
+    assert pressed(window) == []
+    window.viewer.layers.selection.active = layer
+    layer.mode = "erase"
+    assert pressed(window) == ["erase"]
+    layer.mode = "paint"
+    assert pressed(window) == ["paint"]
+    # The label that is painted is the object that is chosen.
+    assert window.panel.controller.objects.current == 2
+    layer.selected_label = 1
+    assert window.panel.controller.objects.current == 1
+    assert window.panel.object_list.list.currentItem().text(0) == "Object 1"
+    layer.selected_label = 0
+    assert pressed(window) == ["erase"]
+    layer.selected_label = 1
+    tool(window, "paint").click()
+    assert pressed(window) == []
+    assert str(layer.mode) == "pan_zoom"
+    tool(window, "remove").click()
+    assert pressed(window) == ["remove"]
+
+
+def test_keys_for_painting_and_absence_work_whatever_layer_is_chosen(window: Window) -> None:
+    image = window.open(loop())
+    window.draw_box()
+    window.click("add", (0, 30, 40))
+    settle(window)
+    control, viewer = window.panel.controller, window.viewer
+    handler = viewer.window._qt_viewer._key_map_handler
+    viewer.dims.set_point(0, 0)
+    for layer in (image, *control.layers):
+        for action in ("paint", "erase"):
+            viewer.layers.selection.active = layer
+            handler.press_key(KEYS[action])
+            assert control.marks.tool == action
+        viewer.layers.selection.active = layer
+        handler.press_key(KEYS["hide_object"])
+        assert control.objects.all[0].hidden
+        handler.press_key(KEYS["hide_object"])
+        handler.press_key(KEYS["lock_object"])
+        assert control.objects.all[0].locked
+        handler.press_key(KEYS["lock_object"])
+        handler.press_key(KEYS["absent"])
+        settle(window)
+        assert control.marks.absent
+        handler.press_key(KEYS["absent"])
+        settle(window)
+        assert not control.marks.absent
+    handler.press_key(KEYS["delete_object"])
+    settle(window)
+    assert control.snapshot.names == {}
+    assert window.told == []
+
+
+# Absent ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["button", "brush"])
+def test_an_object_that_is_not_here_does_not_come_back(window: Window, way: str) -> None:
+    window.open(loop())
+    window.draw_box()
+    window.panel.tracking_box.forward_button.click()
+    settle(window)
+    before = window.masks().copy()
+    assert before[3].any()
+    window.viewer.dims.set_point(0, 3)
+    if way == "button":
+        window.panel.marks_box.absent_button.click()
+    else:
+        tool(window, "erase").click()
+        paint(window, HEIGHT // 2, WIDTH // 2, frame=3, size=2 * WIDTH)
+    settle(window)
+    assert not window.masks()[3].any()
+    assert window.panel.controller.snapshot.prompts[1, 3].absent
+    assert window.panel.marks_box.absent_button.isChecked()
+    window.panel.tracking_box.forward_button.click()
+    settle(window)
+    assert not window.masks()[3].any()
+    window.viewer.dims.set_point(0, 2)
+    assert not window.panel.marks_box.absent_button.isChecked()
+    undo(window)  # the tracking
+    assert np.array_equal(np.delete(window.masks(), 3, axis=0), np.delete(before, 3, axis=0))
+    undo(window)
+    assert np.array_equal(window.masks(), before)
+    assert window.told == []
+
+
+def test_not_here_can_be_taken_back(window: Window) -> None:
+    window.open(loop())
+    boxes = window.draw_box()
+    settle(window)
+    before = window.masks().copy()
+    window.viewer.dims.set_point(0, 0)
+    window.panel.marks_box.absent_button.click()
+    settle(window)
+    assert not window.masks().any()
+    assert len(boxes.data) == 0
+    window.panel.marks_box.absent_button.click()
+    settle(window)
+    assert not window.masks().any(), "nothing is known of the frame"
+    undo(window)
+    undo(window)
+    assert np.array_equal(window.masks(), before)
+    assert len(boxes.data) == 1
+    # A box where it was absent says that it is there.
+    window.panel.marks_box.absent_button.click()
+    settle(window)
+    window.draw_box()
+    settle(window)
+    assert np.array_equal(window.masks(), before)
+    assert not window.panel.marks_box.absent_button.isChecked()
+
+
+# Marks that are collected ---------------------------------------------------------------------------------------------
+
+
+def test_marks_are_collected_until_they_are_asked_for(window: Window, reference_model: Any) -> None:
+    data = loop()
+    window.open(data)
+    box = window.panel.marks_box
+    box.auto_box.click()
+    assert not box.segment_button.isEnabled()
+    window.draw_box()
+    window.click("add", (0, 30, 40), (0, 40, 50))
+    window.draw_box(frame=2)
+    tool(window, "paint").click()
+    paint(window, 10, 10, frame=5)
+    settle(window)
+    assert box.segment_button.isEnabled()
+    assert window.panel.controller.snapshot.prompts == {}
+    assert window.masks().any(axis=(1, 2)).nonzero()[0].tolist() == [5]
+    painted = window.masks()[5] == 1
+    box.segment_button.click()
+    settle(window)
+    assert not box.segment_button.isEnabled()
+    reference = CineSession(Cine(data), reference_model)
+    reference.set_prompt(1, 0, Prompt(box=BOX, points=((40.5, 30.5), (50.5, 40.5)), labels=(1, 1)))
+    reference.add_box(1, 2, BOX)
+    reference.add_mask(1, 5, painted)
+    assert np.array_equal(window.masks(), reference.masks)
+    # Tracking needs them, and takes them along.
+    window.draw_box(frame=7)
+    settle(window)
+    assert (1, 7) not in window.panel.controller.snapshot.prompts
+    window.panel.tracking_box.forward_button.click()
+    settle(window)
+    assert (1, 7) in window.panel.controller.snapshot.prompts
+    # Off again: what is drawn is answered at once.
+    window.draw_box(frame=6)
+    box.auto_box.click()
+    settle(window)
+    assert (1, 6) in window.panel.controller.snapshot.prompts
+
+
+def test_marks_that_were_sent_together_are_undone_together(window: Window) -> None:
+    window.open(loop())
+    window.panel.marks_box.auto_box.click()
+    window.draw_box()
+    window.draw_box(frame=2)
+    window.viewer.window._qt_viewer._key_map_handler.press_key(KEYS["segment"])
+    settle(window)
+    assert len(window.panel.controller.snapshot.prompts) == 2
+    undo(window)
+    assert window.panel.controller.snapshot.prompts == {}
+    assert not window.panel.review_box.undo_button.isEnabled()
+
+
+def test_marks_wait_for_a_model_with_their_own_loop(window: Window, tmp_path: Path, checkpoint: Path) -> None:
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"\x08\0\0\0\0\0\0\0notjson!")
+    window.panel.add_model_file(str(broken))
+    first = window.open(loop(), name="first")
+    window.draw_box()
+    tool(window, "paint").click()
+    paint(window, 30, 40, frame=4)
+    settle(window)
+    assert window.told
+    second = window.open(loop()[:, ::-1].copy(), name="second")
+    window.panel.controller.set_image(second)
+    settle(window)
+    window.panel.add_model_file(str(checkpoint))
+    settle(window)
+    assert window.panel.controller.snapshot.prompts == {}, "they belong to the first loop"
+    window.panel.controller.set_image(first)
+    settle(window)
+    window.panel.controller.marks.send_again()
+    settle(window)
+    assert set(window.panel.controller.snapshot.prompts) == {(1, 0), (1, 4)}
+
+
+# Outlines -------------------------------------------------------------------------------------------------------------
+
+
+def ellipse(frame: int) -> np.ndarray:
+    return np.insert(CORNERS.astype(float), 0, frame, axis=1)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_an_outline_comes_back_as_it_was_drawn(window: Window, exact: bool) -> None:
+    window.open(loop())
+    if exact:
+        window.panel.marks_box.exact_box.click()
+    tool(window, "box").click()
+    boxes = window.viewer.layers["UniUltra boxes"]
+    boxes.add(ellipse(1), shape_type="ellipse")
+    settle(window)
+    before = window.masks().copy()
+    assert (window.panel.controller.snapshot.prompts[1, 1].mask is not None) == exact
+    undo(window)
+    assert len(boxes.data) == 0
+    window.panel.review_box.redo_button.click()
+    settle(window)
+    assert boxes.shape_type == ["ellipse"]
+    assert np.allclose(boxes.data[0], ellipse(1))
+    assert np.array_equal(window.masks(), before)
+    # Another drawing for it, taken back, too.
+    boxes.add(ellipse(1) + np.array([0, 5, 5]), shape_type="polygon")
+    settle(window)
+    assert boxes.shape_type == ["polygon"]
+    undo(window)
+    assert boxes.shape_type == ["ellipse"]
+    assert np.array_equal(window.masks(), before)
+    assert window.told == []
+
+
+def test_whether_outlines_are_exact_concerns_this_frame_and_what_comes(window: Window) -> None:
+    window.open(loop())
+    window.panel.marks_box.exact_box.click()
+    tool(window, "box").click()
+    boxes = window.viewer.layers["UniUltra boxes"]
+    for frame in (1, 2):
+        boxes.add(ellipse(frame), shape_type="ellipse")
+    settle(window)
+    window.viewer.dims.set_point(0, 2)
+    window.panel.marks_box.exact_box.click()
+    settle(window)
+    prompts = window.panel.controller.snapshot.prompts
+    assert prompts[1, 1].mask is not None
+    assert prompts[1, 2].mask is None
+    assert prompts[1, 2].box is not None
+
+
+# Other plugins --------------------------------------------------------------------------------------------------------
+
+
+def with_a_hole(data: np.ndarray) -> np.ndarray:
+    changed = np.array(data)
+    changed[0, 30:40, 30:50] = 0
+    changed[4, 10:14, 10:14] = 1
+    return changed
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [lambda data: data, lambda data: data.astype(np.int64), lambda data: data.astype(np.uint8), dask.array.from_array],
+    ids=["as ours", "int64", "uint8", "dask"],
+)
+def test_data_from_another_plugin_count_as_painted(window: Window, kind: Callable[[np.ndarray], Any]) -> None:
+    window.open(loop())
+    window.draw_box()
+    settle(window)
+    layer = masks_layer(window)
+    wanted = with_a_hole(window.masks())
+    assert not np.array_equal(wanted, window.masks())
+    layer.data = kind(wanted)
+    settle(window)
+    assert np.array_equal(window.masks(), wanted)
+    assert set(window.panel.controller.snapshot.prompts) == {(1, 0), (1, 4)}
+    assert window.panel.controller.snapshot.prompts[1, 0].mask is not None
+    # And the work goes on.
+    window.draw_box(frame=6)
+    settle(window)
+    assert window.masks()[6].any()
+    undo(window)
+    undo(window)
+    assert not window.masks()[4].any()
+    assert window.told == []
+
+
+def test_data_changed_in_place_and_handed_over_again(window: Window) -> None:
+    window.open(loop())
+    window.draw_box()
+    settle(window)
+    layer = masks_layer(window)
+    window.viewer.dims.set_point(0, 0)
+    wanted = with_a_hole(window.masks())[0]
+    layer.data[0] = wanted
+    layer.data = layer.data
+    settle(window)
+    assert np.array_equal(window.panel.controller.snapshot.prompts[1, 0].mask, wanted == 1)
+
+
+def test_data_of_another_size_are_left_to_whoever_made_them(window: Window) -> None:
+    window.open(loop())
+    window.draw_box()
+    settle(window)
+    before, layer = window.masks().copy(), masks_layer(window)
+    layer.data = np.zeros((4, 10, 12), np.uint8)
+    settle(window)
+    assert len(window.told) == 1
+    assert "new layer" in window.told[0]
+    ours = window.panel.controller.layers[-1]
+    assert ours != layer
+    assert np.array_equal(ours.data, before)
+    assert layer.data.shape == (4, 10, 12)
