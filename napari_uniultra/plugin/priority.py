@@ -7,7 +7,7 @@ import sys
 import threading
 from contextlib import suppress
 
-_NICENESS = 5  # a thread of the viewer then gets three quarters of a core that both want
+_NICENESS = 10  # a thread of the viewer then gets nine tenths of a core that both want
 _BELOW_NORMAL = -1  # Windows' THREAD_PRIORITY_BELOW_NORMAL
 # Seconds after which a thread that runs Python code lets another one do so. Each of the hundreds of calls that draw a
 # frame may have to wait this long for its turn; Python's own value is 5 ms.
