@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from html import escape
 from typing import Any
 
 from napari.utils.notifications import show_info
@@ -29,6 +30,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.palette import colour_of
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.io.writers.measurements import csv_text
 from napari_uniultra.plugin.compare import Comparison, ObjectAgreement
@@ -244,7 +246,7 @@ class ComparePanel(QWidget):
         self.summary.setText("" if found is None else _summary(found))
         objects = () if found is None else found.objects
         frames = 0 if found is None else len(found.masks[0])
-        self.plot.show_dice({item.id_a: item.dice for item in objects}, frames)
+        self.plot.show_dice({_line(index): item.dice for index, item in enumerate(objects)}, frames)
         self.plot.show_frame(self.controller.frame)
         self._fill_table(found)
 
@@ -290,12 +292,22 @@ class ComparePanel(QWidget):
             layer.events.name.disconnect(self._list)
 
 
+def _line(index: int) -> int:
+    """The number, for the palette, of an object's line: its first two colours are those of A and B."""
+    return 3 + index + 2 * (index // 5)
+
+
 def _summary(found: Comparison) -> str:
-    lines = [_object_words(item, found.unit) for item in found.objects]
+    """As rich text, each object with the colour of its line."""
+    lines = []
+    for index, item in enumerate(found.objects):
+        red, green, blue = colour_of(_line(index))
+        square = f'<span style="color: rgb({red}, {green}, {blue})">■</span>'
+        lines.append(f"{square} {escape(_object_words(item, found.unit))}")
     for letter, names in (("A", found.only_a), ("B", found.only_b)):
         if names:
-            lines.append(f"Only in {letter}: {', '.join(names)}.")
-    return "\n".join(lines) or "There is nothing in either."
+            lines.append(escape(f"Only in {letter}: {', '.join(names)}."))
+    return "<br>".join(lines) or "There is nothing in either."
 
 
 def _object_words(item: ObjectAgreement, unit: str) -> str:
