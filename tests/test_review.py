@@ -14,6 +14,7 @@ from panel_window import CORNERS, Window, loop, settle, until
 from qtpy.QtWidgets import QFileDialog, QLabel
 
 from napari_uniultra.core.postprocess import TidySettings, tidy_mask
+from napari_uniultra.core.types import Prompt
 from napari_uniultra.plugin.preview_layer import PREVIEW_NAME
 from napari_uniultra.widgets.first_steps import FirstSteps
 from napari_uniultra.widgets.keys import KEYS, WORDS
@@ -22,10 +23,9 @@ pytestmark = pytest.mark.gui
 
 
 def paint(window: Window, frame: int, mask: np.ndarray, object_id: int = 1) -> None:
-    """Give a mask as painting does, through the layer."""
-    control = window.panel.controller
-    labels = np.where(mask, object_id, 0).astype(np.uint16)
-    control.submit(lambda: control.host.set_painted({frame: labels}), control.marks._show_painted, with_model=True)
+    """Give a mask as painting does."""
+    control, prompts = window.panel.controller, {(object_id, frame): Prompt(mask=mask)}
+    control.submit(lambda: control.host.set_prompts(prompts), control.show, with_model=True)
     settle(window)
 
 
