@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,16 @@ def train(run: Run) -> str:
 def say(event: Mapping[str, Any]) -> None:
     """An event as a line of the log. A log that cannot be written stops nothing."""
     with suppress(OSError, ValueError):
-        sys.stdout.write(f"{event['time'][:19]}  {_words(event)}\n")
+        moment = datetime.fromisoformat(event["time"]).astimezone()
+        sys.stdout.write(f"{moment:%H:%M:%S}  {_words(event)}\n")
         sys.stdout.flush()
 
 
 def _words(event: Mapping[str, Any]) -> str:
     kind, step = event["event"], event["step"]
     if kind == "start":
-        return f"start at step {step} of {event['steps']}, {event['device']}, {event['precision']}"
+        where = f"{event['device']}, {event['precision']}"
+        return f"start on {event['time'][:10]} at step {step} of {event['steps']}, {where}"
     if kind == "step":
         loss, rate = event.get("loss"), event.get("samples_per_second")
         return f"step {step}: loss {_number(loss)}, {_number(rate)} samples/s"

@@ -153,7 +153,7 @@ class DataChooser(QWidget):
             folder = self.path.text()
             self._find(lambda: find_in_batch(folder))
         elif self.source == BATCH:
-            self._found(Found())
+            self._found(Found(), BATCH)
 
     def _open_loops(self) -> Callable[[], Found]:
         cines = []
@@ -167,19 +167,26 @@ class DataChooser(QWidget):
         return lambda: find_open(cines, autosave_folder())
 
     def _find(self, work: Callable[[], Found]) -> None:
+        source = self.source
         self.note.setText("Looking for loops…")
-        self._thread.submit(work, self._found, self._on_failed, key="look")
+        self._thread.submit(
+            work, lambda found: self._found(found, source), lambda error: self._on_failed(error, source), key="look"
+        )
 
-    def _on_failed(self, error: Exception) -> None:
-        self._found(Found())
+    def _on_failed(self, error: Exception, source: str) -> None:
+        self._found(Found(), source)
         tell(error)
 
-    def _found(self, found: Found) -> None:
+    def _found(self, found: Found, source: str) -> None:
+        """Show what was found, unless another source was chosen meanwhile; ticks stay where nothing has changed."""
+        if source != self.source:
+            return
         before = {loop.session: loop.subject for loop in self._loops}
-        self._loops = [replace(loop, subject=before.get(loop.session, loop.subject)) for loop in found.loops]
-        self._show_loops()
+        loops = [replace(loop, subject=before.get(loop.session, loop.subject)) for loop in found.loops]
+        if [_facts(loop) for loop in loops] != [_facts(loop) for loop in self._loops]:
+            self._loops = loops
+            self._show_loops()
         self._show_note(found)
-        self.changed.emit()
 
     def _show_note(self, found: Found) -> None:
         if found.problems:
@@ -259,3 +266,8 @@ class DataChooser(QWidget):
         if path:
             self.path.setText(str(path))
             self.look()
+
+
+def _facts(loop: CorrectedLoop) -> tuple[Any, ...]:
+    """What of a loop the table depends on."""
+    return loop.shown, loop.cine.key, loop.session, loop.accepted, loop.known, loop.subject

@@ -41,7 +41,7 @@ from napari_uniultra.widgets.train_runs import RunList
 from napari_uniultra.widgets.train_settings import SettingsChooser
 from napari_uniultra.widgets.worker import InferenceThread
 
-_POLL_MS = 1000
+_POLL_MS, _SETTLE_MS = 1000, 100
 _PLUGIN, _SEGMENT_PANEL = "napari-uniultra", "Segment loop"
 _FILES = "Training settings (*.yaml *.yml)"
 _CHECK_FIRST = "Check shows what the training will learn from, how long it takes, and what speaks against it."
@@ -201,7 +201,7 @@ class TrainPanel(QWidget):
         plan = json.loads(text.strip().splitlines()[-1])
         self.settings.offer_cards(plan["gpus"])
         self.plan.show_plan(plan, made.warnings)
-        QTimer.singleShot(0, self._show_plan)
+        QTimer.singleShot(_SETTLE_MS, self._show_plan)
         self._set_checked(True)
 
     def _on_bad(self, draft: Run, words: str) -> None:
@@ -212,10 +212,11 @@ class TrainPanel(QWidget):
     def _say(self, words: str, warnings: tuple[str, ...] = ()) -> None:
         """Tell of the check, where it is seen."""
         self.plan.say(words, warnings)
-        QTimer.singleShot(0, self._show_plan)
+        QTimer.singleShot(_SETTLE_MS, self._show_plan)
 
     def _show_plan(self) -> None:
-        self._new_scroll.ensureWidgetVisible(self.plan)
+        bar = self._new_scroll.verticalScrollBar()
+        bar.setValue(bar.maximum())
 
     def _set_checked(self, is_checked: bool) -> None:
         """Whether what is chosen was looked at; any change of it takes that back."""

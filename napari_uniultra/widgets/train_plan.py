@@ -11,7 +11,6 @@ from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 from napari_uniultra.widgets.train_progress import duration
 
 _PARTS = {"train": "learns from", "val": "validated on", "test": "kept for a test", "": "not used"}
-_WARNING = "color: #d9962b"  # readable on dark and on light
 
 
 class PlanView(QWidget):
@@ -20,7 +19,6 @@ class PlanView(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.words, self.warnings = QLabel(), QLabel()
-        self.warnings.setStyleSheet(_WARNING)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         for label in (self.words, self.warnings):

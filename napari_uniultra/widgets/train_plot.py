@@ -53,7 +53,7 @@ class CurvesPlot(QWidget):
             plot.getAxis(side).setTextPen(_FOREGROUND)
             plot.getAxis(side).enableAutoSIPrefix(False)
         plot.getAxis("left").setWidth(52)  # the same, so that steps stand above each other
-        plot.setToolTip(f"{words}{' on validation' if words == 'Dice' else ''} over steps; drag or scroll to look at a part, double click to see all")
+        plot.setToolTip(f"{words} over steps; drag or scroll to look at a part, double click to see all")
         plot.scene().sigMouseClicked.connect(lambda event: plot.enableAutoRange() if event.double() else None)
         return plot
 

@@ -1,0 +1,331 @@
+"""The Train panel in a real napari window: from a click to a model in use, and whatever may go wrong on the way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from panel_window import Window, loop, settle
+from PIL import Image
+from toy_training import toy_manifest, toy_settings
+
+from napari_uniultra.core.lock import owner
+from napari_uniultra.core.settings import read_file
+from napari_uniultra.runner import launch
+from napari_uniultra.runner.registry import list_runs
+from napari_uniultra.runner.run import CONFIG, Run, State
+from napari_uniultra.training.config import FineTuneConfig
+from napari_uniultra.training.data.manifest import load_case, read_manifest
+from napari_uniultra.widgets.train_close import CANCEL, KEEP, STOP, CloseGuard
+from napari_uniultra.widgets.train_data import BATCH, FILES, OPEN, PUBLIC
+from napari_uniultra.widgets.train_panel import TrainPanel
+
+pytestmark = pytest.mark.gui
+
+WAIT_MS = 120_000
+SMALL = {"model.image_size": "64", "data.batch": "2", "data.workers": "0", "run.early_stopping": "0"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_on() -> Iterator[None]:
+    """Ends what a test leaves running."""
+    yield
+    for run in list_runs():
+        launch.end_now(run)
+
+
+@pytest.fixture
+def open_panel(make_napari_viewer: Callable[..., Any], qtbot: Any) -> Callable[[], TrainPanel]:
+    def make() -> TrainPanel:
+        viewer = make_napari_viewer()
+        _, panel = viewer.window.add_plugin_dock_widget("napari-uniultra", "Train")
+        panel.confirm = lambda _: True
+        guard = CloseGuard.of(panel.window())
+        guard.ask = lambda _: KEEP  # also when the fixture closes the window
+        return panel
+
+    return make
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Callable[..., Path]:
+    """Settings files of the toy training, as the panel opens them."""
+
+    def make(name: str = "toy", **run: Any) -> Path:
+        settings = toy_settings(tmp_path / "unused", toy_manifest(tmp_path / "data"), **run)
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(settings))
+        return path
+
+    return make
+
+
+def fill_in(panel: TrainPanel, values: dict[str, str]) -> None:
+    for path, value in values.items():
+        panel.settings.form.controls[path].setText(value)
+
+
+def check(panel: TrainPanel, qtbot: Any) -> None:
+    panel.check_button.click()
+    qtbot.waitUntil(lambda: panel.start_button.isEnabled() or "cannot" in panel.plan.words.text(), timeout=WAIT_MS)
+    assert panel.start_button.isEnabled(), panel.plan.warnings.text()
+
+
+def start(panel: TrainPanel, qtbot: Any, settings: Path) -> Run:
+    """Open a settings file, check and start it, by the panel's buttons."""
+    panel.load(str(settings))
+    check(panel, qtbot)
+    panel.start_button.click()
+    return panel.view.run
+
+
+def wait_for(run: Run, qtbot: Any, *states: State) -> None:
+    qtbot.waitUntil(lambda: run.status().state in states, timeout=WAIT_MS)
+
+
+def wait_for_step(panel: TrainPanel, qtbot: Any, step: int) -> None:
+    qtbot.waitUntil(lambda: panel.view.history.step >= step, timeout=WAIT_MS)
+
+
+def test_from_a_click_on_real_data_to_a_model_in_the_segment_panel(
+    window: Window, qtbot: Any, shared_data: Path
+) -> None:
+    _, panel = window.viewer.window.add_plugin_dock_widget("napari-uniultra", "Train")
+    panel.data.choose_source(PUBLIC)
+    panel.data.importer_box.setCurrentText("annotated")
+    panel.data.set_path(shared_data)
+    fill_in(panel, {**SMALL, "run.steps": "2", "run.validate_every": "2", "run.validation_cases": "3"})
+    panel.settings.title.setText("On real data")
+    check(panel, qtbot)
+    said = panel.plan.words.text()
+    assert "Learns from: " in said
+    assert "Time: about " in said
+    assert " GB that are free" in said
+    panel.start_button.click()
+    run = panel.view.run
+    wait_for(run, qtbot, State.DONE)
+    panel.view.update_view()
+    assert {"loss", "dice", "learning_rate"} <= set(panel.view.history.curves)
+    assert len(panel.view.plot.lines) == 2
+    assert panel.view.pictures.isVisibleTo(panel.view)
+    assert "end: done" in panel.view.log.toPlainText()
+
+    panel.view.use_button.click()
+    segment = window.panel
+    qtbot.waitUntil(lambda: "on-real-data-step-2" in segment.model_box.models.currentText(), timeout=WAIT_MS)
+    window.open(loop())
+    window.draw_box()
+    settle(window)
+    assert not any("cannot" in words for words in window.told)
+    assert window.masks().shape == loop().shape
+    assert "64 x 64" in segment.model_box.models.toolTip()
+
+    reports: list[Path] = []
+    panel.open_report = reports.append
+    panel.runs.select(run)
+    panel.runs.buttons["evaluate"].click()
+    qtbot.waitUntil(lambda: bool(reports), timeout=WAIT_MS)
+    assert "<html" in reports[0].read_text()[:200].lower()
+
+
+def test_accepted_frames_of_the_open_loop_become_a_data_set(window: Window, qtbot: Any) -> None:
+    window.open(loop(), name="Jane Doe 1961")
+    window.draw_box()
+    settle(window)
+    control = window.panel.controller
+    control.track("forward")
+    settle(window)
+    for frame in range(6):
+        window.viewer.dims.set_current_step(0, frame)
+        window.panel.review_box.accept_button.click()
+        settle(window)
+    accepted = {frame for _, frame in control.snapshot.locked}
+    assert accepted == set(range(6))
+
+    _, panel = window.viewer.window.add_plugin_dock_widget("napari-uniultra", "Train")
+    assert panel.data.source == OPEN
+    qtbot.waitUntil(lambda: panel.data.table.topLevelItemCount() == 1, timeout=WAIT_MS)
+    assert panel.data.table.topLevelItem(0).text(1) == "6"
+    panel.data.table.topLevelItem(0).setText(2, "Doe")
+    fill_in(panel, {**SMALL, "run.steps": "1"})
+    check(panel, qtbot)
+    assert "Validation is on the same loop" in panel.plan.warnings.text()
+    run = panel._draft
+    manifest = read_manifest(run.folder / "data" / "manifest.csv")
+    assert {case.part for case in manifest.cases} == {"train", "val"}
+    written = {a.frame: a for case in manifest.part("train") for a in load_case(case)}
+    masks = window.masks()
+    for number, annotated in written.items():
+        np.testing.assert_array_equal(annotated.masks[0], masks[number] == 1)
+    for path in run.folder.rglob("*"):
+        assert "doe" not in path.name.lower()
+        assert path.is_dir() or b"doe" not in path.read_bytes().lower()
+
+
+def test_stop_resume_and_a_killed_trainer(
+    open_panel: Callable[[], TrainPanel], qtbot: Any, toy: Callable[..., Path]
+) -> None:
+    panel = open_panel()
+    run = start(panel, qtbot, toy(steps=100_000, save_every=2))
+    assert panel.tabs.currentIndex() == 1
+    wait_for_step(panel, qtbot, 2)
+    assert panel.view.stop_button.isEnabled()
+    assert not panel.view.resume_button.isEnabled()
+    panel.view.stop_button.click()
+    wait_for(run, qtbot, State.STOPPED)
+    panel.view.update_view()
+    assert panel.view.resume_button.isEnabled()
+    assert panel.view.use_button.isEnabled()
+    stopped = run.status().step
+    panel.view.resume_button.click()
+    wait_for_step(panel, qtbot, stopped + 3)
+    if sys.platform == "win32":
+        return
+    os.kill(owner(run.folder)["pid"], signal.SIGKILL)
+    wait_for(run, qtbot, State.FAILED)
+    qtbot.waitUntil(lambda: "ended from outside" in panel.view.words.text(), timeout=WAIT_MS)
+    assert panel.isVisible()
+    assert panel.view.resume_button.isEnabled()
+
+
+def test_two_runs_take_turns_are_compared_and_deleted(
+    open_panel: Callable[[], TrainPanel], qtbot: Any, toy: Callable[..., Path]
+) -> None:
+    panel = open_panel()
+    first = start(panel, qtbot, toy("first", steps=100_000))
+    wait_for_step(panel, qtbot, 1)
+    second = start(panel, qtbot, toy("second", steps=2))
+    wait_for(second, qtbot, State.QUEUED)
+    panel.tabs.setCurrentIndex(2)
+    qtbot.waitUntil(lambda: panel.runs.table.topLevelItem(0).text(1) == "waiting", timeout=WAIT_MS)
+    launch.ask_to_stop(first)
+    wait_for(second, qtbot, State.DONE)
+    panel.runs.update_view()
+    panel.runs.select(first, second)
+    assert {title for title, _ in panel.runs.plot.lines} == {"first", "second"}
+    assert "run.steps: second: 2, first: 100000" in panel.runs.details.text()
+    panel.runs.select(second)
+    panel.runs.buttons["duplicate"].click()
+    assert panel.tabs.currentIndex() == 0
+    assert panel.settings.name == "second again"
+    assert panel.settings.settings("x", "y").run.steps == 2
+    panel.runs.select(first, second)
+    panel.runs.buttons["delete"].click()
+    assert list_runs() == []
+    assert not first.folder.exists()
+
+
+def test_what_cannot_be_trained_is_said_before_the_start(
+    open_panel: Callable[[], TrainPanel], qtbot: Any, toy: Callable[..., Path], tmp_path: Path
+) -> None:
+    panel = open_panel()
+
+    def refusal() -> str:
+        panel.check_button.click()
+        qtbot.waitUntil(lambda: "cannot be trained" in panel.plan.words.text(), timeout=WAIT_MS)
+        assert not panel.start_button.isEnabled()
+        return panel.plan.warnings.text()
+
+    assert "nothing to learn from" in refusal()  # no loop is open
+    panel.data.choose_source(PUBLIC)
+    panel.data.set_path(tmp_path / "nowhere")
+    assert "is not a folder" in refusal()
+    panel.load(str(toy()))
+    manifest = tmp_path / "data" / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace("s2,val", "s1,val"))
+    assert "is in part" in refusal()  # one subject in two parts
+    toy_manifest(tmp_path / "data")
+    for number in range(3):
+        Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "data" / "masks" / f"{number}.png")
+    assert "empty" in refusal()
+    toy_manifest(tmp_path / "data")
+    check(panel, qtbot)
+    panel.settings.form.controls["run.steps"].setText("4")
+    assert not panel.start_button.isEnabled()  # what was checked is not what would be started
+    shutil.rmtree(tmp_path / "data")
+    assert "manifest" in refusal()
+    assert list_runs() == []
+
+
+def test_closing_asks_and_a_later_viewer_finds_the_run(
+    open_panel: Callable[[], TrainPanel], qtbot: Any, toy: Callable[..., Path]
+) -> None:
+    panel = open_panel()
+    run = start(panel, qtbot, toy(steps=100_000))
+    wait_for_step(panel, qtbot, 1)
+    main, asked = panel.window(), []
+    guard = CloseGuard.of(main)
+
+    def answer(words: str) -> Callable[[list[str]], str]:
+        return lambda titles: asked.append(titles) or words
+
+    guard.ask = answer(CANCEL)
+    main.close()
+    assert asked == [["toy"]]
+    assert main.isVisible()
+    assert run.status().state is State.RUNNING
+
+    later = open_panel()  # of a second viewer, while the first is still there
+    assert later.view.run == run
+    assert later.tabs.currentIndex() == 1
+    qtbot.waitUntil(lambda: later.view.history.step >= 1, timeout=WAIT_MS)
+    guard.ask = answer(STOP)
+    main.close()
+    assert not main.isVisible()
+    wait_for(run, qtbot, State.STOPPED)
+    qtbot.waitUntil(lambda: later.view.resume_button.isEnabled(), timeout=WAIT_MS)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a small disk is mounted")
+def test_a_full_disk_is_shown(
+    open_panel: Callable[[], TrainPanel], qtbot: Any, toy: Callable[..., Path], isolated_home: Path
+) -> None:
+    isolated_home.mkdir(exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(isolated_home)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("disks cannot be mounted here")
+    try:
+        panel = open_panel()
+        run = start(panel, qtbot, toy(steps=2))
+        wait_for(run, qtbot, State.FAILED)
+        qtbot.waitUntil(lambda: "No space left" in panel.view.words.text(), timeout=WAIT_MS)
+        assert panel.isVisible()
+    finally:
+        subprocess.run(["umount", "-l", str(isolated_home)], check=True)
+
+
+def test_settings_go_to_the_shell_and_come_back(
+    open_panel: Callable[[], TrainPanel], qtbot: Any, toy: Callable[..., Path], tmp_path: Path
+) -> None:
+    panel = open_panel()
+    path = toy(steps=7)
+    panel.load(str(path))
+    panel.save(str(tmp_path / "saved.yaml"))
+    saved, given = (read_file(FineTuneConfig, file) for file in (tmp_path / "saved.yaml", path))
+    assert saved.run == given.run
+    assert saved.data == given.data
+    assert saved.model == given.model
+
+    check(panel, qtbot)
+    panel.write_remote(str(tmp_path / "there"))
+    qtbot.waitUntil(lambda: (tmp_path / "there" / CONFIG).exists() and panel.view.run is not None, timeout=WAIT_MS)
+    assert panel.view.run.folder == tmp_path / "there"
+    assert not panel.view.resume_button.isEnabled()
+    events = '{"event": "start", "step": 0, "steps": 7}\n{"event": "step", "step": 3, "loss": 0.5}\n'
+    (tmp_path / "there" / "events.jsonl").write_text(events)
+    qtbot.waitUntil(lambda: panel.view.history.step == 3, timeout=WAIT_MS)
+    assert "running" in panel.view.title.text()
+    panel.settings.kind_box.setCurrentIndex(1)
+    assert panel.settings.settings("x", "y").teacher.checkpoint == "uniultra-mini"
+    for source in (FILES, BATCH):
+        panel.data.choose_source(source)
+        assert panel.data.choice().loops == ()
