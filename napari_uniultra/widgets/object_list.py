@@ -82,7 +82,6 @@ class ObjectList(QWidget):
         for column in (_EYE, _LOCK):
             made.header().setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
             made.setColumnWidth(column, _ICON_COLUMN_PX)
-        made.setToolTip("The object that you draw for (Shift+N: the next one). Double-click to name it.")
         row = self.fontMetrics().height() + 8
         made.setFixedHeight(row * _ROWS_SHOWN + 2 * made.frameWidth() + 4)
         made.currentItemChanged.connect(self._on_current)
@@ -139,6 +138,7 @@ class ObjectList(QWidget):
     def _fill(self, item: QTreeWidgetItem, own: Structure) -> None:
         ink = self._ink()
         item.setText(_NAME, own.name)
+        item.setToolTip(_NAME, f"{own.name}. Double-click to name it; Shift+N chooses the next object.")
         item.setIcon(_NAME, swatch(own.colour))
         item.setIcon(_EYE, eye(ink, not own.hidden))
         item.setIcon(_LOCK, padlock(ink, own.locked))
