@@ -124,7 +124,7 @@ class ModelBox(QWidget):
     def show_dialog(self) -> ModelsDialog:
         """Open the list of all models, beside which work goes on."""
         if self._dialog is None:
-            self._dialog = ModelsDialog(self.shelf, self.window())
+            self._dialog = ModelsDialog(self.shelf, self.parentWidget())
             self._dialog.used.connect(self._on_used)
         self._dialog.refresh()
         self._dialog.show()
