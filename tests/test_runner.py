@@ -74,6 +74,7 @@ def log_of(run: Run) -> str:
     return (run.folder / LOG).read_text() if (run.folder / LOG).exists() else "no log"
 
 
+@pytest.mark.slow
 def test_a_draft_becomes_a_model_with_a_stop_between(make_run: Callable[..., Run], tmp_path: Path) -> None:
     run = make_run(steps=100_000)
     assert list_runs() == []
@@ -116,6 +117,7 @@ def test_a_draft_becomes_a_model_with_a_stop_between(make_run: Callable[..., Run
     assert not run.folder.exists()
 
 
+@pytest.mark.slow
 def test_two_runs_take_turns_and_one_that_waits_can_leave(make_run: Callable[..., Run]) -> None:
     first, second, third = (make_run(title, steps=100_000) for title in ("first", "second", "third"))
     for run in (first, second, third):
@@ -131,6 +133,7 @@ def test_two_runs_take_turns_and_one_that_waits_can_leave(make_run: Callable[...
     assert owner(first.folder) is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_a_killed_trainer_is_told_and_goes_on_from_its_checkpoint(make_run: Callable[..., Run]) -> None:
     run, waiting = make_run(steps=100_000, save_every=2), make_run("waiting", steps=1)
@@ -191,6 +194,7 @@ def test_a_number_of_a_process_that_is_used_again_is_no_running_run(make_run: Ca
     (run.folder / JOB).unlink()  # before the fixture ends what runs
 
 
+@pytest.mark.slow
 def test_runs_of_a_shell_are_listed_and_read(make_run: Callable[..., Run], tmp_path: Path) -> None:
     with pytest.raises(ReadError, match="no folder of a run"):
         add_folder(tmp_path)

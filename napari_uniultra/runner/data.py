@@ -168,8 +168,6 @@ def _finished(manifest: Manifest, folder: Path, warnings: list[str]) -> MadeData
     """Divide what is in no part, and write the manifest."""
     if not any(case.part for case in manifest.cases):
         manifest = split_by_subject(manifest, _shares(len({case.group for case in manifest.cases})))
-        if all(case.part == "train" for case in manifest.cases):
-            warnings = [*warnings, "There is a single subject: none is left to validate on."]
     write_manifest(manifest, folder / MANIFEST)
     return MadeData((folder / MANIFEST).absolute(), tuple(warnings))
 
