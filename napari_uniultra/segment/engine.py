@@ -9,17 +9,21 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import center_of_mass
 from torch import Tensor
 
 from napari_uniultra.core.types import Cine, Prompt
 from napari_uniultra.model.config import Curve
 from napari_uniultra.model.inference import FrameEmbedding
 from napari_uniultra.model.preprocess import masks_at
+from napari_uniultra.model.prior import mask_prior, moved
 from napari_uniultra.segment.cache import ByteLimitedCache
 from napari_uniultra.segment.heap import trim_heap
 from napari_uniultra.segment.memory import FrameMemory, MemoryLimits, MemoryPlan, plan_memory
+from napari_uniultra.segment.motion import MotionSearch, Seen
 from napari_uniultra.segment.predictor import MASK_LOGIT, Prediction, Predictor
 from napari_uniultra.segment.results import PackedMask, Result, expected_iou
 from napari_uniultra.segment.state import Key, SessionState
@@ -46,6 +50,7 @@ class Engine:
         self.limits = limits
         self.embeddings: ByteLimitedCache[FrameEmbedding] = ByteLimitedCache(cache_bytes)
         self.memories: ByteLimitedCache[FrameMemory] = ByteLimitedCache(memory_bytes)
+        self.motion = MotionSearch(cine)
         self.model = model
         self._tracked = 0
 
@@ -89,7 +94,7 @@ class Engine:
         found = {}
         for batch, plans in self._batches(state, todo, frame, reverse):
             features = self._attend(state, embedding, batch, plans)
-            before = self._before(state, batch, frame + (1 if reverse else -1))
+            before = self._before(state, batch, frame + (1 if reverse else -1), frame)
             prediction = self.predictor.track(embedding, features, before)
             memories = self.predictor.remember(embedding, prediction.logits, prediction.object_score, prompted=False)
             for index, object_id in enumerate(batch):
@@ -136,12 +141,45 @@ class Engine:
                 batch = group[first : first + _MAX_BATCH]
                 yield [object_id for object_id, _ in batch], [plan for _, plan in batch]
 
-    def _before(self, state: SessionState, ids: Sequence[int], frame: int) -> Tensor | None:
-        """Logits of all the objects on the frame before, for models that are given them."""
+    def _before(self, state: SessionState, ids: Sequence[int], frame: int, towards: int) -> Tensor | None:
+        """Logits of all the objects on the frame before, for models that are given them.
+
+        With a motion prior they are moved to where the objects are on the frame at hand, ``towards``.
+        """
         keys = [(object_id, frame) for object_id in ids]
         if not self.model.config.mask_prior or any(state.result(key) is None for key in keys):
             return None
-        return torch.cat([self._kept(key, state.result(key), given=state.is_conditioning(key)).logits for key in keys])
+        if self.model.config.motion_prior:
+            return torch.cat([self._moved(state, key, towards) for key in keys])
+        return torch.cat([self._shown(state, key) for key in keys])
+
+    def _shown(self, state: SessionState, key: Key) -> Tensor:
+        """The logits (1, 1, 4s, 4s) of the result that counts."""
+        return self._kept(key, state.result(key), given=state.is_conditioning(key)).logits
+
+    def _moved(self, state: SessionState, key: Key, towards: int) -> Tensor:
+        """An object's logits, moved to where the image says that it is on the frame ``towards``.
+
+        They are mixed with those of the nearest frame that was given, put at the same place: so a mask that tracking
+        lets shrink or grow is drawn back, and where the two differ the network decides.
+        """
+        object_id, frame = key = _last_seen(state, key, towards)
+        own, mask = self._shown(state, key)[0], state.result(key).mask.unpack()
+        given = min(state.conditioning_frames(object_id), key=lambda other: abs(other - towards), default=frame)
+        if not mask.any():
+            return own[None]
+        seen, known = [Seen(frame, mask)], state.result((object_id, given)).mask.unpack()
+        is_anchored = given != frame and known.any()
+        if is_anchored:
+            seen.append(Seen(given, known))
+        shift = np.array(self.motion.displacement(seen, towards))
+        height_width = np.array(self.cine.shape_hw)
+        carried = mask_prior(moved(own, *(shift / height_width)))
+        if is_anchored:
+            shift += np.subtract(*(center_of_mass(each) for each in (mask, known)))
+            anchor = self._shown(state, (object_id, given))[0]
+            carried = (carried + mask_prior(moved(mask_prior(anchor), *(shift / height_width)))) / 2
+        return carried[None]
 
     def _plan(self, state: SessionState, key: Key, reverse: bool) -> MemoryPlan:
         object_id, frame = key
@@ -206,3 +244,14 @@ class Engine:
             pointer=prediction.pointer[0].float().cpu().numpy(),
             reverse=reverse,
         )
+
+
+def _last_seen(state: SessionState, key: Key, towards: int) -> Key:
+    """The last frame before ``towards``, from ``key`` backwards, on which an object was there; else ``key`` itself."""
+    object_id, frame = key
+    step = frame - towards
+    while (result := state.result((object_id, frame))) is not None:
+        if all(result.mask.size):
+            return object_id, frame
+        frame += step
+    return key

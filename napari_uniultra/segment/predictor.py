@@ -19,10 +19,11 @@ from napari_uniultra.core.types import Prompt
 from napari_uniultra.model.attention import FastMemoryAttention
 from napari_uniultra.model.inference import FrameEmbedding, InferenceEncoder
 from napari_uniultra.model.preprocess import prepare_images, prepare_masks
-from napari_uniultra.model.prior import box_prior, mask_prior
+from napari_uniultra.model.prior import box_prior, boxes_of, mask_prior
 from napari_uniultra.segment.memory import MemoryPlan
 
 NO_OBJECT_LOGIT = -1024.0  # SAM2's mask logit everywhere when the object is not in the frame
+_CARRIED_MARGIN = 0.03  # of a box around what was there on the frame before
 _CLAMP = 32.0  # of earlier logits that start a correction, as in the official predictor
 MASK_LOGIT = 10.0  # of a mask given by the user, as in the official predictor
 
@@ -148,11 +149,15 @@ class Predictor:
     def track(self, embedding: FrameEmbedding, features: Tensor, before: Tensor | None = None) -> Prediction:
         """Masks on a frame without prompts, from features (B, 256, s, s) that remember B objects.
 
-        ``before`` has the objects' logits (B, 1, 4s, 4s) on the frame before, for models with a mask prior.
+        ``before`` has the objects' logits (B, 1, 4s, 4s) on the frame before, for models with a mask prior; with a
+        motion prior they were moved to where the objects are now, and count as boxes too.
         """
-        batch = features.shape[0]
-        coordinates = torch.zeros(batch, 1, 2, device=features.device)
-        labels = -torch.ones(batch, 1, dtype=torch.int32, device=features.device)
+        if before is not None and self.model.config.motion_prior:
+            coordinates, labels = boxes_of(before, self._size, _CARRIED_MARGIN)
+        else:
+            batch = features.shape[0]
+            coordinates = torch.zeros(batch, 1, 2, device=features.device)
+            labels = -torch.ones(batch, 1, dtype=torch.int32, device=features.device)
         dense = None if before is None else mask_prior(before)
         return self._decode(embedding, features, coordinates, labels, dense)
 
@@ -169,7 +174,7 @@ class Predictor:
         self, embedding: FrameEmbedding, features: Tensor, coordinates: Tensor, labels: Tensor, dense: Tensor | None
     ) -> Prediction:
         network, batch = self._network, features.shape[0]
-        prompted = int((labels[0] >= 0).sum())
+        prompted = int((labels >= 0).sum(dim=1).max())
         multimask = network.multimask_min_pt_num <= prompted <= network.multimask_max_pt_num
         sparse, dense_embedding = network.sam_prompt_encoder(points=(coordinates, labels), boxes=None, masks=dense)
         logits, ious, tokens, score = network.sam_mask_decoder(

@@ -1,0 +1,108 @@
+"""Finding a structure again after a jump: known shifts, logits by hand, the bundled model on a loop that jumps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from scipy import ndimage
+
+from napari_uniultra.core.metrics import dice
+from napari_uniultra.core.types import Cine
+from napari_uniultra.io.readers import read_cine
+from napari_uniultra.model.prior import PRIOR_LOGIT, boxes_of, moved
+from napari_uniultra.model.zoo import load_model
+from napari_uniultra.segment.motion import MotionSearch, Seen
+from napari_uniultra.segment.session import CineSession
+
+HEIGHT, WIDTH = 240, 320
+PIXEL = 320 / 256  # of the search, in pixels of the frame
+
+
+def texture(seed: int = 0) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(size=(HEIGHT, WIDTH))
+    smooth = ndimage.gaussian_filter(noise, 6)
+    return np.interp(smooth, (smooth.min(), smooth.max()), (0, 255)).astype(np.uint8)
+
+
+def disc(row: float, column: float, radius: float) -> np.ndarray:
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    return (y - row) ** 2 + (x - column) ** 2 < radius**2
+
+
+@pytest.mark.parametrize("shift", [(30, -50), (-12, 7), (60, 90)])
+def test_a_known_shift_is_found_to_a_pixel_of_the_search(shift: tuple[int, int]) -> None:
+    still = texture()
+    search = MotionSearch(Cine(np.stack([still, np.roll(still, shift, axis=(0, 1))])))
+    found = search.displacement([Seen(0, disc(120, 150, 25))], 1)
+    assert found == pytest.approx(shift, abs=1.01 * PIXEL)
+
+
+def test_what_stays_does_not_move_whatever_the_noise() -> None:
+    rng = np.random.default_rng(1)
+    frames = np.stack([texture() * 0.8 + rng.uniform(0, 40, (HEIGHT, WIDTH)) for _ in range(2)]).astype(np.uint8)
+    assert MotionSearch(Cine(frames)).displacement([Seen(0, disc(120, 150, 25))], 1) == (0.0, 0.0)
+
+
+def test_nothing_to_see_moves_nowhere() -> None:
+    flat = MotionSearch(Cine(np.full((2, HEIGHT, WIDTH), 90, np.uint8)))
+    assert flat.displacement([Seen(0, disc(120, 150, 25))], 1) == (0.0, 0.0)
+    assert flat.displacement([Seen(0, np.zeros((HEIGHT, WIDTH), bool))], 1) == (0.0, 0.0)
+    assert flat.displacement([], 1) == (0.0, 0.0)
+
+
+def test_a_witness_that_is_sure_outvotes_one_that_is_misled() -> None:
+    """The frame before shows another structure; the frame that was marked shows the one that is meant."""
+    still, other = texture(), texture(5)
+    frames = np.stack([still, other, np.roll(still, (20, 40), axis=(0, 1))])
+    mask = disc(120, 150, 25)
+    found = MotionSearch(Cine(frames)).displacement([Seen(1, mask), Seen(0, mask)], 2)
+    assert found == pytest.approx((20, 40), abs=1.01 * PIXEL)
+
+
+def test_logits_move_with_minus_ten_from_outside() -> None:
+    logits = torch.arange(16.0).reshape(1, 4, 4)
+    down = moved(logits, 0.25, -0.5)[0]
+    assert down[0].tolist() == [-PRIOR_LOGIT] * 4
+    assert down[1].tolist() == [2, 3, -PRIOR_LOGIT, -PRIOR_LOGIT]
+    assert torch.equal(moved(logits, 0.0, 0.0), logits)
+    assert torch.equal(moved(logits, 1.5, 0.0), torch.full_like(logits, -PRIOR_LOGIT))
+
+
+def test_boxes_of_logits_by_hand() -> None:
+    logits = torch.full((2, 1, 16, 16), -5.0)
+    logits[0, 0, 4:8, 2:12] = 5.0
+    corners, labels = boxes_of(logits, image_size=64, margin=0.1)
+    np.testing.assert_allclose(corners[0], [[4.0, 14.4], [52.0, 33.6]], rtol=1e-6)
+    assert labels.tolist() == [[2, 3], [-1, -1]]
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return load_model("uniultra-mini", device="cpu")
+
+
+def tracked(model: Any, motion_prior: bool, frames: np.ndarray, truth: np.ndarray) -> list[float]:
+    config = model.config.with_(motion_prior=motion_prior)
+    session = CineSession(Cine(frames), SimpleNamespace(network=model.network, config=config, device=model.device))
+    rows, columns = np.nonzero(truth[0])
+    session.add_box(1, 0, (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
+    return [dice(step.masks[1], truth[step.frame]) for step in session.propagate()]
+
+
+def test_the_bundled_model_follows_a_jump_that_it_loses_without(model: Any, repo_root: Path) -> None:
+    loop = read_cine(repo_root / "sample_data" / "simulated.tif")
+    masks = tifffile.imread(repo_root / "sample_data" / "simulated_masks.tif") == 2
+    frames = np.stack([loop.frame(number) for number in range(5)])
+    truth = masks[:5].copy()
+    for number, shift in ((2, (20, 70)), (3, (20, 70)), (4, (-10, -30))):
+        frames[number] = np.roll(frames[number], shift, axis=(0, 1))
+        truth[number] = np.roll(truth[number], shift, axis=(0, 1))
+    with_motion, without = (tracked(model, motion, frames, truth) for motion in (True, False))
+    assert min(with_motion) > 0.8
+    assert min(without) < 0.5
