@@ -27,10 +27,23 @@ from napari_uniultra.runner.place import runs_folder
 from napari_uniultra.runner.product import CARD, evaluation_command, export
 from napari_uniultra.runner.registry import add_folder, delete_run, keep_draft, list_runs, new_run, remove_drafts
 from napari_uniultra.runner.remote import write_remote
-from napari_uniultra.runner.run import CONFIG, INFO, JOB, LOG, RESULT, Run, RunInfo, State, read_json, write_json
+from napari_uniultra.runner.run import (
+    CONFIG,
+    DISTIL,
+    INFO,
+    JOB,
+    LOG,
+    RESULT,
+    Run,
+    RunInfo,
+    State,
+    read_json,
+    write_json,
+)
 from napari_uniultra.training.config import FineTuneConfig
+from napari_uniultra.training.distillation.config import DistillConfig
 from napari_uniultra.training.events import EVENTS, read_events
-from napari_uniultra.training.layout import CHECKPOINT, MODEL
+from napari_uniultra.training.layout import CHECKPOINT, MODEL, STUDENT
 
 WAIT_S = 90
 
@@ -240,6 +253,41 @@ def test_a_folder_for_another_computer_trains_there(make_run: Callable[..., Run]
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path / "there")
     assert remote.status().state is State.DONE
     assert "uniultra train config.yaml" in (tmp_path / "there/train.sh").read_text()
+
+
+@pytest.mark.slow
+def test_a_distillation_goes_through_both_stages(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = make_run("distilled")
+    toy = toy_settings(run.folder, tmp_path / "data" / "manifest.csv", steps=2)
+    values = {
+        "output": toy["output"],
+        "teacher": {"checkpoint": "uniultra-mini"},
+        "student": {"image_size": 64, "embedding": 64},
+        "joint": {"steps": 1},
+        "data": toy["data"],
+        "run": toy["run"],
+    }
+    write_file(read_settings(DistillConfig, values), run.folder / CONFIG)
+    run.write_info(replace(run.info, kind=DISTIL))
+    launch.start(run)
+    wait_for(run, State.DONE)
+    assert run.model == run.folder / STUDENT
+    follower = Follower(run.folder)
+    follower.update()
+    assert follower.history.curves["loss"].steps == [1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="torchrun needs libuv there")
+def test_several_processes_stop_together(make_run: Callable[..., Run]) -> None:
+    run = make_run(steps=100_000)
+    run.write_info(replace(run.info, processes=2))
+    launch.start(run)
+    wait_for_step(run, 2)
+    assert read_events(run.folder)[0]["processes"] == 2
+    launch.ask_to_stop(run)
+    wait_for(run, State.STOPPED)
+    assert (run.folder / CHECKPOINT).exists()
 
 
 def test_events_are_read_as_they_come(tmp_path: Path) -> None:
