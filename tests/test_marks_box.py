@@ -9,7 +9,9 @@ from typing import Any
 import dask.array
 import numpy as np
 import pytest
-from panel_window import BOX, CORNERS, HEIGHT, WIDTH, Window, loop, settle
+from panel_window import BOX, CORNERS, HEIGHT, WIDTH, Window, loop, settle, until
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QGuiApplication
 
 from napari_uniultra.core.types import Cine, Prompt
 from napari_uniultra.plugin.outlines import Outline, Outlines, same_request
@@ -492,3 +494,31 @@ def test_data_of_another_size_are_left_to_whoever_made_them(window: Window) -> N
     assert ours != layer
     assert np.array_equal(ours.data, before)
     assert layer.data.shape == (4, 10, 12)
+
+
+def test_a_mask_that_comes_during_a_stroke_and_the_stroke_both_count(
+    window: Window, reference_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = loop()
+    window.open(data)
+    window.draw_box()
+    settle(window)
+    window.viewer.dims.set_point(0, 3)
+    tool(window, "paint").click()
+    layer = masks_layer(window)
+    with monkeypatch.context() as held:
+        held.setattr(QGuiApplication, "mouseButtons", lambda: Qt.MouseButton.LeftButton)
+        layer.data[3, 2:6, 2:6] = 1  # as napari does while the brush moves
+        window.panel.controller.tracker.track("forward")
+        until(window, lambda: not window.panel.controller.tracker.running)
+        assert layer.data[2].any()
+        assert layer.data[3].sum() == 16, "nothing is written under the brush"
+        layer.events.paint(value=[])
+    settle(window)
+    reference = CineSession(Cine(data), reference_model)
+    reference.add_box(1, 0, BOX)
+    *_, step = reference.propagate(stop=3)
+    expected = step.masks[1].copy()
+    expected[2:6, 2:6] = True
+    assert np.array_equal(window.panel.controller.snapshot.prompts[1, 3].mask, expected)
+    assert np.array_equal(window.masks()[3] == 1, expected)

@@ -157,7 +157,7 @@ class ResultLayer:
 
     def _look(self, event: Any = None) -> None:
         """Remember the frame shown as it is now: when napari tells of painting, it has been done."""
-        if self.layer is not None:
+        if self.layer is not None and not self._in_stroke():
             shown = shown_frame(self._viewer, self._image)
             if shown not in self._painted and shown < len(self._frames()):  # the image may just have become longer
                 self._seen = shown, np.array(self._frames()[shown])
