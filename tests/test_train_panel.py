@@ -72,20 +72,21 @@ def toy(tmp_path: Path) -> Callable[..., Path]:
 
 def fill_in(panel: TrainPanel, values: dict[str, str]) -> None:
     for path, value in values.items():
-        panel.settings.form.controls[path].setText(value)
+        panel.new.settings.form.controls[path].setText(value)
 
 
 def check(panel: TrainPanel, qtbot: Any) -> None:
-    panel.check_button.click()
-    qtbot.waitUntil(lambda: panel.start_button.isEnabled() or "cannot" in panel.plan.words.text(), timeout=WAIT_MS)
-    assert panel.start_button.isEnabled(), panel.plan.warnings.text()
+    new = panel.new
+    new.check_button.click()
+    qtbot.waitUntil(lambda: new.start_button.isEnabled() or "cannot" in new.plan.words.text(), timeout=WAIT_MS)
+    assert new.start_button.isEnabled(), new.plan.warnings.text()
 
 
 def start(panel: TrainPanel, qtbot: Any, settings: Path) -> Run:
     """Open a settings file, check and start it, by the panel's buttons."""
-    panel.load(str(settings))
+    panel.new.load(str(settings))
     check(panel, qtbot)
-    panel.start_button.click()
+    panel.new.start_button.click()
     return panel.view.run
 
 
@@ -102,17 +103,17 @@ def test_from_a_click_on_real_data_to_a_model_in_the_segment_panel(
     window: Window, qtbot: Any, shared_data: Path
 ) -> None:
     _, panel = window.viewer.window.add_plugin_dock_widget("napari-uniultra", "Train")
-    panel.data.choose_source(PUBLIC)
-    panel.data.importer_box.setCurrentText("annotated")
-    panel.data.set_path(shared_data)
+    panel.new.data.choose_source(PUBLIC)
+    panel.new.data.importer_box.setCurrentText("annotated")
+    panel.new.data.set_path(shared_data)
     fill_in(panel, {**SMALL, "run.steps": "2", "run.validate_every": "2", "run.validation_cases": "3"})
-    panel.settings.title.setText("On real data")
+    panel.new.settings.title.setText("On real data")
     check(panel, qtbot)
-    said = panel.plan.words.text()
+    said = panel.new.plan.words.text()
     assert "Learns from: " in said
     assert "Time: about " in said
     assert " GB that are free" in said
-    panel.start_button.click()
+    panel.new.start_button.click()
     run = panel.view.run
     wait_for(run, qtbot, State.DONE)
     panel.view.update_view()
@@ -155,14 +156,14 @@ def test_accepted_frames_of_the_open_loop_become_a_data_set(window: Window, qtbo
     assert accepted == set(range(6))
 
     _, panel = window.viewer.window.add_plugin_dock_widget("napari-uniultra", "Train")
-    assert panel.data.source == OPEN
-    qtbot.waitUntil(lambda: panel.data.table.topLevelItemCount() == 1, timeout=WAIT_MS)
-    assert panel.data.table.topLevelItem(0).text(1) == "6"
-    panel.data.table.topLevelItem(0).setText(2, "Doe")
+    assert panel.new.data.source == OPEN
+    qtbot.waitUntil(lambda: panel.new.data.table.topLevelItemCount() == 1, timeout=WAIT_MS)
+    assert panel.new.data.table.topLevelItem(0).text(1) == "6"
+    panel.new.data.table.topLevelItem(0).setText(2, "Doe")
     fill_in(panel, {**SMALL, "run.steps": "1"})
     check(panel, qtbot)
-    assert "Validation is on the same loop" in panel.plan.warnings.text()
-    run = panel._draft
+    assert "Validation is on the same loop" in panel.new.plan.warnings.text()
+    run = panel.new.draft
     manifest = read_manifest(run.folder / "data" / "manifest.csv")
     assert {case.part for case in manifest.cases} == {"train", "val"}
     written = {a.frame: a for case in manifest.part("train") for a in load_case(case)}
@@ -221,8 +222,8 @@ def test_two_runs_take_turns_are_compared_and_deleted(
     panel.runs.select(second)
     panel.runs.buttons["duplicate"].click()
     assert panel.tabs.currentIndex() == 0
-    assert panel.settings.name == "second again"
-    assert panel.settings.settings("x", "y").run.steps == 2
+    assert panel.new.settings.name == "second again"
+    assert panel.new.settings.settings("x", "y").run.steps == 2
     panel.runs.select(first, second)
     panel.runs.buttons["delete"].click()
     assert list_runs() == []
@@ -236,16 +237,16 @@ def test_what_cannot_be_trained_is_said_before_the_start(
     panel = open_panel()
 
     def refusal() -> str:
-        panel.check_button.click()
-        qtbot.waitUntil(lambda: "cannot be trained" in panel.plan.words.text(), timeout=WAIT_MS)
-        assert not panel.start_button.isEnabled()
-        return panel.plan.warnings.text()
+        panel.new.check_button.click()
+        qtbot.waitUntil(lambda: "cannot be trained" in panel.new.plan.words.text(), timeout=WAIT_MS)
+        assert not panel.new.start_button.isEnabled()
+        return panel.new.plan.warnings.text()
 
     assert "nothing to learn from" in refusal()  # no loop is open
-    panel.data.choose_source(PUBLIC)
-    panel.data.set_path(tmp_path / "nowhere")
+    panel.new.data.choose_source(PUBLIC)
+    panel.new.data.set_path(tmp_path / "nowhere")
     assert "is not a folder" in refusal()
-    panel.load(str(toy()))
+    panel.new.load(str(toy()))
     manifest = tmp_path / "data" / "manifest.csv"
     manifest.write_text(manifest.read_text().replace("s2,val", "s1,val"))
     assert "is in part" in refusal()  # one subject in two parts
@@ -255,8 +256,8 @@ def test_what_cannot_be_trained_is_said_before_the_start(
     assert "empty" in refusal()
     toy_manifest(tmp_path / "data")
     check(panel, qtbot)
-    panel.settings.form.controls["run.steps"].setText("4")
-    assert not panel.start_button.isEnabled()  # what was checked is not what would be started
+    panel.new.settings.form.controls["run.steps"].setText("4")
+    assert not panel.new.start_button.isEnabled()  # what was checked is not what would be started
     shutil.rmtree(tmp_path / "data")
     assert "manifest" in refusal()
     assert list_runs() == []
@@ -314,15 +315,15 @@ def test_settings_go_to_the_shell_and_come_back(
 ) -> None:
     panel = open_panel()
     path = toy(steps=7)
-    panel.load(str(path))
-    panel.save(str(tmp_path / "saved.yaml"))
+    panel.new.load(str(path))
+    panel.new.save(str(tmp_path / "saved.yaml"))
     saved, given = (read_file(FineTuneConfig, file) for file in (tmp_path / "saved.yaml", path))
     assert saved.run == given.run
     assert saved.data == given.data
     assert saved.model == given.model
 
     check(panel, qtbot)
-    panel.write_remote(str(tmp_path / "there"))
+    panel.new.write_remote(str(tmp_path / "there"))
     qtbot.waitUntil(lambda: (tmp_path / "there" / CONFIG).exists() and panel.view.run is not None, timeout=WAIT_MS)
     assert panel.view.run.folder == tmp_path / "there"
     assert not panel.view.resume_button.isEnabled()
@@ -330,8 +331,8 @@ def test_settings_go_to_the_shell_and_come_back(
     (tmp_path / "there" / "events.jsonl").write_text(events)
     qtbot.waitUntil(lambda: panel.view.history.step == 3, timeout=WAIT_MS)
     assert "running" in panel.view.title.text()
-    panel.settings.kind_box.setCurrentIndex(1)
-    assert panel.settings.settings("x", "y").teacher.checkpoint == "uniultra-mini"
+    panel.new.settings.kind_box.setCurrentIndex(1)
+    assert panel.new.settings.settings("x", "y").teacher.checkpoint == "uniultra-mini"
     for source in (FILES, BATCH):
-        panel.data.choose_source(source)
-        assert panel.data.choice().loops == ()
+        panel.new.data.choose_source(source)
+        assert panel.new.data.choice().loops == ()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from typing import Any
 
 from napari.utils.notifications import show_error, show_warning
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QHBoxLayout, QPushButton, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QPushButton, QScrollArea, QWidget
 
 from napari_uniultra.errors import UniUltraError
 
@@ -37,3 +39,23 @@ def tell(error: Exception) -> None:
         return
     _log.error("Unexpected error", exc_info=error)
     show_error(f"Something unexpected went wrong: {error or type(error).__name__}. Nothing that was done is lost.")
+
+
+def try_or_tell(work: Callable[[], Any]) -> bool:
+    """Do something that may be refused; whether it was done. What refused it is told."""
+    try:
+        work()
+    except (UniUltraError, OSError) as error:
+        tell(error)
+        return False
+    return True
+
+
+def scrolling(content: QWidget) -> QScrollArea:
+    """A widget that scrolls up and down where there is too little room."""
+    scroll = QScrollArea()
+    scroll.setWidgetResizable(True)
+    scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+    scroll.setWidget(content)
+    return scroll
