@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from napari_uniultra.core.postprocess import TidySettings
 from napari_uniultra.core.settings import read_file, setting, write_file
 from napari_uniultra.errors import ConfigError
