@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -206,7 +207,8 @@ class MeasureController(QObject):
 
     def disconnect_viewer(self) -> None:
         """Let go of the viewer, which outlives the panel."""
-        self.pause()
+        with suppress(RuntimeError):  # Qt may have taken the timer down already
+            self.pause()
         self._connect(connect=False)
         if self._measured is not None:
             self._measured.close()

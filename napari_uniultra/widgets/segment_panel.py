@@ -232,8 +232,8 @@ class SegmentPanel(QWidget):
         }
 
     def open_measurements(self) -> None:
-        """Show the panel "Measure" beside this one."""
-        self._viewer.window.add_plugin_dock_widget("napari-uniultra", "Measure")
+        """Show the panel "Measure" behind a tab, which leaves both their height on a small screen."""
+        self._viewer.window.add_plugin_dock_widget("napari-uniultra", "Measure", tabify=True)
 
     # Loops ----------------------------------------------------------------------------------------------------------
 
