@@ -41,13 +41,13 @@ def box_prior(boxes: Tensor, image_size: int) -> Tensor:
 
 
 def moved(logits: Tensor, share_rows: float, share_columns: float) -> Tensor:
-    """Logits (1, h, w) shifted by shares of their height and width; what comes in from outside is -10."""
+    """Logits (..., h, w) shifted by shares of their height and width; what comes in from outside is -10."""
     height, width = logits.shape[-2:]
     down, right = round(share_rows * height), round(share_columns * width)
     result = torch.full_like(logits, -PRIOR_LOGIT)
     if abs(down) < height and abs(right) < width:
-        source = logits[:, max(0, -down) : height - max(0, down), max(0, -right) : width - max(0, right)]
-        result[:, max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)] = source
+        source = logits[..., max(0, -down) : height - max(0, down), max(0, -right) : width - max(0, right)]
+        result[..., max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)] = source
     return result
 
 

@@ -94,8 +94,8 @@ class Engine:
         found = {}
         for batch, plans in self._batches(state, todo, frame, reverse):
             features = self._attend(state, embedding, batch, plans)
-            before = self._before(state, batch, frame + (1 if reverse else -1), frame)
-            prediction = self.predictor.track(embedding, features, before)
+            before, jumped = self._before(state, batch, frame + (1 if reverse else -1), frame)
+            prediction = self.predictor.track(embedding, features, before, jumped)
             memories = self.predictor.remember(embedding, prediction.logits, prediction.object_score, prompted=False)
             for index, object_id in enumerate(batch):
                 key, own = (object_id, frame), prediction[index]
@@ -141,45 +141,48 @@ class Engine:
                 batch = group[first : first + _MAX_BATCH]
                 yield [object_id for object_id, _ in batch], [plan for _, plan in batch]
 
-    def _before(self, state: SessionState, ids: Sequence[int], frame: int, towards: int) -> Tensor | None:
-        """Logits of all the objects on the frame before, for models that are given them.
+    def _before(
+        self, state: SessionState, ids: Sequence[int], frame: int, towards: int
+    ) -> tuple[Tensor | None, tuple[bool, ...]]:
+        """Logits of all the objects on the frame before, for models that are given them, and which objects jumped.
 
-        With a motion prior they are moved to where the objects are on the frame at hand, ``towards``.
+        With a motion prior, what jumped is moved to where it is on the frame at hand, ``towards``.
         """
         keys = [(object_id, frame) for object_id in ids]
+        stays = (False,) * len(keys)
         if not self.model.config.mask_prior or any(state.result(key) is None for key in keys):
-            return None
-        if self.model.config.motion_prior:
-            return torch.cat([self._moved(state, key, towards) for key in keys])
-        return torch.cat([self._shown(state, key) for key in keys])
+            return None, stays
+        if not self.model.config.motion_prior:
+            return torch.cat([self._shown(state, key) for key in keys]), stays
+        carried, jumped = zip(*(self._carried(state, key, towards) for key in keys), strict=True)
+        return torch.cat(carried), jumped
 
     def _shown(self, state: SessionState, key: Key) -> Tensor:
         """The logits (1, 1, 4s, 4s) of the result that counts."""
         return self._kept(key, state.result(key), given=state.is_conditioning(key)).logits
 
-    def _moved(self, state: SessionState, key: Key, towards: int) -> Tensor:
-        """An object's logits, moved to where the image says that it is on the frame ``towards``.
+    def _carried(self, state: SessionState, key: Key, towards: int) -> tuple[Tensor, bool]:
+        """An object's logits, moved if the image says that it jumped on its way to the frame ``towards``.
 
-        They are mixed with those of the nearest frame that was given, put at the same place: so a mask that tracking
-        lets shrink or grow is drawn back, and where the two differ the network decides.
+        What jumped is mixed with the nearest frame that was given, put at the same place: where the two differ, the
+        network decides. What moves gently is left to the network alone, which sees it change its shape.
         """
         object_id, frame = key = _last_seen(state, key, towards)
-        own, mask = self._shown(state, key)[0], state.result(key).mask.unpack()
+        own, mask = self._shown(state, key), state.result(key).mask.unpack()
         given = min(state.conditioning_frames(object_id), key=lambda other: abs(other - towards), default=frame)
-        if not mask.any():
-            return own[None]
         seen, known = [Seen(frame, mask)], state.result((object_id, given)).mask.unpack()
         is_anchored = given != frame and known.any()
         if is_anchored:
             seen.append(Seen(given, known))
-        shift = np.array(self.motion.displacement(seen, towards))
-        height_width = np.array(self.cine.shape_hw)
-        carried = mask_prior(moved(own, *(shift / height_width)))
+        shift = np.array(self.motion.displacement(seen, towards)) if mask.any() else np.zeros(2)
+        if not shift.any():
+            return own, False
+        carried = mask_prior(moved(own, *(shift / self.cine.shape_hw)))
         if is_anchored:
             shift += np.subtract(*(center_of_mass(each) for each in (mask, known)))
-            anchor = self._shown(state, (object_id, given))[0]
-            carried = (carried + mask_prior(moved(mask_prior(anchor), *(shift / height_width)))) / 2
-        return carried[None]
+            anchor = mask_prior(self._shown(state, (object_id, given)))
+            carried = (carried + moved(anchor, *(shift / self.cine.shape_hw))) / 2
+        return carried, True
 
     def _plan(self, state: SessionState, key: Key, reverse: bool) -> MemoryPlan:
         object_id, frame = key

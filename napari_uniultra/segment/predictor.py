@@ -146,14 +146,17 @@ class Predictor:
         return torch.from_numpy(coordinates)[None].to(device), torch.tensor([labels], dtype=torch.int32, device=device)
 
     @torch.inference_mode()
-    def track(self, embedding: FrameEmbedding, features: Tensor, before: Tensor | None = None) -> Prediction:
+    def track(
+        self, embedding: FrameEmbedding, features: Tensor, before: Tensor | None = None, jumped: Sequence[bool] = ()
+    ) -> Prediction:
         """Masks on a frame without prompts, from features (B, 256, s, s) that remember B objects.
 
-        ``before`` has the objects' logits (B, 1, 4s, 4s) on the frame before, for models with a mask prior; with a
-        motion prior they were moved to where the objects are now, and count as boxes too.
+        ``before`` has the objects' logits (B, 1, 4s, 4s) on the frame before, for models with a mask prior; those of
+        objects that ``jumped`` were moved to where they are now, and count as boxes too.
         """
-        if before is not None and self.model.config.motion_prior:
+        if any(jumped):
             coordinates, labels = boxes_of(before, self._size, _CARRIED_MARGIN)
+            labels[[not each for each in jumped]] = -1
         else:
             batch = features.shape[0]
             coordinates = torch.zeros(batch, 1, 2, device=features.device)

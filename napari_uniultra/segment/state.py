@@ -80,8 +80,9 @@ class SessionState:
         return key[0] not in self.locked_objects and not self.is_conditioning(key)
 
     def seen_objects(self) -> set[int]:
-        """Objects that were shown on some frame: one that was only said to be absent gives nothing to look for."""
-        return {object_id for own in (self.prompted, self.locked) for (object_id, _), r in list(own.items()) if r.mask}
+        """Objects that were marked or accepted: one that was only said to be absent gives nothing to look for."""
+        marked = {object_id for (object_id, _), prompt in list(self.prompts.items()) if not prompt.absent}
+        return marked | {object_id for (object_id, _), result in list(self.locked.items()) if result.mask}
 
     def tracked_frames(self, object_id: int) -> set[int]:
         """Frames of an object whose result comes from propagation alone."""
