@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QFileDialog, QLabel
 
 from napari_uniultra.core.postprocess import TidySettings, tidy_mask
 from napari_uniultra.core.types import Prompt
+from napari_uniultra.plugin.layers import set_spacing
 from napari_uniultra.plugin.preview_layer import PREVIEW_NAME
 from napari_uniultra.widgets.first_steps import FirstSteps
 from napari_uniultra.widgets.keys import KEYS, WORDS
@@ -148,6 +149,19 @@ def test_masks_and_measurements_are_exported(
     settle(window)
     rows = list(csv.DictReader((tmp_path / "areas.csv").open()))
     assert [(row["frame"], float(row["area_px"])) for row in rows] == [("1", float(disc(30, 30, 10).sum()))]
+
+
+def test_measurements_are_exported_with_the_scale_as_it_is_now(
+    window: Window, tmp_path: Path, save_as: Callable[..., None]
+) -> None:
+    image = window.open(loop())
+    paint(window, 1, disc(30, 30, 10))
+    set_spacing(image, (0.5, 0.25))
+    save_as(tmp_path / "areas.csv")
+    window.panel.review_box.export_button.click()
+    settle(window)
+    row = next(csv.DictReader((tmp_path / "areas.csv").open()))
+    assert float(row["area_mm2"]) == pytest.approx(disc(30, 30, 10).sum() * 0.125)
 
 
 def test_an_export_that_fails_says_why_and_loses_nothing(

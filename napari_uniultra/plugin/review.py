@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject
 
+from napari_uniultra.plugin.layers import cine_of_layer
 from napari_uniultra.plugin.preview_layer import PreviewLayer
 from napari_uniultra.plugin.session_host import Outcome
 from napari_uniultra.plugin.writer import write_labels
@@ -75,7 +76,8 @@ class Review(QObject):
         control.marks.sync()
         control.say("Saving")
         if path.lower().endswith(".csv"):
-            control.submit(lambda: control.host.export_measurements(path), self._say_saved, with_model=True)
+            cine = cine_of_layer(work.image)  # with the scale as it is known now
+            control.submit(lambda: control.host.export_measurements(path, cine), self._say_saved)
         elif work.result.layer is None:
             control.noticed.emit("There are no masks to save yet. Segment or track a structure first.")
         else:

@@ -296,8 +296,8 @@ class SessionHost:
         """What `tidy` would make of a frame: its labels (H, W) uint16."""
         return self._opened().preview_tidy(settings, frame)
 
-    def export_measurements(self, path: str) -> None:
-        """Write the measurements of all results as CSV.
+    def export_measurements(self, path: str, cine: Cine) -> None:
+        """Write the measurements of all results as CSV; ``cine`` is as for `save_session`.
 
         Raises
         ------
@@ -311,7 +311,7 @@ class SessionHost:
         if not session.frames_with_results:
             raise PromptError("There is nothing to measure", fix="Segment or track a structure first")
         steps = (session.step(frame) for frame in session.frames_with_results)
-        write_measurements_csv(path, list(measurement_rows(self._cine, steps, session.names)))
+        write_measurements_csv(path, measurement_rows(cine, steps, session.names))
 
     def undo(self) -> Outcome:
         """Take back the last change."""
