@@ -12,7 +12,7 @@ from napari_uniultra.training.data.samples import Batch
 from napari_uniultra.training.data.settings import PromptSettings
 from napari_uniultra.training.losses import mask_iou, segmentation_loss
 from napari_uniultra.training.passes import Answer, Clips, Stills, encode
-from napari_uniultra.training.prompting import Prompter, Prompts, carried, chance, corrected
+from napari_uniultra.training.prompting import Prompter, Prompts, carried, chance, corrected, followed
 from napari_uniultra.training.task import Outcome
 
 # The share of other prompts that train the three masks too: sam2 falls back on them where the single one is unstable.
@@ -65,7 +65,7 @@ class SegmentationLoss:
                 prompts = self._prompter.for_clip(masks, generator, progress)
                 name = f"first {prompts.name}"
             else:
-                prompts = self._carried(before.get(frame - 1), generator)
+                prompts = self._carried(before.get(frame - 1), masks, generator)
                 name = prompts.name if prompts else "tracked"
             answer = clips.ask(frame, features, prompts, first=frame in first)
             is_given = prompts is not None and prompts.mask is not None
@@ -89,9 +89,11 @@ class SegmentationLoss:
         order = torch.randperm(len(others), generator=generator).tolist()
         return [0, *sorted(others[index] for index in order[:count])]
 
-    def _carried(self, previous: Tensor | None, generator: Generator) -> Prompts | None:
+    def _carried(self, previous: Tensor | None, masks: Tensor, generator: Generator) -> Prompts | None:
         if previous is None or not self._config.mask_prior or not chance(_CARRIED, generator):
             return None
+        if self._prompts.followed and chance(self._prompts.followed, generator):
+            return followed(previous, masks, generator)
         return carried(previous)
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from napari_uniultra.model.config import ModelConfig
-from napari_uniultra.model.prior import PRIOR_LOGIT, box_prior, mask_prior
+from napari_uniultra.model.prior import CARRIED_MARGIN, PRIOR_LOGIT, box_prior, boxes_of, mask_prior, moved
 from napari_uniultra.training.data.prompts import (
     box_points,
     correction_clicks,
@@ -21,6 +21,7 @@ from napari_uniultra.training.data.prompts import (
 from napari_uniultra.training.data.settings import PromptSettings
 
 _MOVED = 0.08  # of the image's side: how far a structure moves between two frames at most
+_FOLLOWING_ERROR = 0.01  # of the image's side: standard deviation of where a structure was found again
 _PREVIOUS_LIMIT = 32.0  # as sam2's predictors clamp logits that come back as a prompt
 _KINDS = ("box", "one_point", "three_points", "box_and_point", "mask", "moved_mask", "none")
 # On a clip's first frame a mask counts as the truth, and there is no frame before.
@@ -136,6 +137,29 @@ def carried(previous: Tensor) -> Prompts:
     points = previous.new_zeros(count, 1, 2, dtype=torch.float32)
     labels = torch.full((count, 1), -1, dtype=torch.int32, device=previous.device)
     return Prompts("tracked, carried", points, labels, mask_prior(previous.detach().float()))
+
+
+def followed(previous: Tensor, masks: Tensor, generator: Generator) -> Prompts:
+    """As `carried`, moved to about where the structure now is, and with a box: what the motion prior gives.
+
+    Structures that are gone, or were not found on the frame before, keep what `carried` gives.
+    """
+    prompts = carried(previous)
+    side, dense = masks.shape[-1], prompts.dense.clone()
+    size = 4 * previous.shape[-1]
+    for index, (before, now) in enumerate(zip(previous[:, 0] > 0, masks, strict=True)):
+        error = torch.randn(2, generator=generator) * _FOLLOWING_ERROR
+        if before.any() and now.any():
+            shift = _centre(now) - _centre(before) + error
+            dense[index] = moved(dense[index], *shift.tolist())
+    points, labels = boxes_of(dense, size, CARRIED_MARGIN)
+    labels[~masks.flatten(1).any(dim=1)] = -1
+    return replace(prompts, name="tracked, followed", points=points * (side / size), labels=labels, dense=dense)
+
+
+def _centre(mask: Tensor) -> Tensor:
+    """The middle (row, column) of a mask (h, w) bool, in shares of its sides, on the CPU."""
+    return mask.nonzero().float().mean(dim=0).cpu() / torch.tensor(mask.shape)
 
 
 def corrected(prompts: Prompts, masks: Tensor, previous: Tensor, generator: Generator) -> Prompts:

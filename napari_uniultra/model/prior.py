@@ -13,6 +13,7 @@ from torch import Tensor
 
 from napari_uniultra.core.prompts import BOX_LABELS
 
+CARRIED_MARGIN = 0.03  # of a box around what was there on the frame before
 PRIOR_LOGIT = 10.0  # sigmoid(10) is 1 to four decimals, as in SAM2's own mask prompts
 
 

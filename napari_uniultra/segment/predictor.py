@@ -19,11 +19,10 @@ from napari_uniultra.core.types import Prompt
 from napari_uniultra.model.attention import FastMemoryAttention
 from napari_uniultra.model.inference import FrameEmbedding, InferenceEncoder
 from napari_uniultra.model.preprocess import prepare_images, prepare_masks
-from napari_uniultra.model.prior import box_prior, boxes_of, mask_prior
+from napari_uniultra.model.prior import CARRIED_MARGIN, box_prior, boxes_of, mask_prior
 from napari_uniultra.segment.memory import MemoryPlan
 
 NO_OBJECT_LOGIT = -1024.0  # SAM2's mask logit everywhere when the object is not in the frame
-_CARRIED_MARGIN = 0.03  # of a box around what was there on the frame before
 _CLAMP = 32.0  # of earlier logits that start a correction, as in the official predictor
 MASK_LOGIT = 10.0  # of a mask given by the user, as in the official predictor
 
@@ -155,7 +154,7 @@ class Predictor:
         objects that ``jumped`` were moved to where they are now, and count as boxes too.
         """
         if any(jumped):
-            coordinates, labels = boxes_of(before, self._size, _CARRIED_MARGIN)
+            coordinates, labels = boxes_of(before, self._size, CARRIED_MARGIN)
             labels[[not each for each in jumped]] = -1
         else:
             batch = features.shape[0]

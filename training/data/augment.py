@@ -23,9 +23,12 @@ MIN_PIXELS = 40  # of a structure that is still worth asking for
 _SHADOW, _HAZE, _SPECKLE, _MARK = 0.2, 0.1, 0.15, 0.15  # the shares of loops that get them
 _BLACK = 0.004  # of white: below it is no tissue, but what surrounds the scanned area
 _MOST_SUBSAMPLES = 4
+_CLOSE = 1.6, 4.0  # sides of close views, relative to the structure's
 
 
-def look(rng: Generator, images: Tensor, masks: Tensor, size: int, strength: float = 1.0) -> tuple[Tensor, Tensor]:
+def look(
+    rng: Generator, images: Tensor, masks: Tensor, size: int, strength: float = 1.0, close: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Loops as another probe position and other machine settings might show them: one of each for a whole loop.
 
     Parameters
@@ -38,6 +41,8 @@ def look(rng: Generator, images: Tensor, masks: Tensor, size: int, strength: flo
         Side of the result, S.
     strength : float
         0 only changes the size.
+    close : float
+        The share of loops seen as a zoomed tracking sees them: the structure in the middle, with some margin.
 
     Returns
     -------
@@ -45,7 +50,7 @@ def look(rng: Generator, images: Tensor, masks: Tensor, size: int, strength: flo
     masks : (B, T, S, S) bool
     """
     boxes = _boxes(masks[:, 0]).cpu().numpy()
-    views = np.stack([draw_view(rng, box, strength) for box in boxes])
+    views = np.stack([draw_view(rng, box, strength, is_close=close > 0 and rng.random() < close) for box in boxes])
     changes = [draw_grey_change(rng, strength) for _ in boxes]
     noise = torch.Generator(images.device).manual_seed(int(rng.integers(1 << 62)))
     seen, found = view(images, masks, views, size)
@@ -56,19 +61,23 @@ def look(rng: Generator, images: Tensor, masks: Tensor, size: int, strength: flo
     return to_uint8(change_grey(seen, changes, noise)), found
 
 
-def draw_view(rng: Generator, box: np.ndarray, strength: float = 1.0) -> np.ndarray:
+def draw_view(rng: Generator, box: np.ndarray, strength: float = 1.0, is_close: bool = False) -> np.ndarray:
     """A random view of a frame as a (2, 3) matrix for ``F.affine_grid``, in which a structure stays in sight.
 
     Parameters
     ----------
     box : (4,) ndarray
         Around the structure: x0, y0, x1, y1 in shares of the frame's side.
+    is_close : bool
+        With the structure near the middle of a view that is 1.6 to 4 times as large as it.
     """
     centre = box[:2] + box[2:] - 1
     extent = float(max(box[2:] - box[:2])) + 1e-3
     # The view's side relative to the frame: below 1 zooms in. Large structures are not zoomed out of the view.
     zoom = np.exp(rng.normal(-0.1, 0.35) * strength) if strength else 1.0
     zoom = np.clip(zoom, min(1.0, 0.9 * extent + 0.15), 1.7)
+    if is_close:
+        zoom = float(np.clip(extent * np.exp(rng.uniform(*np.log(_CLOSE))), 0.1, 1.7))
     aspect = np.exp(rng.normal(0, 0.16) * strength)
     angle = np.deg2rad(rng.normal(0, 12) * strength)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -78,9 +87,11 @@ def draw_view(rng: Generator, box: np.ndarray, strength: float = 1.0) -> np.ndar
     if rng.random() < 0.05 and strength > 0:
         matrix[:, 1] *= -1
     # Zoomed in, look anywhere that keeps the structure in the view; zoomed out, near the middle.
-    slack = max(zoom - extent, 0.1 * zoom)
+    slack = 0.15 * zoom if is_close else max(zoom - extent, 0.1 * zoom)
     offset = rng.uniform(-1, 1, 2) * max(1 - zoom, 0.12 * strength)
-    offset = np.clip(offset, centre - slack, centre + slack) if strength else np.zeros(2)
+    if is_close:
+        offset = centre + rng.uniform(-1, 1, 2) * slack
+    offset = np.clip(offset, centre - slack, centre + slack) if strength or is_close else np.zeros(2)
     return np.concatenate([matrix, offset[:, None]], axis=1)
 
 

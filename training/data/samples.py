@@ -151,8 +151,8 @@ class _Draw:
     def simulated_part(self, count: int, frames: int) -> SimulatedPart:
         """What is left to the device."""
         every = 1 if self.rng.random() < _GENTLE else int(self.rng.integers(1, 4))
-        strength = self.samples.data.augmentation
-        return SimulatedPart(count, frames, self.size, int(self.rng.integers(1 << 62)), every, strength)
+        data, seed = self.samples.data, int(self.rng.integers(1 << 62))
+        return SimulatedPart(count, frames, self.size, seed, every, data.augmentation, data.close_views)
 
     def still(self) -> tuple[Tensor, Tensor]:
         """Images (1, S, S) uint8 and masks (1, S, S) bool."""
@@ -249,7 +249,8 @@ class _Draw:
 
     def _look(self, images: np.ndarray, masks: np.ndarray) -> tuple[Tensor, Tensor]:
         frames, truth = (torch.tensor(np.ascontiguousarray(array))[None] for array in (images, masks))
-        seen, found = look(self.rng, frames, truth, self.size, self.samples.data.augmentation)
+        data = self.samples.data
+        seen, found = look(self.rng, frames, truth, self.size, data.augmentation, data.close_views)
         return seen[0], found[0]
 
 

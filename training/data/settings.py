@@ -33,6 +33,9 @@ class DataSettings:
     clip_share: float = setting(0.0, low=0, high=1, help="Share of steps on clips through the memory.")
     clip_frames: tuple[int, int] = setting((3, 6), low=2, help="Shortest and longest clip, in frames.")
     augmentation: float = setting(1.0, low=0, high=2, help="Strength of the augmentation; 0 is none.")
+    close_views: float = setting(
+        0.0, low=0, high=1, help="Share of samples seen closely, as zoomed tracking sees them."
+    )
     cache_mb: int = setting(512, low=1, help="Memory for decoded frames, in MB, for each data process.")
     workers: int = setting(1, low=0, help="Processes that prepare data, for each training process.")
 
@@ -60,6 +63,12 @@ class PromptSettings:
         1, low=1, high=8, help="Frames of a clip that are prompted at most; their number is drawn evenly."
     )
     clip_corrections: float = setting(0.15, low=0, high=1, help="Share of a clip's later frames that are corrected.")
+    followed: float = setting(
+        0.0,
+        low=0,
+        high=1,
+        help="Share of carried masks that follow the structure, with a box, as the motion prior gives them.",
+    )
     prior_start: float = setting(1.0, low=0, high=1, help="Share of boxes with the box prior, at first.")
     prior_end: float = setting(0.5, low=0, high=1, help="Share of boxes with the box prior, once it has faded.")
     prior_fade: float = setting(0.6, low=0, high=1, help="Share of the run during which it fades.")

@@ -30,6 +30,8 @@ class SimulatedPart:
         Frames of a loop are so many apart.
     strength : float
         Of the augmentation.
+    close : float
+        The share of loops seen closely.
     """
 
     count: int
@@ -38,6 +40,7 @@ class SimulatedPart:
     seed: int
     every: int = 1
     strength: float = 1.0
+    close: float = 0.0
 
     @torch.no_grad()
     def make(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
@@ -48,7 +51,7 @@ class SimulatedPart:
         chosen = torch.from_numpy(rng.integers(made.counts.numpy())).to(device)
         masks = made.masks[torch.arange(self.count, device=device), :, chosen]
         images, masks = _reversed(rng, made.images, masks)
-        return look(rng, images, masks, self.size, self.strength)
+        return look(rng, images, masks, self.size, self.strength, self.close)
 
 
 def _reversed(rng: np.random.Generator, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
