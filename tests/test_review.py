@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QFileDialog, QLabel
 
 from napari_uniultra.core.postprocess import TidySettings, tidy_mask
 from napari_uniultra.core.types import Prompt
-from napari_uniultra.plugin.layers import set_spacing
+from napari_uniultra.plugin.loop_scale import Scale
 from napari_uniultra.plugin.preview_layer import PREVIEW_NAME
 from napari_uniultra.widgets.first_steps import FirstSteps
 from napari_uniultra.widgets.keys import KEYS, WORDS
@@ -156,7 +156,7 @@ def test_measurements_are_exported_with_the_scale_as_it_is_now(
 ) -> None:
     image = window.open(loop())
     paint(window, 1, disc(30, 30, 10))
-    set_spacing(image, (0.5, 0.25))
+    Scale.in_mm((0.5, 0.25)).give_to(image)
     save_as(tmp_path / "areas.csv")
     window.panel.review_box.export_button.click()
     settle(window)

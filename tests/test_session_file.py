@@ -51,6 +51,7 @@ def saved(cine: Cine, model: Model, tmp_path: Path) -> Path:
     list(session.propagate())
     session.lock([2])
     session.set_markers(MARKERS)
+    session.set_spacing((0.5, 0.25))
     session.save(tmp_path / "kept.uniultra", {"measurements.csv": "frame,area\n0,3\n"})
     return tmp_path / "kept.uniultra"
 
@@ -85,6 +86,17 @@ def test_markers_come_back_and_can_be_undone(saved: Path, cine: Cine, model: Mod
     assert session.markers == MARKERS
     session.remove_object(1)
     assert not session.markers
+
+
+def test_a_scale_set_by_hand_comes_back_and_can_be_undone(saved: Path, cine: Cine, model: Model) -> None:
+    session = CineSession.restore(saved, cine, model)
+    assert session.spacing_mm == (0.5, 0.25)
+    session.set_spacing((0.1, 0.1))
+    session.undo()
+    assert session.spacing_mm == (0.5, 0.25)
+    with pytest.raises(ReadError, match="not a size"):
+        session.set_spacing((0.0, 0.1))
+    assert session.spacing_mm == (0.5, 0.25)
 
 
 def test_opening_is_one_undo_away_from_what_was_there(saved: Path, cine: Cine, model: Model) -> None:

@@ -11,7 +11,8 @@ import pytest
 from napari_uniultra.core.spacing import spacing_from_line
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import PromptError
-from napari_uniultra.plugin.layers import METADATA_KEY, cine_from_layer, metadata_of, set_spacing
+from napari_uniultra.plugin.layers import METADATA_KEY, cine_from_layer, metadata_of
+from napari_uniultra.plugin.loop_scale import Scale
 from napari_uniultra.plugin.reader import image_layer
 from napari_uniultra.widgets.spacing_control import LINE_NAME, SpacingControl
 
@@ -76,5 +77,5 @@ def test_a_still_has_two_axes() -> None:
     class Layer:
         metadata, units, scale = {}, ("pixel", "pixel"), (1.0, 1.0)
 
-    set_spacing(Layer, (0.1, 0.2))
+    Scale.in_mm((0.1, 0.2)).give_to(Layer)
     assert (Layer.units, Layer.scale) == (("mm", "mm"), (0.1, 0.2))

@@ -57,7 +57,7 @@ class Cine:
         set_ = object.__setattr__
         set_(self, "frames", as_frames(self.frames))
         if self.spacing_mm is not None:
-            set_(self, "spacing_mm", _checked_spacing(self.spacing_mm))
+            set_(self, "spacing_mm", checked_spacing(self.spacing_mm))
         if self.frame_times_s is not None:
             set_(self, "frame_times_s", _checked_times(self.frame_times_s, len(self)))
         if self.sector is not None:
@@ -96,7 +96,8 @@ class Cine:
         return replace(self, **changes)
 
 
-def _checked_spacing(spacing_mm: Any) -> tuple[float, float]:
+def checked_spacing(spacing_mm: Any) -> tuple[float, float]:
+    """A spacing (row, column) in mm as two floats. Raises ReadError if it is none."""
     row, column = (float(v) for v in spacing_mm)
     if not (np.isfinite([row, column]).all() and row > 0 and column > 0):
         raise ReadError(

@@ -15,6 +15,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.plugin.jobs import Jobs
 from napari_uniultra.plugin.layers import cine_of_layer
+from napari_uniultra.plugin.loop_scale import LoopScale
 from napari_uniultra.plugin.marks import Marks
 from napari_uniultra.plugin.navigator import Navigator
 from napari_uniultra.plugin.objects import Objects
@@ -134,17 +135,20 @@ class SegmentController(QObject):
             self.failed.emit(error)
             return
         work = next((known for known in self._workspaces if known.image == layer), None)
-        is_known = work is not None and bool(work.snapshot.names)
+        is_known = work is not None and bool(work.snapshot.names or work.snapshot.spacing_mm)
         if work is None:
             work = Workspace(
                 layer,
                 PromptLayers(self.viewer, layer, self.marks.edited, self.marks.tool_changed),
                 ResultLayer(self.viewer, layer, self.marks.edited, self.marks.tool_changed),
+                LoopScale(self.viewer, layer, self._on_scale),
             )
             work.result.on_markers, work.result.on_lost = self._on_markers, self._on_masks_lost
             self._workspaces.append(work)
         work.prompts.exact = self.marks.outlines_as_masks
         self.work = work
+        if not is_known:
+            work.scale.take_as_own()
         self._connect_image(layer, connect=True)
         self.submit(lambda: self.host.open(cine), lambda found: self._opened(found, resume=is_known))
 
@@ -160,6 +164,7 @@ class SegmentController(QObject):
         for name in _TRANSFORM_EVENTS:
             emitter = getattr(layer.events, name)
             (emitter.connect if connect else emitter.disconnect)(self._on_transform)
+        self.work.scale.connect(connect)
         (layer.events.data.connect if connect else layer.events.data.disconnect)(self._on_image_data)
 
     def _on_transform(self, event: Any = None) -> None:
@@ -172,6 +177,10 @@ class SegmentController(QObject):
         if self.work is not None and result is self.work.result and self.snapshot.names:
             markers = result.markers
             self.submit(lambda: self.host.set_markers(markers), self.show, key="markers")
+
+    def _on_scale(self, spacing_mm: tuple[float, float]) -> None:
+        """Somebody set the scale: it belongs to the work on the loop, and can be undone."""
+        self.submit(lambda: self.host.set_spacing(spacing_mm), self.show)
 
     def _on_image_data(self, event: Any = None) -> None:
         """The layer now holds another loop: begin anew; the work on the old one is saved under that one's content."""
@@ -258,6 +267,8 @@ class SegmentController(QObject):
         work = self.work
         before, work.snapshot = work.snapshot, outcome.snapshot
         self.objects.follow(outcome.snapshot)
+        if before.spacing_mm != outcome.snapshot.spacing_mm:
+            work.scale.show(outcome.snapshot.spacing_mm)
         is_new = work.result.layer is None
         if is_new and self.tracker.cancelled:
             return  # the masks were deleted while tracking: they do not come back by themselves

@@ -362,17 +362,6 @@ def set_markers(layer: Any, markers: Markers) -> None:
         layer.metadata = {**layer.metadata, METADATA_KEY: known}
 
 
-def set_spacing(layer: Any, spacing_mm: tuple[float, float]) -> None:
-    """Give a layer of a loop another spacing (row, column): its scale, its units and what `cine_from_layer` finds.
-
-    A layer without spacing was shown in pixels, so what lay over it must be given the same.
-    """
-    known = {**layer.metadata.get(METADATA_KEY, {}), "spacing_mm": tuple(map(float, spacing_mm))}
-    layer.metadata = {**layer.metadata, METADATA_KEY: known}
-    layer.units = (*layer.units[:-2], "mm", "mm")
-    layer.scale = (*layer.scale[:-2], *spacing_mm)
-
-
 def metadata_of(cine: Cine) -> dict[str, Any]:
     """What `cine_from_layer` needs to find a loop again from its image layer."""
     known = {

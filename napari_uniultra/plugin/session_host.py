@@ -47,6 +47,8 @@ class Snapshot:
     object_edits : int
         How many changes of objects the session has heard of.
     markers : Markers
+    spacing_mm : (float, float) or None
+        The scale that was set by hand.
     can_undo, can_redo : bool
     """
 
@@ -57,6 +59,7 @@ class Snapshot:
     locked_objects: frozenset[int] = frozenset()
     object_edits: int = 0
     markers: Markers = field(default_factory=Markers)
+    spacing_mm: tuple[float, float] | None = None
     can_undo: bool = False
     can_redo: bool = False
 
@@ -374,6 +377,13 @@ class SessionHost:
         session.set_markers(markers)
         return self._outcome(())
 
+    def set_spacing(self, spacing_mm: tuple[float, float]) -> Outcome:
+        """Take over a scale that was set by hand."""
+        session = self._opened()
+        self._keep_saved_work()
+        session.set_spacing(spacing_mm)
+        return self._outcome(())
+
     def everything(self) -> Outcome:
         """All masks there are."""
         return self._outcome(self._opened().frames_with_results, everything=True)
@@ -420,6 +430,7 @@ class SessionHost:
             locked_objects=session.locked_objects,
             object_edits=self._object_edits,
             markers=session.markers,
+            spacing_mm=session.spacing_mm,
             can_undo=session.can_undo,
             can_redo=session.can_redo,
         )

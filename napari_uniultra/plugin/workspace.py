@@ -9,6 +9,7 @@ from napari_uniultra.core.palette import Colour, colour_of
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.plugin.confidence import Confidence
 from napari_uniultra.plugin.layers import Key
+from napari_uniultra.plugin.loop_scale import LoopScale
 from napari_uniultra.plugin.painting import Painted
 from napari_uniultra.plugin.prompt_layers import PromptLayers, frames_shape
 from napari_uniultra.plugin.result_layer import ResultLayer
@@ -48,6 +49,7 @@ class Workspace:
     image: Any
     prompts: PromptLayers
     result: ResultLayer
+    scale: LoopScale
     objects: dict[int, Structure] = field(default_factory=first_object)
     known: set[int] = field(default_factory=set)  # objects that the session knows, or is about to hear of
     current: int = 1

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from napari_uniultra.core.measure import Markers
 from napari_uniultra.core.palette import Colour
 from napari_uniultra.core.postprocess import TidySettings
 from napari_uniultra.core.prompts import checked_mask, checked_points, normalise_box
-from napari_uniultra.core.types import Cine, Direction, Prompt, Step
+from napari_uniultra.core.types import Cine, Direction, Prompt, Step, checked_spacing
 from napari_uniultra.errors import PromptError, WriteError
 from napari_uniultra.segment.engine import Engine
 from napari_uniultra.segment.fallback import run_with_fallback
@@ -365,6 +366,15 @@ class CineSession:
                 for own, given in ((state.cycles, markers.cycles), (state.axes, markers.axes)):
                     own.clear()
                     own.update(given)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float] | None:
+        """Size of a pixel (row, column) in mm, where it was set by hand; the loop itself keeps its own."""
+        return self._state.spacing_mm
+
+    def set_spacing(self, spacing_mm: tuple[float, float]) -> None:
+        """Keep a scale that was set by hand with the work. It may be undone as any change."""
+        self._put(replace(self._state, spacing_mm=checked_spacing(spacing_mm)))
 
     @property
     def made_with(self) -> ModelName | None:

@@ -18,7 +18,7 @@ import numpy as np
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.measure import Markers
 from napari_uniultra.core.palette import checked_colour
-from napari_uniultra.core.types import Cine, Prompt
+from napari_uniultra.core.types import Cine, Prompt, checked_spacing
 from napari_uniultra.errors import ReadError
 from napari_uniultra.segment.results import PackedMask, Result
 from napari_uniultra.segment.session_about import LoopName, SessionAbout
@@ -49,7 +49,7 @@ def save_state(path: Path, state: SessionState, about: SessionAbout) -> None:
     }
     prompts = [[*key, packer.prompt(prompt)] for key, prompt in list(state.prompts.items())]
     meta = {"format": _FORMAT, **about.as_dict(), **_objects(state), "prompts": prompts, **layers}
-    meta["markers"] = Markers(state.cycles, state.axes).as_dict()
+    meta["markers"], meta["spacing_mm"] = Markers(state.cycles, state.axes).as_dict(), state.spacing_mm
     with atomic_path(path) as temporary:
         with open(temporary, "wb") as file:
             np.savez_compressed(file, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **packer.arrays())
@@ -134,6 +134,7 @@ def _state_of(meta: Mapping[str, Any], unpacker: _Unpacker) -> SessionState:
     }
     prompts = {(object_id, frame): unpacker.prompt(data) for object_id, frame, data in meta["prompts"]}
     markers = Markers.from_dict(meta["markers"]) if "markers" in meta else Markers()  # since version 2
+    spacing = meta.get("spacing_mm")
     return SessionState(
         names={int(key): name for key, name in meta["names"].items()},
         colours={int(key): checked_colour(colour) for key, colour in meta.get("colours", {}).items()},
@@ -142,6 +143,7 @@ def _state_of(meta: Mapping[str, Any], unpacker: _Unpacker) -> SessionState:
         **layers,
         cycles=dict(markers.cycles),
         axes=dict(markers.axes),
+        spacing_mm=None if spacing is None else checked_spacing(spacing),
     )
 
 

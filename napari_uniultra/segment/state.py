@@ -39,6 +39,8 @@ class SessionState:
         Heart cycles that were set by hand, by object id.
     axes : dict of Key to Axis
         Long axes that were set by hand.
+    spacing_mm : (float, float) or None
+        Size of a pixel (row, column) in mm, where it was set by hand; None for what the loop itself says.
     """
 
     names: dict[int, str] = field(default_factory=dict)
@@ -50,6 +52,7 @@ class SessionState:
     locked: dict[Key, Result] = field(default_factory=dict)
     cycles: dict[int, tuple[Cycle, ...]] = field(default_factory=dict)
     axes: dict[Key, Axis] = field(default_factory=dict)
+    spacing_mm: tuple[float, float] | None = None
 
     def copy(self) -> SessionState:
         """A state that can be changed without changing this one; the results themselves are shared."""

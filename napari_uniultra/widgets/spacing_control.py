@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QDoubleSpinBox, QHBoxLayout, QLabel, QVBoxLayout, QWi
 
 from napari_uniultra.core.spacing import spacing_from_line
 from napari_uniultra.errors import PromptError, UniUltraError
-from napari_uniultra.plugin.layers import METADATA_KEY, set_spacing
+from napari_uniultra.plugin.loop_scale import Scale, rescale, spacing_of
 from napari_uniultra.widgets.parts import push_button, tell
 
 LINE_NAME = "UniUltra scale"
@@ -54,7 +54,7 @@ class SpacingControl(QWidget):
     def refresh(self) -> None:
         """Show the spacing of the image in use."""
         layer = self._image()
-        spacing = None if layer is None else layer.metadata.get(METADATA_KEY, {}).get("spacing_mm")
+        spacing = None if layer is None else spacing_of(layer)
         self.label.setText(_UNKNOWN if spacing is None else f"{spacing[1]:.3g} x {spacing[0]:.3g} mm per pixel")
         drawing = self._line is not None and self._line in self._viewer.layers
         self.draw_button.setEnabled(layer is not None)
@@ -89,24 +89,13 @@ class SpacingControl(QWidget):
             if layer is None or self._line is None or not len(self._line.data):
                 raise PromptError("There is no line yet", fix="Draw one over the depth scale of the picture")
             (y0, x0), (y1, x1) = np.asarray(self._line.data[-1], dtype=float)[[0, -1], -2:]
-            known = layer.metadata.get(METADATA_KEY, {}).get("spacing_mm")
+            known = spacing_of(layer)
             aspect = known[0] / known[1] if known else 1.0
             spacing = spacing_from_line((x0, y0), (x1, y1), self.length_box.value(), aspect)
         except UniUltraError as error:
             tell(error)
             return
-        alike = [other for other in self._viewer.layers if _same_loop(layer, other)]
         self._viewer.layers.remove(self._line)
         self._line = None
-        for other in alike:
-            set_spacing(other, spacing)
-        self._viewer.reset_view()
+        rescale(self._viewer, layer, Scale.in_mm(spacing))
         self.refresh()
-
-
-def _same_loop(image: Any, other: Any) -> bool:
-    """Whether a layer is the image itself, or masks that were made from it."""
-    if other is image:
-        return True
-    shapes = [tuple(layer.data.shape[: layer.ndim]) for layer in (image, other) if hasattr(layer.data, "shape")]
-    return METADATA_KEY in other.metadata and len(shapes) == 2 and shapes[0] == shapes[1]
