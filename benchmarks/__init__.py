@@ -1,5 +1,1 @@
-"""The cases of `uniultra bench`; installed as `napari_uniultra.benchmarks`."""
-
-from napari_uniultra.benchmarks.suite import run_benchmarks
-
-__all__ = ["run_benchmarks"]
+"""The cases of `uniultra bench`, a module each; installed as `napari_uniultra.benchmarks`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import Any, Protocol
 
@@ -58,6 +58,10 @@ class Ours:
             yield step.frame, step.masks
 
 
+# As `CineSession` does it: a corrected frame conditions the others.
+_OPTIONS = dict(add_all_frames_to_correct_as_cond=True)
+
+
 class Official:
     """sam2's ``SAM2VideoPredictor``, which is given frames that are prepared as ours are, from memory."""
 
@@ -66,12 +70,13 @@ class Official:
     def __init__(self, model: Any) -> None:
         from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-        arguments = network_arguments(model.config)
-        self._predictor = SAM2VideoPredictor(**arguments, add_all_frames_to_correct_as_cond=True)
+        self._prepare(SAM2VideoPredictor(**network_arguments(model.config), **_OPTIONS), model)
+
+    def _prepare(self, predictor: Any, model: Any) -> None:
+        # The official code would compute with the adapters' trunk, which is ours; the rest is sam2's.
+        self._predictor, self._size = predictor, model.config.image_size
         self._predictor.load_state_dict(model.network.state_dict())
         self._predictor.eval().to(model.device)
-        # The official code would compute with the adapters' trunk, which is ours; the rest is sam2's.
-        self._size = model.config.image_size
 
     def open(self, frames: np.ndarray) -> None:
         with _frames_from_memory(frames, self._size):
@@ -92,17 +97,62 @@ class Official:
                 yield frame, {i: (masks[n, 0] > 0).cpu().numpy() for n, i in enumerate(ids)}
 
 
+class OfficialOptimised(Official):
+    """sam2 as its ``vos_optimized=True`` and its own benchmark have it: compiled, in bfloat16, with TF32 on a GPU."""
+
+    name = "sam2, vos_optimized"
+
+    def __init__(self, model: Any) -> None:
+        from sam2.sam2_video_predictor import SAM2VideoPredictorVOS
+
+        arguments = {**network_arguments(model.config), "compile_image_encoder": True}
+        with redirect_stdout(StringIO()):  # it prints that it compiles
+            self._prepare(SAM2VideoPredictorVOS(**arguments, **_OPTIONS), model)
+        self._device = model.device.type
+
+    def box(self, object_id: int, frame: int, box: Box) -> np.ndarray:
+        with self._fast():
+            return super().box(object_id, frame, box)
+
+    def embed(self, frame: int) -> None:
+        with self._fast():
+            super().embed(frame)
+
+    def open(self, frames: np.ndarray) -> None:
+        with self._fast():
+            super().open(frames)
+
+    def propagate(self) -> Any:
+        running = super().propagate()
+        while True:
+            with self._fast():  # a frame at a time: what is timed in turn with it keeps its own precision
+                step = next(running, None)
+            if step is None:
+                return
+            yield step
+
+    @contextmanager
+    def _fast(self) -> Any:
+        before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        try:
+            with torch.autocast(self._device, torch.bfloat16):
+                yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
 @contextmanager
 def _frames_from_memory(frames: np.ndarray, image_size: int) -> Any:
     """Let the official predictor open an array: by itself it reads only MP4 files and folders of JPEG images.
 
-    It keeps every frame as a float tensor, as it does for files.
+    It keeps every frame as a float tensor on its device, as it does for files.
     """
     from sam2 import sam2_video_predictor
 
-    def load(**_: Any) -> tuple[torch.Tensor, int, int]:
+    def load(compute_device: torch.device, **_: Any) -> tuple[torch.Tensor, int, int]:
         images = torch.cat([prepare_images(torch.from_numpy(np.array(frame))[None], image_size) for frame in frames])
-        return images, *frames.shape[1:3]
+        return images.to(compute_device), *frames.shape[1:3]
 
     original = sam2_video_predictor.load_video_frames
     sam2_video_predictor.load_video_frames = load

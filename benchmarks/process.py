@@ -1,38 +1,99 @@
-"""One measurement in a process of its own; prints JSON. Run by the suite."""
+"""One measurement in a process of its own, where nothing is loaded yet and the peak of memory is its own."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
+
+from napari_uniultra.errors import ResourceError
+
+_MB = 1 << 20
 
 
-def main(task: str, contender_name: str, model: str, frames: str = "0") -> dict[str, float]:
-    """Load a model, or track one object through a loop of some frames."""
+def in_own_process(task: str, **arguments: Any) -> dict[str, Any]:
+    """What a function of this module finds in a fresh process.
+
+    Raises
+    ------
+    ResourceError
+        When the process fails.
+    """
+    command = [sys.executable, "-m", "napari_uniultra.benchmarks.process", task, json.dumps(arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ResourceError("A benchmark process failed", done.stderr.strip()[-500:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def load(contender: str, model: str) -> dict[str, float]:
+    """Seconds until a model is loaded, imports included."""
     start = time.perf_counter()
     from napari_uniultra.benchmarks import contenders
     from napari_uniultra.model.zoo import load_model
 
-    contender = getattr(contenders, contender_name)(load_model(model, device="cpu"))
-    if task == "load":
-        return {"seconds": time.perf_counter() - start}
+    getattr(contenders, contender)(load_model(model, device="cpu"))
+    return {"seconds": time.perf_counter() - start}
 
-    from napari_uniultra.benchmarks.suite import SyntheticLoop, boxes
 
-    contender.open(SyntheticLoop(int(frames)))
-    contenders.prompt(contender, boxes(1))
-    for _ in contender.propagate():
+def track(
+    contender: str, model: str, frames: int, objects: int = 1, device: str = "cpu", image_size: int | None = None
+) -> dict[str, float]:
+    """Peak memory in MB of tracking objects through a loop that takes none itself; a GPU's where it runs there."""
+    from napari_uniultra.benchmarks import contenders
+    from napari_uniultra.benchmarks.loops import SyntheticLoop, boxes
+    from napari_uniultra.benchmarks.models import benchmark_model
+
+    found = getattr(contenders, contender)(benchmark_model(model, device, image_size))
+    found.open(SyntheticLoop(frames, discs=max(objects, 4)))
+    contenders.prompt(found, boxes(objects))
+    for _ in found.propagate():
         pass
-    return {"peak_mb": peak_megabytes()}
+    return {"peak_mb": peak_megabytes(device)}
 
 
-def peak_megabytes() -> float:
-    """The largest resident memory of this process so far."""
+def interact(model: str, prompts: int) -> dict[str, Any]:
+    """Seconds to import and load, to the first mask of a loop that is opened then, and of each prompt after it."""
+    start = time.perf_counter()
+    import torch  # noqa: F401 - its import is told apart from the loading
+
+    from napari_uniultra.model.zoo import load_model
+
+    imported = time.perf_counter()
+    loaded = load_model(model, device="cpu")
+    ready = time.perf_counter()
+    from napari_uniultra.benchmarks.interaction import first_mask, prompt_times
+
+    session = first_mask(loaded)
+    masked = time.perf_counter()
+    times = {"import_s": imported - start, "load_s": ready - imported, "first_mask_s": masked - ready}
+    return {**times, "prompts_s": prompt_times(session, prompts)}
+
+
+def train(image_size: int, checkpointing: bool, architecture: str, device: str = "cpu") -> dict[str, float]:
+    """Peak memory in MB and seconds of a step of fine-tuning by adapters, with or without activation checkpointing."""
+    from napari_uniultra.benchmarks.training import measure_steps
+
+    seconds = measure_steps(architecture, image_size, checkpointing, device)
+    return {"seconds": seconds, "peak_mb": peak_megabytes(device)}
+
+
+def peak_megabytes(device: str = "cpu") -> float:
+    """The largest memory so far: what PyTorch reserved on a GPU, else what was resident of this process."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_reserved(device) / _MB
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    return peak / (_MB if sys.platform == "darwin" else 1 << 10)
 
+
+_TASKS: dict[str, Callable[..., dict[str, Any]]] = {"load": load, "track": track, "interact": interact, "train": train}
 
 if __name__ == "__main__":
-    print(json.dumps(main(*sys.argv[1:])))
+    print(json.dumps(_TASKS[sys.argv[1]](**json.loads(sys.argv[2]))))

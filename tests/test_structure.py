@@ -149,7 +149,7 @@ def test_heavy_imports_stay_where_they_belong(module: Module) -> None:
             wrong.append(where)
         if item.top in {"torchvision", "training"}:
             wrong.append(where)
-        if item.top in VIEWER and module.part not in {"plugin", "widgets"}:
+        if item.top in VIEWER and module.part not in {"plugin", "widgets", "benchmarks"}:
             wrong.append(where)
         if item.target.startswith("qtpy.QtWidgets") and module.part != "widgets":
             wrong.append(where)

@@ -1,0 +1,128 @@
+"""`uniultra bench --gpu`: absolute figures of a GPU, beside the official predictor as it is fastest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import cycle
+from typing import Any, NamedTuple
+
+from napari_uniultra.benchmarks.loops import SHAPE_HW, boxes, loop_in_memory
+from napari_uniultra.benchmarks.models import benchmark_model
+from napari_uniultra.benchmarks.pairs import COLUMNS, Row, interleaved, propagation
+from napari_uniultra.benchmarks.process import in_own_process
+from napari_uniultra.benchmarks.report import machine, row, table
+from napari_uniultra.errors import ResourceError
+
+_FRAMES = 60  # of the loop that memory is measured on
+
+
+class Plan(NamedTuple):
+    """What is measured.
+
+    Attributes
+    ----------
+    models : tuple of (str, str)
+        Names, and what the paper says of them.
+    image_size : int
+        Side of the input in pixels.
+    objects : tuple of int
+        Numbers of objects to track.
+    repeats : int
+        Pairs of timings.
+    official : str
+        The contender that is the yardstick.
+    """
+
+    models: tuple[tuple[str, str], ...] = (
+        ("uniultra-mini", "the paper, on an RTX A5000: 45.09 frames/s, 9,881 MB"),
+        ("uniultra-l", "the paper, on an RTX A5000: 25,759 MB"),
+    )
+    image_size: int = 1024
+    objects: tuple[int, ...] = (1, 4, 16)
+    repeats: int = 21
+    official: str = "OfficialOptimised"
+
+
+def run_gpu(device: str = "cuda", plan: Plan = Plan(), quick: bool = False) -> str:  # noqa: B008 - immutable
+    """Measure on a GPU and return a table in Markdown.
+
+    Parameters
+    ----------
+    device : str
+        As `choose_device` takes it.
+    plan : Plan
+    quick : bool
+        Fewer repeats.
+
+    Raises
+    ------
+    ResourceError
+        When the machine has no such device.
+    """
+    _check(device)
+    from napari_uniultra.benchmarks import contenders
+
+    plan = plan._replace(repeats=3) if quick else plan
+    lines: list[str] = []
+    for name, known in plan.models:
+        model = benchmark_model(name, device, plan.image_size)
+        pair = contenders.Ours(model), getattr(contenders, plan.official)(model)
+        lines.append(row(f"**{model.name}** ({known})", "", "", ""))
+        lines.append(_images(pair, plan.repeats))
+        lines += [propagation(pair, objects, plan.repeats).markdown() for objects in plan.objects]
+        del model, pair
+        lines += _peaks(name, device, plan)
+    yardstick = getattr(contenders, plan.official).name
+    height, width = SHAPE_HW
+    heading = (
+        f"{plan.image_size} px, loop of {height} x {width} pixels; {machine('sam2', device=device)}; the official one "
+        f"is {yardstick}; medians of times, memory that PyTorch reserved at most in a process of its own"
+    )
+    return table(heading, COLUMNS, lines)
+
+
+def _check(device: str) -> None:
+    from napari_uniultra.model.device import available_devices
+
+    if device.startswith("cuda") and "cuda" not in available_devices():
+        raise ResourceError(
+            "There is no GPU to measure",
+            "PyTorch finds no CUDA device on this machine",
+            "Run it on a machine with an NVIDIA GPU and a CUDA build of PyTorch; 'uniultra bench' measures the CPU",
+        )
+
+
+def _images(contenders: Sequence[Any], repeats: int) -> str:
+    """A box on a new image, to its mask in the CPU's memory: frames a second."""
+    frames, box = loop_in_memory(2), boxes(1)[0]
+
+    def segments(contender: Any) -> Callable[[], None]:
+        contender.open(frames)
+        numbers = cycle((0, 1))
+
+        def segment() -> None:
+            frame = next(numbers)
+            contender.embed(frame)
+            contender.box(1, frame, box)
+
+        for _ in frames:
+            segment()
+        return segment
+
+    timed = interleaved("", [segments(contender) for contender in contenders], repeats)
+    ratios = tuple(1 / ratio for ratio in timed.ratios)
+    ours, official = 1000 / timed.ours, 1000 / timed.official
+    return Row("images alone: embed, box to mask", ours, official, ratios, "frames/s").markdown()
+
+
+def _peaks(name: str, device: str, plan: Plan) -> list[str]:
+    """Peak memory of tracking, each in a process of its own."""
+    rows = []
+    for objects in plan.objects:
+        settings = dict(model=name, frames=_FRAMES, objects=objects, device=device, image_size=plan.image_size)
+        ours, official = (
+            in_own_process("track", contender=contender, **settings)["peak_mb"] for contender in ("Ours", plan.official)
+        )
+        case = f"peak memory, {_FRAMES} frames, {objects} object{'s' * (objects > 1)}"
+        rows.append(Row(case, ours, official, (ours / official,), "MB").markdown())
+    return rows
