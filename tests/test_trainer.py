@@ -33,7 +33,7 @@ from napari_uniultra.training.checkpoints import CHECKPOINT, load_training_check
 from napari_uniultra.training.config import ConfigError, FineTuneConfig, OptimiserSettings, RunSettings
 from napari_uniultra.training.data.samples import Batch
 from napari_uniultra.training.data.settings import DataSettings
-from napari_uniultra.training.events import EVENTS, read_events
+from napari_uniultra.training.events import EVENTS, ConsoleBar, read_events
 from napari_uniultra.training.sharpness import worst_neighbour
 from napari_uniultra.training.task import Outcome, Validation
 from napari_uniultra.training.trainer import STOP, Trainer
@@ -378,6 +378,22 @@ def test_events_are_json_lines_that_say_how_it_goes(tmp_path: Path) -> None:
     assert step["seconds_left"] > 0 == lines[2]["seconds_left"]
     assert step["samples_per_second"] == pytest.approx(4 / step["seconds"], rel=0.2)
     assert lines[3]["paths"] == [str(tmp_path / CHECKPOINT)]
+
+
+def test_the_log_says_when_a_run_waits_for_its_data(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    class SlowData(ToyData):
+        def __getitem__(self, step: int) -> Batch:
+            time.sleep(0.2)
+            return super().__getitem__(step)
+
+    Trainer(config(tmp_path, steps=2), Toy(), SlowData(), [ConsoleBar()]).fit()
+    assert min(line["data_wait"] for line in steps_of(tmp_path)) > 0.5
+    assert "waiting for data" in capsys.readouterr().err
+
+    bar = ConsoleBar()
+    bar({"event": "start", "step": 0, "steps": 2})
+    bar({"event": "step", "step": 1, "loss": 0.5, "data_wait": 0.01})
+    assert "waiting" not in capsys.readouterr().err, "a little is no news"
 
 
 def test_tensorboard_gets_the_curves(tmp_path: Path) -> None:

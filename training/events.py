@@ -20,6 +20,8 @@ from napari_uniultra.training.layout import EVENTS, TENSORBOARD
 
 Listener = Callable[[Mapping[str, Any]], None]
 
+_NOTABLE_WAIT = 0.05  # share of the time; from there on, more data processes would help
+
 
 class Events:
     """Writes what happens to the file, and tells the listeners.
@@ -118,7 +120,10 @@ class ConsoleBar:
 
 def _short(event: Mapping[str, Any]) -> str:
     shown = {"loss": event.get("loss"), **{name: pair[0] for name, pair in event.get("dice", {}).items()}}
-    return ", ".join(f"{name} {value:.3g}" for name, value in list(shown.items())[:4] if value is not None)
+    parts = [f"{name} {value:.3g}" for name, value in list(shown.items())[:4] if value is not None]
+    if event.get("data_wait", 0) >= _NOTABLE_WAIT:
+        parts.append(f"waiting for data {event['data_wait']:.0%}")
+    return ", ".join(parts)
 
 
 def _sentence(event: Mapping[str, Any]) -> str:
@@ -147,7 +152,7 @@ def tensorboard(folder: str | Path) -> Listener | None:
 
 def _scalars(event: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     if event["event"] == "step":
-        for name in ("loss", "learning_rate", "samples_per_second", "gradient_norm"):
+        for name in ("loss", "learning_rate", "samples_per_second", "data_wait", "gradient_norm"):
             if event.get(name) is not None:
                 yield f"train/{name}", event[name]
         yield from ((f"terms/{name}", value) for name, value in event.get("terms", {}).items() if value is not None)
