@@ -11,13 +11,14 @@ import pytest
 import tifffile
 import torch
 from scipy import ndimage
+from skimage.feature import match_template
 
 from napari_uniultra.core.metrics import dice
 from napari_uniultra.core.types import Cine
 from napari_uniultra.io.readers import read_cine
 from napari_uniultra.model.prior import PRIOR_LOGIT, boxes_of, moved
 from napari_uniultra.model.zoo import load_model
-from napari_uniultra.segment.motion import MotionSearch, Seen
+from napari_uniultra.segment.motion import MotionSearch, Seen, _Look
 from napari_uniultra.segment.session import CineSession
 
 HEIGHT, WIDTH = 240, 320
@@ -105,3 +106,23 @@ def test_the_bundled_model_follows_a_jump_that_it_loses_without(model: Any, repo
     with_motion, without = (tracked(model, motion, frames, truth) for motion in (True, False))
     assert min(with_motion) > 0.8
     assert min(without) < 0.5
+
+
+def test_the_correlation_is_scikit_images() -> None:
+    image = ndimage.gaussian_filter(texture(3).astype(np.float32), 1)
+    image[:60] = 0  # black beside the scan
+    patch = image[100:160, 80:150]
+    found = _Look.of(image).correlation(patch)
+    np.testing.assert_allclose(found, match_template(image, patch), atol=2e-3)
+    assert np.unravel_index(found.argmax(), found.shape) == (100, 80)
+
+
+def test_of_places_alike_the_nearer_one_is_taken() -> None:
+    still = texture()
+    pattern = texture(7)[:60, :60]
+    seen, now = texture(4), still.copy()
+    seen[90:150, 60:120] = pattern
+    for row, column in ((110, 85), (20, 240)):
+        now[row : row + 60, column : column + 60] = pattern
+    found = MotionSearch(Cine(np.stack([seen, now]))).displacement([Seen(0, disc(120, 90, 14))], 1)
+    assert found == pytest.approx((20, 25), abs=2 * PIXEL)

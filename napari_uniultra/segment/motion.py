@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
-from skimage.feature import match_template
+from scipy import fft, ndimage
 
 from napari_uniultra.core.prompts import box_of_mask
 from napari_uniultra.core.types import Cine
@@ -22,6 +21,8 @@ _SIDE = 256  # px of the image's longer side: what is searched
 _BLUR_PX = 1.0  # against speckle, which is another one in every frame
 _MARGIN = 0.5  # of the structure's size: what lies around it is looked for with it
 _GAIN = 0.05  # by which the correlation must rise before a structure counts as moved: noise must not shake it
+_NEARER = 0.5  # of correlation that a place loses for each image's side that it lies away: tissue moves a little
+_FLAT = 1e-4  # of the grey values' standard deviation: a place where nothing can be told
 _CACHE_BYTES = 16 << 20
 
 
@@ -30,6 +31,44 @@ class Seen(NamedTuple):
 
     frame: int
     mask: np.ndarray
+
+
+class _Look(NamedTuple):
+    """A small image (h, w) with what every search in it needs: its spectrum, and running sums (h + 1, w + 1)."""
+
+    grey: np.ndarray
+    spectrum: np.ndarray
+    sums: np.ndarray
+    squares: np.ndarray
+
+    @classmethod
+    def of(cls, grey: np.ndarray) -> _Look:
+        """Of grey values (h, w) float32."""
+        centred = grey - grey.mean()  # for the numbers' sake; correlations stay the same
+        return cls(grey, fft.rfft2(centred), _running_sums(centred), _running_sums(centred**2))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self)
+
+    def correlation(self, patch: np.ndarray) -> np.ndarray:
+        """Normalised cross-correlation (h - a + 1, w - b + 1) with a patch (a, b), 0 where the image is flat."""
+        (height, width), (rows, columns) = self.grey.shape, patch.shape
+        centred = patch - patch.mean()
+        products = fft.irfft2(self.spectrum * np.conj(fft.rfft2(centred, (height, width))), (height, width))
+        products = products[: height - rows + 1, : width - columns + 1]
+        sums, squares = (_window_sums(own, rows, columns) for own in (self.sums, self.squares))
+        spread = np.sqrt(np.maximum(squares - sums**2 / patch.size, 0))
+        is_flat = spread < _FLAT * np.sqrt(patch.size)
+        return np.where(is_flat, 0, products / (np.where(is_flat, 1, spread) * np.linalg.norm(centred)))
+
+
+def _running_sums(values: np.ndarray) -> np.ndarray:
+    return np.pad(values.cumsum(0, dtype=np.float64).cumsum(1), ((1, 0), (1, 0)))
+
+
+def _window_sums(sums: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    return sums[rows:, columns:] - sums[:-rows, columns:] - sums[rows:, :-columns] + sums[:-rows, :-columns]
 
 
 class MotionSearch:
@@ -44,13 +83,14 @@ class MotionSearch:
         self._cine = cine
         self._scale = _SIDE / max(cine.shape_hw)
         self._small_hw = tuple(max(8, round(side * self._scale)) for side in cine.shape_hw)
-        self._images: ByteLimitedCache[np.ndarray] = ByteLimitedCache(_CACHE_BYTES)
+        self._images: ByteLimitedCache[_Look] = ByteLimitedCache(_CACHE_BYTES)
 
     def displacement(self, seen: Sequence[Seen], frame: int) -> tuple[float, float]:
         """How far the structure has moved from where it was on the first of ``seen``, as (rows, columns) in pixels.
 
         All of ``seen`` vote, which keeps small errors from adding up: the frame before knows how it looks now, a frame
-        that the user marked knows what it is. (0, 0) where it is hardly better to be found elsewhere.
+        that the user marked knows what it is. Of places alike the nearer one is taken, and (0, 0) where the structure
+        is hardly better to be found elsewhere.
         """
         votes, here = np.zeros(self._small_hw, np.float32), None
         for frame_seen, mask in seen:
@@ -62,6 +102,7 @@ class MotionSearch:
             votes += self._likeness(frame_seen, small, centre, frame)
         if here is None:
             return 0.0, 0.0
+        votes -= len(seen) * _NEARER * self._distances(here)
         place = np.unravel_index(votes.argmax(), votes.shape)
         if votes[place] - votes[here] < _GAIN * len(seen):
             return 0.0, 0.0
@@ -72,22 +113,29 @@ class MotionSearch:
         left, top, right, bottom = box_of_mask(mask)
         rows, columns = (2 + int(_MARGIN * side) for side in (bottom - top, right - left))
         top, left = max(0, int(top) - rows), max(0, int(left) - columns)
-        patch = self._image(seen)[top : int(bottom) + rows, left : int(right) + columns]
+        patch = self._image(seen).grey[top : int(bottom) + rows, left : int(right) + columns]
         likeness = np.full(self._small_hw, -1.0, np.float32)
         if patch.std() == 0:  # nothing to tell places by
             return likeness
-        found = match_template(self._image(frame), patch)
+        found = self._image(frame).correlation(patch)
         row, column = centre[0] - top, centre[1] - left
         likeness[row : row + found.shape[0], column : column + found.shape[1]] = found
         return likeness
 
-    def _image(self, frame: int) -> np.ndarray:
+    def _distances(self, place: tuple[int, int]) -> np.ndarray:
+        """(h, w): how far each place lies from one, relative to the image's longer side."""
+        rows, columns = (
+            np.arange(side, dtype=np.float32) - own for side, own in zip(self._small_hw, place, strict=True)
+        )
+        return np.hypot(rows[:, None], columns) / _SIDE
+
+    def _image(self, frame: int) -> _Look:
         return self._images.get_or(frame, lambda: self._made_small(frame))
 
-    def _made_small(self, frame: int) -> np.ndarray:
+    def _made_small(self, frame: int) -> _Look:
         image = np.asarray(self._cine.frame(frame))
         grey = image.mean(axis=-1) if image.ndim == 3 else image
-        return ndimage.gaussian_filter(self._shrunk(grey), _BLUR_PX)
+        return _Look.of(ndimage.gaussian_filter(self._shrunk(grey), _BLUR_PX))
 
     def _shrunk(self, image: np.ndarray) -> np.ndarray:
         """(H, W) to the size of the search, each pixel the mean of those that it covers, float32."""
