@@ -68,7 +68,7 @@ def test_its_pointer_and_memory_are_those_of_an_occluded_object(session: CineSes
     embedding = engine.embed(4)
     nothing, seen = torch.full((1, 1, 16, 16), -10.0), torch.tensor([[10.0]])
     without = engine.predictor.remember(embedding, nothing, seen, prompted=True)
-    difference = engine._features(state, (1, 4)).float() - without.float()
+    difference = engine.memories.features(state, (1, 4), engine.memories.whole).float() - without.float()
     assert torch.allclose(difference, network.no_obj_embed_spatial[:, :, None, None].expand_as(difference), atol=0.02)
     expected = network._use_mask_as_output(embedding.image, list(embedding.high_res), torch.zeros(1, 1, 64, 64))[5][0]
     assert torch.allclose(pointer, expected, atol=1e-5)
@@ -208,6 +208,7 @@ def test_several_changes_as_one(session: CineSession) -> None:
     with session.one_change():
         session.edit_object(1, name="lumen")
         session.add_box(2, 0, BOX)
+
     def with_a_fault() -> None:
         with session.one_change():
             session.edit_object(1, name="wall")

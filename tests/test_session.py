@@ -269,14 +269,16 @@ def test_memory_stays_bounded_and_dropped_memories_come_back(model) -> None:
         session.add_box(2, 0, (5, 5, 30, 30))
         list(session.propagate())
     assert len(frugal._engine.embeddings) == 1
-    assert len(frugal._engine.memories) == 1
+    assert len(frugal._engine.memories.kept) == 1
     # Memories encoded again from stored masks are near to, not equal to, those encoded from logits.
     agreement = (frugal.masks == generous.masks).mean()
     assert agreement > 0.9
-    limited = CineSession(loop, model, memory_bytes=20 * next(iter(generous._engine.memories._values.values())).nbytes)
+    limited = CineSession(
+        loop, model, memory_bytes=20 * next(iter(generous._engine.memories.kept._values.values())).nbytes
+    )
     limited.add_box(1, 0, BOX)
     list(limited.propagate())
-    assert limited._engine.memories.nbytes <= limited._engine.memories.max_bytes
+    assert limited._engine.memories.kept.nbytes <= limited._engine.memories.kept.max_bytes
     alone = CineSession(loop, model)
     alone.add_box(1, 0, BOX)
     list(alone.propagate())

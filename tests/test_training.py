@@ -20,10 +20,11 @@ from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.checkpoint import save_checkpoint
 from napari_uniultra.model.config import LIGHT_MEMORY, ModelConfig, architecture
+from napari_uniultra.model.resize import set_image_size
 from napari_uniultra.model.zoo import load_model
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.training.average import average_runs
-from napari_uniultra.training.base import load_base, set_image_size
+from napari_uniultra.training.base import load_base
 from napari_uniultra.training.checkpoints import ADAPTER, CHECKPOINT, MODEL, load_training_checkpoint
 from napari_uniultra.training.config import (
     ConfigError,

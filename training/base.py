@@ -118,22 +118,3 @@ def set_dropout(network: nn.Module, share: float) -> None:
             module.p = share
         elif hasattr(module, "dropout_p"):  # sam2's attention
             module.dropout_p = share
-
-
-def set_image_size(network: nn.Module, size: int) -> None:
-    """Make a network take inputs of another size; it then computes what one built for that size computes.
-
-    sam2 derives these few numbers from the input's size when it builds a network, and everything else as it runs.
-
-    Parameters
-    ----------
-    network : SAM2Base
-    size : int
-        Side of the input in pixels, a multiple of 32.
-    """
-    grid = size // network.backbone_stride
-    encoder = network.sam_prompt_encoder
-    network.image_size, network.sam_image_embedding_size = size, grid
-    encoder.image_embedding_size = (grid, grid)
-    encoder.input_image_size = (size, size)
-    encoder.mask_input_size = (4 * grid, 4 * grid)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from napari_uniultra.model.preprocess import prepare_images
-from napari_uniultra.training.base import set_image_size
+from napari_uniultra.model.resize import set_image_size
 from napari_uniultra.training.prompting import Prompts
 
 _POINTER_RANGE = 16  # sam2 scales the pointers' temporal code by min(frames, 16) - 1: train on what long loops use

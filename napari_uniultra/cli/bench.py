@@ -67,7 +67,7 @@ def _table(arguments: argparse.Namespace) -> str:
     if arguments.training:
         from napari_uniultra.benchmarks.training import run_training
 
-        return run_training(quick)
+        return run_training(quick=quick)
     if arguments.gpu:
         from napari_uniultra.benchmarks.gpu import run_gpu
 

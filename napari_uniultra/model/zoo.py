@@ -227,16 +227,10 @@ def model_at(name: str | os.PathLike[str], device: str = "auto", image_size: int
     model = load_model(name, device)
     if image_size in (None, model.image_size):
         return model
-    import torch
-
-    from napari_uniultra.model.build import build_network
-    from napari_uniultra.model.checkpoint import load_into
+    from napari_uniultra.model.resize import network_at
 
     config = model.config.with_(image_size=image_size)
-    with torch.random.fork_rng(devices=[]):  # building draws random weights, which these replace
-        network = build_network(config)
-    load_into(network, model.network.state_dict())
-    return replace(model, network=network.to(model.device).eval(), config=config)
+    return replace(model, network=network_at(model.network, image_size), config=config)
 
 
 def add_model(path: str | os.PathLike[str], name: str | None = None) -> ModelInfo:

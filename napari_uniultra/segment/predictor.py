@@ -83,6 +83,11 @@ class Predictor:
             self._dense_position = network.sam_prompt_encoder.get_dense_pe()
 
     @property
+    def image_size(self) -> int:
+        """Side of the network's input in pixels."""
+        return self._size
+
+    @property
     def signed_pointers(self) -> bool:
         """Whether the network tells pointers of the past from those of the future."""
         return self._network.use_signed_tpos_enc_to_obj_ptrs

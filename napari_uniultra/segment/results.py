@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_uniultra.core.prompts import box_of_mask
+from napari_uniultra.segment.view import View
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class Result:
         (256,) float32, SAM2's object pointer.
     reverse : bool
         Whether the frame was reached backwards in time.
+    view : View or None
+        The part of the frame that was looked at; None for all of it.
     """
 
     mask: PackedMask
@@ -78,6 +81,7 @@ class Result:
     object_score: float
     pointer: np.ndarray
     reverse: bool = False
+    view: View | None = None
 
 
 def expected_iou(estimate: float, curve: Sequence[tuple[float, float]]) -> float:

@@ -23,6 +23,7 @@ from napari_uniultra.errors import ReadError
 from napari_uniultra.segment.results import PackedMask, Result
 from napari_uniultra.segment.session_about import LoopName, SessionAbout
 from napari_uniultra.segment.state import SessionState
+from napari_uniultra.segment.view import View, checked_view
 
 SUFFIX = ".uniultra"
 
@@ -153,6 +154,12 @@ def _objects(state: SessionState) -> dict[str, Any]:
     return {"names": dict(state.names), "colours": dict(state.colours), "locked_objects": locked}
 
 
+def _view(data: Mapping[str, Any]) -> View | None:
+    """Close views came later: results without one were found on the whole frame."""
+    view = data.get("view")
+    return None if view is None else checked_view(view)
+
+
 class _Packer:
     """Collects bits and pointers into two arrays; a result that stands in two layers is written once."""
 
@@ -176,6 +183,7 @@ class _Packer:
                 "iou": result.predicted_iou,
                 "score": result.object_score,
                 "reverse": result.reverse,
+                "view": result.view,
                 "index": len(self._pointers) - 1,
             }
         return self._seen[id(result)]
@@ -209,7 +217,7 @@ class _Unpacker:
         index = data["index"]
         if index not in self._seen:
             self._seen[index] = Result(
-                self.mask(data["mask"]), data["iou"], data["score"], self._pointers[index], data["reverse"]
+                self.mask(data["mask"]), data["iou"], data["score"], self._pointers[index], data["reverse"], _view(data)
             )
         return self._seen[index]
 

@@ -59,11 +59,7 @@ def put_results(state: SessionState, results: dict[Key, Result]) -> SessionState
 
 def ends_around(state: SessionState, object_id: int, frame: int) -> tuple[int, int] | None:
     """The nearest frames before and after one on which the user gave or accepted an object, and it is there."""
-    seen = [
-        known
-        for known in state.conditioning_frames(object_id)
-        if all(state.result((object_id, known)).mask.size)
-    ]
+    seen = [known for known in state.conditioning_frames(object_id) if all(state.result((object_id, known)).mask.size)]
     before = max((known for known in seen if known < frame), default=None)
     after = min((known for known in seen if known > frame), default=None)
     return None if before is None or after is None else (before, after)

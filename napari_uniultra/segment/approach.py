@@ -1,0 +1,107 @@
+"""How a frame is approached when an object is tracked to it: where to look, and what to expect there."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.ndimage import center_of_mass
+from torch import Tensor
+
+from napari_uniultra.core.types import Cine
+from napari_uniultra.model.prior import mask_prior
+from napari_uniultra.segment.memories import Memories
+from napari_uniultra.segment.motion import MotionSearch, Seen
+from napari_uniultra.segment.state import Key, SessionState
+from napari_uniultra.segment.view import View, close_view, seen_from
+
+_UNSURE, _WIDER = 0.5, 1.6  # a mask of lower predicted IoU is followed with so much more around it
+
+
+class Approach(NamedTuple):
+    """What is known of an object before a frame is looked at.
+
+    Attributes
+    ----------
+    view : View
+        Where to look.
+    before : Tensor or None
+        Its logits (1, 1, 4s, 4s) on the frame before, as that view shows them; for models that are given them.
+    jumped : bool
+        Whether they were moved to where the image says that it is now.
+    """
+
+    view: View
+    before: Tensor | None
+    jumped: bool
+
+
+class Approaches:
+    """Finds the approach to each frame.
+
+    Parameters
+    ----------
+    cine : Cine
+    memories : Memories
+    """
+
+    def __init__(self, cine: Cine, memories: Memories) -> None:
+        self._memories = memories
+        self._motion = MotionSearch(cine)
+
+    def to(self, state: SessionState, key: Key, reverse: bool, config: Any, zoom: bool) -> Approach:
+        """The approach to (object id, frame) for a model's ``config``; with ``zoom``, closely where that is a gain."""
+        object_id, frame = key
+        before = object_id, frame + (1 if reverse else -1)
+        if state.result(before) is None:
+            return Approach(self._memories.whole, None, False)
+        before = _last_seen(state, before, frame)
+        seen, anchor = self._seen(state, before, frame)
+        shift = np.zeros(2)
+        if config.mask_prior and config.motion_prior and seen.mask.any():
+            shift = np.array(self._motion.displacement([seen, *anchor], frame))
+        view = self._memories.whole
+        if zoom and state.result(before).object_score > 0:
+            view = self._close(state, before, seen.mask, shift, config.image_size)
+        if not config.mask_prior:
+            return Approach(view, None, False)
+        carried = self._carried(state, before, view, shift)
+        if not shift.any() or not anchor:
+            return Approach(view, carried, bool(shift.any()))
+        # What jumped is mixed with the nearest frame that was given, put at the same place: where the two differ, the
+        # network decides. What moves gently is left to the network alone, which sees it change its shape.
+        given = object_id, anchor[0].frame
+        shift = shift + np.subtract(*(center_of_mass(own.mask) for own in (seen, *anchor)))
+        mixed = (mask_prior(carried) + mask_prior(self._carried(state, given, view, shift))) / 2
+        return Approach(view, mixed, True)
+
+    def _seen(self, state: SessionState, before: Key, frame: int) -> tuple[Seen, list[Seen]]:
+        """The object where it was seen last, and on the nearest frame that was given if that is another one."""
+        object_id, last = before
+        seen = Seen(last, state.result(before).mask.unpack())
+        given = min(state.conditioning_frames(object_id), key=lambda other: abs(other - frame), default=last)
+        known = state.result((object_id, given)).mask
+        return seen, [Seen(given, known.unpack())] if given != last and known else []
+
+    def _close(self, state: SessionState, before: Key, mask: np.ndarray, shift: np.ndarray, image_size: int) -> View:
+        result = state.result(before)
+        iou = result.predicted_iou
+        wider = _WIDER if iou is not None and iou < _UNSURE else 1.0
+        shift = float(shift[0]), float(shift[1])
+        view = close_view(mask, image_size, shift=shift, before=result.view, wider=wider)
+        return view or self._memories.whole
+
+    def _carried(self, state: SessionState, key: Key, view: View, shift: np.ndarray) -> Tensor:
+        own = self._memories.view_of(state.result(key))
+        return seen_from(self._memories.logits(state, key), own, view, (float(shift[0]), float(shift[1])))
+
+
+def _last_seen(state: SessionState, key: Key, towards: int) -> Key:
+    """The last frame before ``towards``, from ``key`` backwards, on which an object was there; else ``key`` itself."""
+    object_id, frame = key
+    step = frame - towards
+    while (result := state.result((object_id, frame))) is not None:
+        if result.mask:
+            return object_id, frame
+        frame += step
+    return key
