@@ -13,8 +13,6 @@ from napari_uniultra.benchmarks.process import in_own_process
 from napari_uniultra.benchmarks.report import machine, row, table
 from napari_uniultra.errors import ResourceError
 
-_FRAMES = 60  # of the loop that memory is measured on
-
 
 class Plan(NamedTuple):
     """What is measured.
@@ -29,6 +27,8 @@ class Plan(NamedTuple):
         Numbers of objects to track.
     repeats : int
         Pairs of timings.
+    frames : int
+        Of the loop that memory is measured on.
     official : str
         The contender that is the yardstick.
     """
@@ -40,6 +40,7 @@ class Plan(NamedTuple):
     image_size: int = 1024
     objects: tuple[int, ...] = (1, 4, 16)
     repeats: int = 21
+    frames: int = 60
     official: str = "OfficialOptimised"
 
 
@@ -119,10 +120,10 @@ def _peaks(name: str, device: str, plan: Plan) -> list[str]:
     """Peak memory of tracking, each in a process of its own."""
     rows = []
     for objects in plan.objects:
-        settings = dict(model=name, frames=_FRAMES, objects=objects, device=device, image_size=plan.image_size)
+        settings = dict(model=name, frames=plan.frames, objects=objects, device=device, image_size=plan.image_size)
         ours, official = (
             in_own_process("track", contender=contender, **settings)["peak_mb"] for contender in ("Ours", plan.official)
         )
-        case = f"peak memory, {_FRAMES} frames, {objects} object{'s' * (objects > 1)}"
+        case = f"peak memory, {plan.frames} frames, {objects} object{'s' * (objects > 1)}"
         rows.append(Row(case, ours, official, (ours / official,), "MB").markdown())
     return rows

@@ -73,7 +73,7 @@ def interact(model: str, prompts: int) -> dict[str, Any]:
     return {**times, "prompts_s": prompt_times(session, prompts)}
 
 
-def train(image_size: int, checkpointing: bool, architecture: str, device: str = "cpu") -> dict[str, float]:
+def train(image_size: int, checkpointing: bool, architecture: str, device: str) -> dict[str, float]:
     """Peak memory in MB and seconds of a step of fine-tuning by adapters, with or without activation checkpointing."""
     from napari_uniultra.benchmarks.training import measure_steps
 

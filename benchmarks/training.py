@@ -5,8 +5,9 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile
@@ -28,41 +29,65 @@ from napari_uniultra.training.finetune import FineTune
 from napari_uniultra.training.trainer import Trainer
 
 _WARM_UP = 3  # steps
-_BATCH = 8
 _COLUMNS = ("case", "trainer", "plain PyTorch loop", "ratio (range)")
 
 
-def run_training(quick: bool = False, device: str = "auto", image_size: int = 256, large_size: int = 256) -> str:
+class Plan(NamedTuple):
+    """What is measured.
+
+    Attributes
+    ----------
+    device : str
+        As `choose_device` takes it.
+    steps, batch, image_size : int
+        Steps that count, frames of each, and side of the input in pixels: of UniUltra-mini, for speed.
+    large, large_size : str and int
+        The architecture, and side of its input, that is trained once with activation checkpointing and once without.
+    """
+
+    device: str = "auto"
+    steps: int = 25
+    batch: int = 8
+    image_size: int = 256
+    large: str = "uniultra-l"
+    large_size: int = 256
+
+
+def run_training(plan: Plan = Plan(), quick: bool = False) -> str:  # noqa: B008 - immutable
     """Measure and return a table in Markdown.
 
     Parameters
     ----------
+    plan : Plan
     quick : bool
-        Fewer steps.
-    device : str
-        As `choose_device` takes it.
-    image_size, large_size : int
-        Sides of the input in pixels: of UniUltra-mini for speed, and of UniUltra-L for memory.
+        Five steps.
     """
-    steps = 5 if quick else 25
+    plan = plan._replace(steps=5) if quick else plan
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        manifest = _manifest(folder / "images")
         lines = [
-            _beside_plain(folder / "pairs", steps, device, image_size),
-            *_waits(folder, steps, device, image_size),
-            *_memory(large_size, device),
+            _beside_plain(folder / "pairs", plan, manifest),
+            _waiting("images of a manifest", folder / "real", plan, manifest),
+            _waiting("simulated data", folder / "simulated", plan, None),
+            *_memory(plan),
         ]
-    heading = f"UniUltra-mini at {image_size} px, batches of {_BATCH}, CH-Adapters trained; {machine(device=device)}"
+    heading = (
+        f"UniUltra-mini at {plan.image_size} px, batches of {plan.batch}, CH-Adapters trained; "
+        f"{machine(device=plan.device)}"
+    )
     return table(heading, _COLUMNS, lines)
 
 
 def measure_steps(architecture: str, image_size: int, checkpointing: bool, device: str) -> float:
     """Seconds of a step of one image, from random weights."""
     with tempfile.TemporaryDirectory() as name:
-        model = {"base": None, "architecture": architecture, "image_size": image_size}
-        values = _settings(Path(name), 3, device, image_size, model=model, batch=1, simulated=True)
-        values["run"]["activation_checkpointing"] = checkpointing
-        config = read_settings(FineTuneConfig, values)
+        folder = Path(name)
+        plan = Plan(device, steps=3, batch=1, image_size=image_size)
+        config = _config(folder / "run", plan, _manifest(folder / "images"))
+        model = replace(config.model, base=None, architecture=architecture)
+        run = replace(config.run, activation_checkpointing=checkpointing)
+        config = replace(config, model=model, run=run, data=replace(config.data, workers=0))
         return Trainer(config, FineTune(config)).measure(2)
 
 
@@ -116,69 +141,56 @@ class _InTurn:
         self._since = time.perf_counter()
 
 
-def _beside_plain(folder: Path, steps: int, device: str, image_size: int) -> str:
+def _beside_plain(folder: Path, plan: Plan, manifest: Path) -> str:
     """Step by step in turn, on the same batches, which are there already."""
-    settings = _settings(folder, steps + _WARM_UP, device, image_size, simulated=True)
-    settings["data"]["workers"] = 0
-    config = read_settings(FineTuneConfig, settings)
+    config = _config(folder, plan, manifest)
+    config = replace(config, data=replace(config.data, workers=0))
     batches = _Prepared(config, 4)
-    turns = _InTurn(_PlainLoop(config, batches, choose_device(device)))
+    turns = _InTurn(_PlainLoop(config, batches, choose_device(plan.device)))
     Trainer(config, FineTune(config), batches, [turns]).fit()
     times = np.array(turns.times[_WARM_UP:])
-    ours, plain = _BATCH / np.median(times, axis=0)
+    ours, plain = plan.batch / np.median(times, axis=0)
     ratios = tuple((times[:, 1] / times[:, 0]).tolist())
     return Row("speed", float(ours), float(plain), ratios, "samples/s").markdown()
 
 
-def _waits(folder: Path, steps: int, device: str, image_size: int) -> Iterator[str]:
-    """What the log says of waiting for data, with the data processes that are the default."""
-    for case, simulated in (("images of a manifest", False), ("simulated data", True)):
-        manifest = None if simulated else _manifest(folder / "images")
-        config = read_settings(
-            FineTuneConfig,
-            _settings(folder / case, steps + _WARM_UP, device, image_size, simulated=simulated, manifest=manifest),
-        )
-        events: list[Mapping[str, Any]] = []
-        Trainer(config, FineTune(config), listeners=[events.append]).fit()
-        seen = [event for event in events if event["event"] == "step"][_WARM_UP:]
-        speed = np.median([event["samples_per_second"] for event in seen])
-        wait = 100 * np.mean([event["data_wait"] for event in seen])
-        yield row(f"{case}: speed, waiting for data", f"{speed:.3g} samples/s, {wait:.1f} % of the time", "", "")
+def _waiting(case: str, folder: Path, plan: Plan, manifest: Path | None) -> str:
+    """What the log says of waiting for data, with as many data processes as there are by default."""
+    config = _config(folder, plan, manifest)
+    events: list[Mapping[str, Any]] = []
+    Trainer(config, FineTune(config), listeners=[events.append]).fit()
+    seen = [event for event in events if event["event"] == "step"][_WARM_UP:]
+    speed = np.median([event["samples_per_second"] for event in seen])
+    wait = 100 * np.mean([event["data_wait"] for event in seen])
+    return row(f"{case}: speed, waiting for data", f"{speed:.3g} samples/s, {wait:.1f} % of the time", "", "")
 
 
-def _memory(image_size: int, device: str) -> Iterator[str]:
-    """UniUltra-L with and without activation checkpointing, each in a process of its own."""
+def _memory(plan: Plan) -> Iterator[str]:
+    """An architecture with and without activation checkpointing, each in a process of its own."""
     for checkpointing in (False, True):
-        found = in_own_process(
-            "train", architecture="uniultra-l", image_size=image_size, checkpointing=checkpointing, device=device
+        settings = dict(architecture=plan.large, image_size=plan.large_size, device=plan.device)
+        found = in_own_process("train", checkpointing=checkpointing, **settings)
+        case = (
+            f"{plan.large}, {plan.large_size} px, batch 1, activation checkpointing {'on' if checkpointing else 'off'}"
         )
-        case = f"UniUltra-L, {image_size} px, batch 1, activation checkpointing {'on' if checkpointing else 'off'}"
         yield row(case, f"{found['peak_mb']:.0f} MB at most, {found['seconds']:.2f} s a step", "", "")
 
 
-def _settings(
-    output: Path,
-    steps: int,
-    device: str,
-    image_size: int,
-    *,
-    simulated: bool,
-    model: dict[str, Any] | None = None,
-    manifest: Path | None = None,
-    batch: int = _BATCH,
-) -> dict[str, Any]:
-    """A fine-tuning by adapters that writes a line of progress every step."""
-    return {
+def _config(output: Path, plan: Plan, manifest: Path | None) -> FineTuneConfig:
+    """A fine-tuning by adapters that writes a line of progress every step; simulated where there is no manifest."""
+    steps = plan.steps + _WARM_UP
+    values = {
         "output": str(output),
-        "model": model or {"base": "uniultra-mini", "image_size": image_size},
+        "model": {"base": "uniultra-mini", "image_size": plan.image_size},
         "method": {"name": "ch_adapter"},
         "data": {
             "manifests": [str(manifest)] if manifest else [],
-            "simulated_share": 1.0 if simulated else 0.0,
-            "batch": batch,
+            "simulated_share": 0.0 if manifest else 1.0,
+            "batch": plan.batch,
         },
-        "run": {"steps": steps, "device": device, "log_every": 1, "save_every": steps},
+        "run": {"steps": steps, "device": plan.device, "log_every": 1, "save_every": steps},
     }
+    return read_settings(FineTuneConfig, values)
 
 
 def _manifest(folder: Path) -> Path:
