@@ -1,0 +1,192 @@
+"""Close views: geometry by hand, and structures tracked through them by the bundled model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from napari_uniultra.core.metrics import dice
+from napari_uniultra.core.prompts import box_of_mask
+from napari_uniultra.core.types import Cine, Prompt
+from napari_uniultra.errors import ReadError
+from napari_uniultra.io.readers import read_cine
+from napari_uniultra.model.prior import PRIOR_LOGIT
+from napari_uniultra.model.resize import network_at
+from napari_uniultra.model.zoo import load_model
+from napari_uniultra.segment.session import CineSession
+from napari_uniultra.segment.session_about import LoopName, SessionAbout
+from napari_uniultra.segment.session_file import load_state, save_state
+from napari_uniultra.segment.view import View, checked_view, close_view, memory_view, seen_from, whole_view
+
+SHAPE = 120, 160
+
+
+def block(top: int, left: int, height: int, width: int, shape: tuple[int, int] = SHAPE) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    mask[top : top + height, left : left + width] = True
+    return mask
+
+
+@pytest.mark.parametrize(("top", "left"), [(20, 30), (-25, -10), (100, 140), (-60, 200)])
+def test_a_cut_is_what_padding_gives_and_goes_back(top: int, left: int) -> None:
+    frame = np.random.default_rng(0).integers(1, 255, (*SHAPE, 3), np.uint8)
+    padded = np.pad(frame, ((100, 100), (100, 100), (0, 0)))
+    view = View(top, left, 50, 50, 64)
+    cut = view.cut(frame)
+    assert np.array_equal(cut, padded[top + 100 : top + 150, left + 100 : left + 150])
+    back = view.put(cut[..., 0], SHAPE)
+    inside = np.zeros((320, 360), bool)
+    inside[top + 100 : top + 150, left + 100 : left + 150] = True
+    assert np.array_equal(back, frame[..., 0] * inside[100:220, 100:260])
+
+
+def test_the_whole_view_changes_nothing() -> None:
+    frame = np.random.default_rng(0).integers(0, 255, SHAPE, np.uint8)
+    whole = whole_view(SHAPE, 512)
+    assert whole.cut(frame) is frame
+    assert whole.put(frame, SHAPE) is frame
+
+
+def test_a_close_view_is_never_coarser_than_the_whole_and_no_larger_than_it_must_be() -> None:
+    shape = 600, 800  # at 512 px a pixel of the network is 1.5625 of the frame's columns
+    small = close_view(block(200, 300, 100, 140, shape), 512)
+    assert small == View(250 - 196, 370 - 196, 392, 392, 256)  # 140 * 2.8; 392 / 256 = 1.53
+    larger = close_view(block(200, 300, 100, 160, shape), 512)
+    assert (larger.height, larger.size) == (448, 384)  # 448 / 256 = 1.75 would be coarser
+    assert close_view(block(0, 100, 500, 500, shape), 512) is None
+    assert close_view(np.zeros(shape, bool), 512) is None
+    assert close_view(block(10, 10, 3, 3, shape), 512).height == 48
+
+
+def test_a_close_view_follows_and_keeps_its_side() -> None:
+    mask = block(40, 60, 20, 20)
+    before = View(0, 0, 52, 52, 256)
+    view = close_view(mask, 512, shift=(5.0, -10.0), before=before)
+    assert view == View(55 - 26, 60 - 26, 52, 52, 256)
+    assert close_view(mask, 512, before=View(0, 0, 30, 30, 256)).height == 56
+    assert close_view(mask, 512, before=whole_view(SHAPE, 512)).height == 56
+    assert close_view(mask, 512, wider=1.5).height == round(20 * (1 + 1.8 * 1.5))
+
+
+def test_memories_are_seen_as_large_as_the_view_that_asks() -> None:
+    like = View(0, 0, 70, 70, 384)
+    assert memory_view(block(40, 60, 20, 20), 384, like) == View(15, 35, 70, 70, 384)
+    assert memory_view(np.zeros(SHAPE, bool), 384, like) == like
+
+
+def test_prompts_move_with_the_view() -> None:
+    view = View(10, 20, 50, 60, 256)
+    asked = Prompt(box=(30.0, 20.0, 50.0, 40.0), points=((25.5, 12.0),), labels=(1,), rounds=(1,))
+    assert view.prompt(asked) == Prompt((10.0, 10.0, 30.0, 30.0), ((5.5, 2.0),), (1,), None, (1,))
+    assert view.prompt(Prompt(points=((19.0, 12.0),), labels=(1,))) is None
+    assert view.prompt(Prompt(points=((30.0, 61.0),), labels=(1,))) is None
+
+
+def ramp(view: View, shift: tuple[float, float] = (0.0, 0.0)) -> torch.Tensor:
+    """Logits that are a plane over the frame, as a view shows it after a shift."""
+    places = (torch.arange(view.size // 4) + 0.5) / (view.size // 4)
+    rows = view.top + places * view.height - shift[0]
+    columns = view.left + places * view.width - shift[1]
+    return (0.05 * rows[:, None] - 0.03 * columns)[None, None]
+
+
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (6.0, -9.5)])
+def test_a_plane_looks_the_same_from_everywhere(shift: tuple[float, float]) -> None:
+    whole, close = whole_view(SHAPE, 512), View(30, 50, 60, 60, 256)
+    torch.testing.assert_close(seen_from(ramp(whole), whole, close, shift), ramp(close, shift), atol=1e-4, rtol=0)
+    back = seen_from(ramp(close), close, whole)
+    inside = torch.zeros(128, 128, dtype=torch.bool)
+    inside[34:94, 42:86] = True  # rows 30 to 90 of 120, columns 50 to 110 of 160, less a pixel at the edges
+    torch.testing.assert_close(back[0, 0][inside], ramp(whole)[0, 0][inside], atol=1e-3, rtol=0)
+    assert back[0, 0, 0, 0] == -PRIOR_LOGIT
+
+
+def test_the_same_view_gives_the_very_logits() -> None:
+    view = View(30, 50, 60, 60, 256)
+    logits = ramp(view)
+    assert seen_from(logits, view, view) is logits
+
+
+def test_numbers_that_are_no_view_are_refused() -> None:
+    assert checked_view([1, -2, 30, 40, 256]) == View(1, -2, 30, 40, 256)
+    for numbers in ([0, 0, 0, 40, 256], [0, 0, 30, 40, 250], [0, 0, 30, 40, 1 << 20], [1, 2, 3]):
+        with pytest.raises((ValueError, TypeError)):
+            checked_view(numbers)
+
+
+# With the bundled model -----------------------------------------------------------------------------------------------
+
+FRAMES = 5
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return load_model("uniultra-mini", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def loop(repo_root: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Frames of the simulated sample with a small structure, and its truth."""
+    cine = read_cine(repo_root / "sample_data" / "simulated.tif")
+    masks = tifffile.imread(repo_root / "sample_data" / "simulated_masks.tif")[:FRAMES]
+    return np.stack([cine.frame(number) for number in range(FRAMES)]), masks == 2
+
+
+@pytest.fixture(scope="module")
+def zoomed(model: Any, loop: tuple[np.ndarray, np.ndarray]) -> CineSession:
+    frames, truth = loop
+    session = CineSession(Cine(frames), model)
+    session.zoom = True
+    session.add_box(1, 0, box_of_mask(truth[0]))
+    list(session.propagate())
+    return session
+
+
+def test_a_small_structure_is_followed_in_a_close_view(
+    zoomed: CineSession, loop: tuple[np.ndarray, np.ndarray]
+) -> None:
+    for frame in range(1, FRAMES):
+        view = zoomed._state.result((1, frame)).view
+        assert view is not None
+        assert view.size < 512
+        assert dice(zoomed.step(frame).masks[1], loop[1][frame]) > 0.8
+    assert zoomed.logits(1, 2).shape == (128, 128)  # of all of the frame
+
+
+def test_a_click_mends_a_frame_in_its_close_view(model: Any, zoomed: CineSession, tmp_path: Path) -> None:
+    save_state(tmp_path / "a.npz", zoomed._state, SessionAbout(LoopName.of(zoomed.cine)))
+    session = CineSession.restore(tmp_path / "a.npz", zoomed.cine, model)
+    view = session._state.result((1, 2)).view
+    assert view == zoomed._state.result((1, 2)).view
+    rows, columns = np.nonzero(session.step(2).masks[1])
+    inside = float(columns.mean()) + 0.5, float(rows.mean()) + 0.5
+    mended = session.add_points(1, 2, [inside], [1]).masks[1]
+    assert session._state.result((1, 2)).view == view
+    assert dice(mended, zoomed.step(2).masks[1]) > 0.8
+    far = (1.0, 1.0)  # outside of the view: all of the frame is looked at
+    session.add_points(1, 3, [far], [0])
+    assert session._state.result((1, 3)).view is None
+
+
+def test_a_damaged_view_is_refused(zoomed: CineSession, tmp_path: Path) -> None:
+    state = zoomed._state.copy()
+    key = (1, 2)
+    state.tracked[key] = replace(state.tracked[key], view=View(0, 0, -5, 5, 256))
+    save_state(tmp_path / "a.npz", state, SessionAbout(LoopName.of(zoomed.cine)))
+    with pytest.raises(ReadError, match="damaged"):
+        load_state(tmp_path / "a.npz", zoomed.cine)
+
+
+def test_another_size_shares_the_weights(model: Any) -> None:
+    other = network_at(model.network, 256)
+    assert (other.image_size, model.network.image_size) == (256, 512)
+    assert other.sam_prompt_encoder.image_embedding_size == (16, 16)
+    assert model.network.sam_prompt_encoder.image_embedding_size == (32, 32)
+    pairs = zip(other.parameters(), model.network.parameters(), strict=True)
+    assert all(one is another for one, another in pairs)
