@@ -29,6 +29,7 @@ from napari_uniultra.training.finetune import FineTune
 from napari_uniultra.training.trainer import Trainer
 
 _WARM_UP = 3  # steps
+_QUICK = dict(steps=8, batch=4, image_size=128, large_size=128)
 _COLUMNS = ("case", "trainer", "plain PyTorch loop", "ratio (range)")
 
 
@@ -60,9 +61,9 @@ def run_training(plan: Plan = Plan(), quick: bool = False) -> str:  # noqa: B008
     ----------
     plan : Plan
     quick : bool
-        Five steps.
+        Fewer steps, of smaller batches of smaller images.
     """
-    plan = plan._replace(steps=5) if quick else plan
+    plan = plan._replace(**_QUICK) if quick else plan
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest = _manifest(folder / "images")
@@ -147,7 +148,7 @@ def _beside_plain(folder: Path, plan: Plan, manifest: Path) -> str:
     config = replace(config, data=replace(config.data, workers=0))
     batches = _Prepared(config, 4)
     turns = _InTurn(_PlainLoop(config, batches, choose_device(plan.device)))
-    Trainer(config, FineTune(config), batches, [turns]).fit()
+    _train_to_the_end(Trainer(config, FineTune(config), batches, [turns]))
     times = np.array(turns.times[_WARM_UP:])
     ours, plain = plan.batch / np.median(times, axis=0)
     ratios = tuple((times[:, 1] / times[:, 0]).tolist())
@@ -158,11 +159,17 @@ def _waiting(case: str, folder: Path, plan: Plan, manifest: Path | None) -> str:
     """What the log says of waiting for data, with as many data processes as there are by default."""
     config = _config(folder, plan, manifest)
     events: list[Mapping[str, Any]] = []
-    Trainer(config, FineTune(config), listeners=[events.append]).fit()
+    _train_to_the_end(Trainer(config, FineTune(config), listeners=[events.append]))
     seen = [event for event in events if event["event"] == "step"][_WARM_UP:]
     speed = np.median([event["samples_per_second"] for event in seen])
     wait = 100 * np.mean([event["data_wait"] for event in seen])
     return row(f"{case}: speed, waiting for data", f"{speed:.3g} samples/s, {wait:.1f} % of the time", "", "")
+
+
+def _train_to_the_end(trainer: Trainer) -> None:
+    """The trainer takes Ctrl-C as a wish to stop its run; here it is one to stop everything."""
+    if trainer.fit() != "done":
+        raise KeyboardInterrupt
 
 
 def _memory(plan: Plan) -> Iterator[str]:
