@@ -509,3 +509,17 @@ def test_tidying_shows_first_and_changes_only_what_no_hand_gave(session) -> None
     assert np.array_equal(session.masks[0], before[0])
     session.undo()
     assert np.array_equal(session.masks, before)
+
+
+def test_a_further_click_decodes_once_and_gives_what_a_replay_gives(session, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode, calls = session._engine.predictor._decode, []
+    monkeypatch.setattr(session._engine.predictor, "_decode", lambda *given: calls.append(1) or decode(*given))
+    session.add_box(1, 0, BOX)
+    session.add_points(1, 0, [(50, 50)], [0])
+    session.add_points(1, 0, [(30, 30)], [1])
+    assert len(calls) == 3
+    clicked, prompt = session.logits(1, 0), session.prompts[1, 0]
+    session.set_prompt(1, 0, None)
+    session.set_prompt(1, 0, prompt)  # all rounds again
+    assert len(calls) == 6
+    assert np.array_equal(session.logits(1, 0), clicked)

@@ -18,7 +18,7 @@ from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers import read_cine
 from napari_uniultra.model.prior import PRIOR_LOGIT
 from napari_uniultra.model.resize import network_at
-from napari_uniultra.model.zoo import load_model
+from napari_uniultra.model.zoo import model_at
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.segment.session_about import LoopName, SessionAbout
 from napari_uniultra.segment.session_file import load_state, save_state
@@ -55,10 +55,10 @@ def test_the_whole_view_changes_nothing() -> None:
 
 def test_a_close_view_is_never_coarser_than_the_whole_and_no_larger_than_it_must_be() -> None:
     shape = 600, 800  # at 512 px a pixel of the network is 1.5625 of the frame's columns
-    small = close_view(block(200, 300, 100, 140, shape), 512)
-    assert small == View(250 - 196, 370 - 196, 392, 392, 256)  # 140 * 2.8; 392 / 256 = 1.53
+    small = close_view(block(200, 300, 100, 130, shape), 512)
+    assert small == View(250 - 195, 365 - 195, 390, 390, 256)  # 390 / 256 = 1.52
     larger = close_view(block(200, 300, 100, 160, shape), 512)
-    assert (larger.height, larger.size) == (448, 384)  # 448 / 256 = 1.75 would be coarser
+    assert (larger.height, larger.size) == (480, 384)  # 480 / 256 = 1.875 would be coarser
     assert close_view(block(0, 100, 500, 500, shape), 512) is None
     assert close_view(np.zeros(shape, bool), 512) is None
     assert close_view(block(10, 10, 3, 3, shape), 512).height == 48
@@ -69,9 +69,9 @@ def test_a_close_view_follows_and_keeps_its_side() -> None:
     before = View(0, 0, 52, 52, 256)
     view = close_view(mask, 512, shift=(5.0, -10.0), before=before)
     assert view == View(55 - 26, 60 - 26, 52, 52, 256)
-    assert close_view(mask, 512, before=View(0, 0, 30, 30, 256)).height == 56
-    assert close_view(mask, 512, before=whole_view(SHAPE, 512)).height == 56
-    assert close_view(mask, 512, wider=1.5).height == round(20 * (1 + 1.8 * 1.5))
+    assert close_view(mask, 512, before=View(0, 0, 30, 30, 256)).height == 60
+    assert close_view(mask, 512, before=whole_view(SHAPE, 512)).height == 60
+    assert close_view(mask, 512, wider=1.5).height == 80
 
 
 def test_memories_are_seen_as_large_as_the_view_that_asks() -> None:
@@ -127,7 +127,7 @@ FRAMES = 5
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return load_model("uniultra-mini", device="cpu")
+    return model_at("uniultra-mini", "cpu", zoom="on")
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,6 @@ def loop(repo_root: Path) -> tuple[np.ndarray, np.ndarray]:
 def zoomed(model: Any, loop: tuple[np.ndarray, np.ndarray]) -> CineSession:
     frames, truth = loop
     session = CineSession(Cine(frames), model)
-    session.zoom = True
     session.add_box(1, 0, box_of_mask(truth[0]))
     list(session.propagate())
     return session
@@ -181,6 +180,14 @@ def test_a_damaged_view_is_refused(zoomed: CineSession, tmp_path: Path) -> None:
     save_state(tmp_path / "a.npz", state, SessionAbout(LoopName.of(zoomed.cine)))
     with pytest.raises(ReadError, match="damaged"):
         load_state(tmp_path / "a.npz", zoomed.cine)
+
+
+def test_zoom_can_be_turned_off(loop: tuple[np.ndarray, np.ndarray]) -> None:
+    frames, truth = loop
+    session = CineSession(Cine(frames[:2]), model_at("uniultra-mini", "cpu", zoom="off"))
+    session.add_box(1, 0, box_of_mask(truth[0]))
+    list(session.propagate())
+    assert session._state.result((1, 1)).view is None
 
 
 def test_another_size_shares_the_weights(model: Any) -> None:

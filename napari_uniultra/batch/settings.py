@@ -74,6 +74,11 @@ class ModelSettings:
     direction: str = setting(
         "both", choices=("forward", "backward", "both"), help="From the prompts to the end, to the beginning, or all."
     )
+    zoom: str = setting(
+        "auto",
+        choices=("auto", "on", "off"),
+        help="Whether structures are tracked in close views that follow them; auto leaves it to the model.",
+    )
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--image-size", type=int, metavar="N", help="the network's input size in px")
     parser.add_argument(
+        "--zoom", choices=("auto", "on", "off"), help="track in close views (default: as the model has it)"
+    )
+    parser.add_argument(
         "--jitter", type=float, default=20.0, metavar="PX", help="of boxes, in px at 1024 (default: 20)"
     )
     parser.add_argument("--jitter-sweep", action="store_true", help="score boxes at six jitters")
@@ -79,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.checkpoint is not None:
         from napari_uniultra.model.zoo import model_at
 
-        model = model_at(arguments.checkpoint, arguments.device, settings.image_size)
+        model = model_at(arguments.checkpoint, arguments.device, settings.image_size, settings.zoom)
     with tqdm(total=len(cases), unit="case", desc="Scoring", dynamic_ncols=True) as bar:
         evaluation = evaluate(cases, settings, model, others, on_case=lambda _: bar.update())
     _print(evaluation)
@@ -103,6 +106,7 @@ def _settings(arguments: argparse.Namespace) -> EvaluationSettings:
         "corrections": arguments.corrections,
         "every": arguments.every,
         "image_size": arguments.image_size,
+        "zoom": arguments.zoom,
         "pictures": arguments.pictures,
         "seed": arguments.seed,
     }

@@ -39,6 +39,8 @@ class Job:
         As `load_model` takes them.
     direction, start, stop
         As `CineSession.propagate` takes them.
+    zoom : {"auto", "on", "off"}
+        As `model_at` takes it.
     formats : tuple of str
         Names of formats in which the masks are written as well, of `io.writers.FORMAT_NAMES`.
     """
@@ -49,6 +51,7 @@ class Job:
     model: str
     device: str = "auto"
     direction: Direction = "both"
+    zoom: str = "auto"
     start: int | None = None
     stop: int | None = None
     formats: tuple[str, ...] = ()
@@ -70,12 +73,12 @@ def make_folder(path: Path) -> None:
 
 def run_job(job: Job) -> int:
     """Segment and write; the exit code: 0, or 130 when Ctrl-C ended the tracking and what was finished is written."""
-    from napari_uniultra.model.zoo import load_model
+    from napari_uniultra.model.zoo import model_at
     from napari_uniultra.segment.session import CineSession
 
     make_folder(job.out)
     _check_formats(job)
-    model = load_model(job.model, device=job.device)
+    model = model_at(job.model, job.device, zoom=job.zoom)
     session = CineSession(job.cine, model, on_notice=lambda text: print(f"uniultra: {text}", file=sys.stderr))
     for entry in job.objects:
         session.name_object(entry.id, entry.name)
@@ -120,7 +123,17 @@ def fingerprint(job: Job, model_sha256: str) -> str:
         for frame, prompt in sorted(entry.frames.items())
     ]
     cine = [job.cine.key, job.cine.spacing_mm, _times(job.cine)]
-    parts = [__version__, cine, model_sha256, prompts, job.direction, job.start, job.stop, *sorted(job.formats)]
+    parts = [
+        __version__,
+        cine,
+        model_sha256,
+        prompts,
+        job.direction,
+        job.zoom,
+        job.start,
+        job.stop,
+        *sorted(job.formats),
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

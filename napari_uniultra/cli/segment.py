@@ -46,6 +46,12 @@ def add_parser(commands: Any) -> None:
         help="from the prompts to the end, to the beginning, or the whole loop (default: %(default)s)",
     )
     parser.add_argument(
+        "--zoom",
+        default="auto",
+        choices=("auto", "on", "off"),
+        help="track in close views that follow the structures (default: as the model has it)",
+    )
+    parser.add_argument(
         "--format",
         action="append",
         default=[],
@@ -73,6 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         model=arguments.model,
         device=arguments.device,
         direction=arguments.direction,
+        zoom=arguments.zoom,
         start=arguments.start,
         stop=arguments.stop,
         formats=tuple(arguments.format),

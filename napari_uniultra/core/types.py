@@ -160,6 +160,14 @@ class Prompt:
         if self.rounds and self.rounds[0] == 0 and self.box is None and self.mask is None:
             raise PromptError("The first round of a prompt is empty", fix="Begin with a box or a point")
 
+    def continues(self, before: Prompt) -> bool:
+        """Whether this is another prompt with one more round."""
+        if len(self.rounds) < 2 or self.mask is not before.mask:
+            return False
+        count = self.rounds[-2]
+        earlier = (self.box, self.points[:count], self.labels[:count], self.rounds[:-1])
+        return earlier == (before.box, before.points, before.labels, before.rounds or (len(before.points),))
+
     @property
     def empty(self) -> bool:
         """True when nothing is asked."""

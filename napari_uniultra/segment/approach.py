@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import center_of_mass
 from torch import Tensor
 
 from napari_uniultra.core.types import Cine
+from napari_uniultra.model.config import ModelConfig
 from napari_uniultra.model.prior import mask_prior
 from napari_uniultra.segment.memories import Memories
 from napari_uniultra.segment.motion import MotionSearch, Seen
@@ -49,8 +50,8 @@ class Approaches:
         self._memories = memories
         self._motion = MotionSearch(cine)
 
-    def to(self, state: SessionState, key: Key, reverse: bool, config: Any, zoom: bool) -> Approach:
-        """The approach to (object id, frame) for a model's ``config``; with ``zoom``, closely where that is a gain."""
+    def to(self, state: SessionState, key: Key, reverse: bool, config: ModelConfig) -> Approach:
+        """The approach to (object id, frame) for a model."""
         object_id, frame = key
         before = object_id, frame + (1 if reverse else -1)
         if state.result(before) is None:
@@ -61,7 +62,7 @@ class Approaches:
         if config.mask_prior and config.motion_prior and seen.mask.any():
             shift = np.array(self._motion.displacement([seen, *anchor], frame))
         view = self._memories.whole
-        if zoom and state.result(before).object_score > 0:
+        if config.zoom and state.result(before).object_score > 0:
             view = self._close(state, before, seen.mask, shift, config.image_size)
         if not config.mask_prior:
             return Approach(view, None, False)

@@ -50,17 +50,11 @@ class Engine:
     cache_bytes, memory_bytes : int
         Limits of the kept embeddings and memories.
     limits : MemoryLimits
-
-    Attributes
-    ----------
-    zoom : bool
-        Whether tracked structures are looked at closely where that is a gain.
     """
 
     def __init__(self, cine: Cine, model: Any, cache_bytes: int, memory_bytes: int, limits: MemoryLimits) -> None:
         self.cine = cine
         self.limits = limits
-        self.zoom = False
         self.embeddings: ByteLimitedCache[FrameEmbedding] = ByteLimitedCache(cache_bytes)
         self.memories = Memories(cine, memory_bytes, self.embed, self._predictor_at)
         self._approaches = Approaches(cine, self.memories)
@@ -158,8 +152,10 @@ class Engine:
         given = None if prompt.mask is None else predictor.accept_mask(embedding, prompt.mask)
         if prompt.mask_only:
             return given, view
+        done = 0
         if not is_tracked:
-            features, earlier = predictor.unconditioned(embedding), None
+            features = predictor.unconditioned(embedding)
+            earlier, done = self._replayed(state, key, prompt)
         else:
             target = _Target(object_id, self._plan(state, key, tracked.reverse), Approach(view, None, False))
             features = self._attend(state, embedding, view, [target])
@@ -167,7 +163,19 @@ class Engine:
             earlier = seen_from(earlier, self.memories.view_of(tracked), view)
         if given is not None:
             earlier = given.logits
-        return predictor.predict(embedding, features, asked, view.shape_hw, earlier), view
+        return predictor.predict(embedding, features, asked, view.shape_hw, earlier, done), view
+
+    def _replayed(self, state: SessionState, key: Key, prompt: Prompt) -> tuple[Tensor | None, int]:
+        """The logits after all rounds of a prompt but the last, and their number, where they were just computed.
+
+        Only for frames that remember nothing: there they depend on the prompt alone.
+        """
+        before, result = state.prompts.get(key), state.prompted.get(key)
+        was_tracked = key in state.tracked  # then the earlier answer may have come from memory
+        if before is None or was_tracked or prompt.mask is not None or not prompt.continues(before):
+            return None, 0
+        logits = self.memories.original(key, result)
+        return (None, 0) if logits is None else (logits, len(prompt.rounds) - 1)
 
     def _batches(
         self, state: SessionState, ids: Sequence[int], frame: int, reverse: bool
@@ -176,7 +184,7 @@ class Engine:
         groups: dict[Any, list[_Target]] = defaultdict(list)
         for object_id in ids:
             key = object_id, frame
-            approach = self._approaches.to(state, key, reverse, self.model.config, self.zoom)
+            approach = self._approaches.to(state, key, reverse, self.model.config)
             target = _Target(object_id, self._plan(state, key, reverse), approach)
             groups[target.plan.layout, approach.view, approach.before is None].append(target)
         for group in groups.values():
@@ -185,10 +193,12 @@ class Engine:
 
     def _plan(self, state: SessionState, key: Key, reverse: bool) -> MemoryPlan:
         object_id, frame = key
+        reach = max(self.limits.frames, self.limits.pointers)
+        near = (other for other in range(frame - reach, frame + reach + 1) if other != frame)
         return plan_memory(
             frame,
             state.conditioning_frames(object_id) - {frame},
-            state.tracked_frames(object_id) - {frame},
+            state.tracked_among(object_id, near),
             reverse=reverse,
             signed=self.predictor.signed_pointers,
             num_frames=len(self.cine),

@@ -69,6 +69,11 @@ class Memories:
         """Mask logits of a result in its own view; +-10 where the original ones were dropped."""
         return self._kept(key, result, self.view_of(result), given=given).logits
 
+    def original(self, key: Key, result: Result) -> Tensor | None:
+        """The very logits that a prompt gave, in its result's own view, unless they were dropped."""
+        kept = self.kept.get((*key, _GIVEN, self.view_of(result).size))
+        return kept.logits if kept is not None and kept.source is result else None
+
     def features(self, state: SessionState, key: Key, like: View) -> Tensor:
         """Memory features (1, 64, m, m) of the result that counts, for a frame that is seen through the view ``like``.
 

@@ -111,6 +111,7 @@ class Predictor:
         prompt: Prompt,
         shape_hw: tuple[int, int],
         earlier_logits: Tensor | None = None,
+        rounds_done: int = 0,
     ) -> Prediction:
         """Box and points to a mask, for one object.
 
@@ -127,8 +128,10 @@ class Predictor:
             The frame's size, which the prompt's coordinates refer to.
         earlier_logits : Tensor, optional
             (1, 1, 4s, 4s): what a correction starts from.
+        rounds_done : int
+            Of the prompt's rounds, those that gave the earlier logits and need no replay.
         """
-        for points_so_far in prompt.rounds or (len(prompt.points),):
+        for points_so_far in (prompt.rounds or (len(prompt.points),))[rounds_done:]:
             if not points_so_far and prompt.box is None:
                 continue  # the round in which a mask was given: its logits are the earlier ones
             coordinates, labels = self._point_inputs(prompt, points_so_far, shape_hw)

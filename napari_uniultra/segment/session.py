@@ -94,15 +94,6 @@ class CineSession:
     def model(self, model: Any) -> None:
         self._engine.model = model
 
-    @property
-    def zoom(self) -> bool:
-        """Whether structures are tracked in a close view that follows them, where that shows them better or sooner."""
-        return self._engine.zoom
-
-    @zoom.setter
-    def zoom(self, zoom: bool) -> None:
-        self._engine.zoom = zoom
-
     def free_memory(self) -> None:
         """Drop what is kept on the model's device for speed alone."""
         self._engine.free_memory()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass, field, replace
 
@@ -87,10 +87,10 @@ class SessionState:
         marked = {object_id for (object_id, _), prompt in list(self.prompts.items()) if not prompt.absent}
         return marked | {object_id for (object_id, _), result in list(self.locked.items()) if result.mask}
 
-    def tracked_frames(self, object_id: int) -> set[int]:
-        """Frames of an object whose result comes from propagation alone."""
-        frames = {frame for other, frame in list(self.tracked) if other == object_id}
-        return frames - self.conditioning_frames(object_id)
+    def tracked_among(self, object_id: int, frames: Iterable[int]) -> set[int]:
+        """Those of some frames of an object whose result comes from propagation alone."""
+        keys = ((object_id, frame) for frame in frames)
+        return {key[1] for key in keys if key in self.tracked and not self.is_conditioning(key)}
 
     def results(self) -> Iterator[tuple[Key, Result]]:
         """Every (key, result) that counts."""

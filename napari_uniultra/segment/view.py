@@ -15,7 +15,7 @@ from napari_uniultra.core.prompts import box_of_mask
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.model.prior import PRIOR_LOGIT
 
-_MARGIN = 0.9  # of a structure's longer side: how much around it is seen on each side
+_MARGIN = 1.0  # of a structure's longer side: how much around it is seen on each side
 _SIZES = 1 / 2, 3 / 4  # of the model's own input size: what close views are computed at
 _SMALLEST_PX = 48  # of the frame; fewer would only show speckle
 _STEADY = 0.8, 1.25  # a view keeps its side while the one wished for is so many times as long
