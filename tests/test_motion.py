@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -89,8 +89,7 @@ def model() -> Any:
 
 
 def tracked(model: Any, motion_prior: bool, frames: np.ndarray, truth: np.ndarray) -> list[float]:
-    config = model.config.with_(motion_prior=motion_prior)
-    session = CineSession(Cine(frames), SimpleNamespace(network=model.network, config=config, device=model.device))
+    session = CineSession(Cine(frames), replace(model, config=model.config.with_(motion_prior=motion_prior)))
     rows, columns = np.nonzero(truth[0])
     session.add_box(1, 0, (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
     return [dice(step.masks[1], truth[step.frame]) for step in session.propagate()]
@@ -126,3 +125,14 @@ def test_of_places_alike_the_nearer_one_is_taken() -> None:
         now[row : row + 60, column : column + 60] = pattern
     found = MotionSearch(Cine(np.stack([seen, now]))).displacement([Seen(0, disc(120, 90, 14))], 1)
     assert found == pytest.approx((20, 25), abs=2 * PIXEL)
+
+
+def test_what_was_lost_is_looked_for_by_the_marked_frame() -> None:
+    """The frame before took another place for the structure, and that place looks the same as ever."""
+    still, pattern = texture(), texture(7)[:60, :60]
+    marked, lost, now = still.copy(), still.copy(), still.copy()
+    for frame, (row, column) in ((marked, (30, 60)), (lost, (30, 60)), (now, (60, 90))):
+        frame[row : row + 60, column : column + 60] = pattern
+    seen = [Seen(1, disc(170, 240, 14)), Seen(0, disc(60, 90, 14))]
+    found = MotionSearch(Cine(np.stack([marked, lost, now]))).displacement(seen, 2)
+    assert found == pytest.approx((90 - 170, 120 - 240), abs=2 * PIXEL)

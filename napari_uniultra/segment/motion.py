@@ -22,6 +22,8 @@ _BLUR_PX = 1.0  # against speckle, which is another one in every frame
 _MARGIN = 0.5  # of the structure's size: what lies around it is looked for with it
 _GAIN = 0.05  # by which the correlation must rise before a structure counts as moved: noise must not shake it
 _NEARER = 0.5  # of correlation that a place loses for each image's side that it lies away: tissue moves a little
+_SURE = 0.5  # of correlation with what was marked, above which the frame before is trusted fully
+_OUTSIDE = -1.0  # the likeness of places at which a structure's surroundings would not fit into the image
 _FLAT = 1e-4  # of the grey values' standard deviation: a place where nothing can be told
 _CACHE_BYTES = 16 << 20
 
@@ -71,6 +73,14 @@ def _window_sums(sums: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return sums[rows:, columns:] - sums[:-rows, columns:] - sums[rows:, :-columns] + sums[:-rows, :-columns]
 
 
+class _Patch(NamedTuple):
+    """A structure with its surroundings: grey values, and its centre in the image and in the patch."""
+
+    grey: np.ndarray
+    centre: tuple[int, int]
+    offset: tuple[int, int]
+
+
 class MotionSearch:
     """Finds structures again by normalised cross-correlation of their surroundings.
 
@@ -89,36 +99,44 @@ class MotionSearch:
         """How far the structure has moved from where it was on the first of ``seen``, as (rows, columns) in pixels.
 
         All of ``seen`` vote, which keeps small errors from adding up: the frame before knows how it looks now, a frame
-        that the user marked knows what it is. Of places alike the nearer one is taken, and (0, 0) where the structure
-        is hardly better to be found elsewhere.
+        that the user marked knows what it is. The frame before counts as much as the structure there still looks like
+        the marked one: what was lost is looked for by the marked frame. Of places alike the nearer one is taken, and
+        (0, 0) where the structure is hardly better to be found elsewhere.
         """
-        votes, here = np.zeros(self._small_hw, np.float32), None
-        for frame_seen, mask in seen:
-            small = self._shrunk(mask) >= 0.5
-            if not small.any():
-                continue
-            centre = tuple(round(place) for place in ndimage.center_of_mass(small))
-            here = here or centre
-            votes += self._likeness(frame_seen, small, centre, frame)
-        if here is None:
+        patches = [patch for patch in map(self._patch, seen) if patch is not None]
+        if not patches:
             return 0.0, 0.0
-        votes -= len(seen) * _NEARER * self._distances(here)
+        (last, *marked), here = patches, patches[0].centre
+        trust = min((self._trust(own, seen[0].frame, here) for own in marked), default=1.0)
+        votes = trust * self._likeness(last, frame) + sum(self._likeness(own, frame) for own in marked)
+        votes = votes / (trust + len(marked)) - _NEARER * self._distances(here)
         place = np.unravel_index(votes.argmax(), votes.shape)
-        if votes[place] - votes[here] < _GAIN * len(seen):
+        if votes[place] - votes[here] < _GAIN:
             return 0.0, 0.0
         return tuple((float(there) - own) / self._scale for there, own in zip(place, here, strict=True))
 
-    def _likeness(self, seen: int, mask: np.ndarray, centre: tuple[int, int], frame: int) -> np.ndarray:
-        """(h, w): how much each place of ``frame`` looks like the structure's centre, -1 to 1."""
+    def _patch(self, seen: Seen) -> _Patch | None:
+        """The surroundings of a structure; None where there is nothing to tell places by."""
+        mask = self._shrunk(seen.mask) >= 0.5
+        if not mask.any():
+            return None
         left, top, right, bottom = box_of_mask(mask)
         rows, columns = (2 + int(_MARGIN * side) for side in (bottom - top, right - left))
         top, left = max(0, int(top) - rows), max(0, int(left) - columns)
-        patch = self._image(seen).grey[top : int(bottom) + rows, left : int(right) + columns]
-        likeness = np.full(self._small_hw, -1.0, np.float32)
-        if patch.std() == 0:  # nothing to tell places by
-            return likeness
-        found = self._image(frame).correlation(patch)
-        row, column = centre[0] - top, centre[1] - left
+        grey = self._image(seen.frame).grey[top : int(bottom) + rows, left : int(right) + columns]
+        centre = tuple(round(place) for place in ndimage.center_of_mass(mask))
+        return None if grey.std() == 0 else _Patch(grey, centre, (centre[0] - top, centre[1] - left))
+
+    def _trust(self, marked: _Patch, frame: int, place: tuple[int, int]) -> float:
+        """How much a place looks like what was marked, 0 to 1; 1 where that cannot be told, at the image's edge."""
+        likeness = float(self._likeness(marked, frame)[place])
+        return 1.0 if likeness == _OUTSIDE else min(max(likeness / _SURE, 0.0), 1.0)
+
+    def _likeness(self, patch: _Patch, frame: int) -> np.ndarray:
+        """(h, w): how much each place of ``frame`` looks like the structure's centre, -1 to 1."""
+        likeness = np.full(self._small_hw, _OUTSIDE, np.float32)
+        found = self._image(frame).correlation(patch.grey)
+        row, column = patch.offset
         likeness[row : row + found.shape[0], column : column + found.shape[1]] = found
         return likeness
 
