@@ -272,3 +272,24 @@ def test_accepted_frames_are_passed_over(window: Window) -> None:
     settle(window)
     assert results(window)[1, 4] is accepted
     assert all(results(window)[1, frame] is not before[1, frame] for frame in (1, 2, 3, 5, 6, 7))
+
+
+def test_close_ups_are_tracked_where_they_are_ticked(window: Window) -> None:
+    window.open(loop())
+    small = np.array([[20, 24], [20, 31], [27, 31], [27, 24]])
+    window.draw_box(corners=small)
+    settle(window)
+    box, host = window.panel.tracking_box, window.panel.controller.host
+    disc = np.zeros((8, *window.masks().shape[1:]), bool)
+    disc[0, 20:27, 24:31] = True
+    host._session.add_mask(1, 0, disc[0])  # random weights find anything: the structure is given
+    box.zoom_box.click()
+    box.forward_button.click()
+    settle(window)
+    assert host._session.zoom
+    assert results(window)[1, 1].view is not None
+    box.zoom_box.click()
+    box.forward_button.click()
+    settle(window)
+    assert not host._session.zoom
+    assert results(window)[1, 1].view is None

@@ -18,7 +18,7 @@ from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers import read_cine
 from napari_uniultra.model.prior import PRIOR_LOGIT
 from napari_uniultra.model.resize import network_at
-from napari_uniultra.model.zoo import model_at
+from napari_uniultra.model.zoo import load_model
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.segment.session_about import LoopName, SessionAbout
 from napari_uniultra.segment.session_file import load_state, save_state
@@ -127,7 +127,7 @@ FRAMES = 5
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return model_at("uniultra-mini", "cpu", zoom="on")
+    return load_model("uniultra-mini", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +142,7 @@ def loop(repo_root: Path) -> tuple[np.ndarray, np.ndarray]:
 def zoomed(model: Any, loop: tuple[np.ndarray, np.ndarray]) -> CineSession:
     frames, truth = loop
     session = CineSession(Cine(frames), model)
+    session.zoom = True
     session.add_box(1, 0, box_of_mask(truth[0]))
     list(session.propagate())
     return session
@@ -182,9 +183,9 @@ def test_a_damaged_view_is_refused(zoomed: CineSession, tmp_path: Path) -> None:
         load_state(tmp_path / "a.npz", zoomed.cine)
 
 
-def test_zoom_can_be_turned_off(loop: tuple[np.ndarray, np.ndarray]) -> None:
+def test_the_whole_frame_is_seen_unless_asked_otherwise(model: Any, loop: tuple[np.ndarray, np.ndarray]) -> None:
     frames, truth = loop
-    session = CineSession(Cine(frames[:2]), model_at("uniultra-mini", "cpu", zoom="off"))
+    session = CineSession(Cine(frames[:2]), model)
     session.add_box(1, 0, box_of_mask(truth[0]))
     list(session.propagate())
     assert session._state.result((1, 1)).view is None

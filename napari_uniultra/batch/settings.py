@@ -74,11 +74,7 @@ class ModelSettings:
     direction: str = setting(
         "both", choices=("forward", "backward", "both"), help="From the prompts to the end, to the beginning, or all."
     )
-    zoom: str = setting(
-        "auto",
-        choices=("auto", "on", "off"),
-        help="Whether structures are tracked in close views that follow them; auto leaves it to the model.",
-    )
+    zoom: bool = setting(False, help="Track small structures in close views that follow them.")
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,7 @@ def _segment(task: LoopTask, cine: Cine) -> tuple[SessionState, dict[str, Any] |
     else:
         session = CineSession(cine, model)
         begin(session, task.start, task.names, model)
+    session.zoom = task.model.zoom
     for _ in session.propagate(task.model.direction):
         pass
     session.save(session_file)
@@ -170,20 +171,20 @@ def _model(task: LoopTask) -> Any:
 
     from napari_uniultra.model.zoo import model_at
 
-    wanted = (task.model.name, task.model.device, task.model.image_size, task.model.zoom, task.model_sha256)
+    wanted = (task.model.name, task.model.device, task.model.image_size, task.model_sha256)
     with _loading:
         if wanted not in _loaded:
             _loaded.clear()
             if _worker_number() is not None:  # a process of its own; the caller's threads are the caller's
                 torch.set_num_threads(task.threads)
-            model = model_at(task.model.name, _device(task.model.device), task.model.image_size, task.model.zoom)
+            model = model_at(task.model.name, _device(task.model.device), task.model.image_size)
             if model.sha256 != task.model_sha256:
                 raise ReadError("The model is not the one that the job began with", fix="Run the job again")
             _loaded[wanted] = model
         model = _loaded[wanted]
     if not task.smaller:
         return model
-    return model_at(task.model.name, str(model.device), smaller_size(model.image_size), task.model.zoom)
+    return model_at(task.model.name, str(model.device), smaller_size(model.image_size))
 
 
 def smaller_size(image_size: int) -> int:

@@ -38,9 +38,7 @@ def add_parser(commands: Any) -> None:
         "--preset", choices=("paper",), help="as the paper scores: 1024 px, smooth 1, infinite HD dropped"
     )
     parser.add_argument("--image-size", type=int, metavar="N", help="the network's input size in px")
-    parser.add_argument(
-        "--zoom", choices=("auto", "on", "off"), help="track in close views (default: as the model has it)"
-    )
+    parser.add_argument("--zoom", action="store_true", help="track small structures in close views that follow them")
     parser.add_argument(
         "--jitter", type=float, default=20.0, metavar="PX", help="of boxes, in px at 1024 (default: 20)"
     )
@@ -82,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.checkpoint is not None:
         from napari_uniultra.model.zoo import model_at
 
-        model = model_at(arguments.checkpoint, arguments.device, settings.image_size, settings.zoom)
+        model = model_at(arguments.checkpoint, arguments.device, settings.image_size)
     with tqdm(total=len(cases), unit="case", desc="Scoring", dynamic_ncols=True) as bar:
         evaluation = evaluate(cases, settings, model, others, on_case=lambda _: bar.update())
     _print(evaluation)

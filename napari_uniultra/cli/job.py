@@ -39,8 +39,8 @@ class Job:
         As `load_model` takes them.
     direction, start, stop
         As `CineSession.propagate` takes them.
-    zoom : {"auto", "on", "off"}
-        As `model_at` takes it.
+    zoom : bool
+        As `CineSession.zoom`.
     formats : tuple of str
         Names of formats in which the masks are written as well, of `io.writers.FORMAT_NAMES`.
     """
@@ -51,7 +51,7 @@ class Job:
     model: str
     device: str = "auto"
     direction: Direction = "both"
-    zoom: str = "auto"
+    zoom: bool = False
     start: int | None = None
     stop: int | None = None
     formats: tuple[str, ...] = ()
@@ -73,13 +73,14 @@ def make_folder(path: Path) -> None:
 
 def run_job(job: Job) -> int:
     """Segment and write; the exit code: 0, or 130 when Ctrl-C ended the tracking and what was finished is written."""
-    from napari_uniultra.model.zoo import model_at
+    from napari_uniultra.model.zoo import load_model
     from napari_uniultra.segment.session import CineSession
 
     make_folder(job.out)
     _check_formats(job)
-    model = model_at(job.model, job.device, zoom=job.zoom)
+    model = load_model(job.model, device=job.device)
     session = CineSession(job.cine, model, on_notice=lambda text: print(f"uniultra: {text}", file=sys.stderr))
+    session.zoom = job.zoom
     for entry in job.objects:
         session.name_object(entry.id, entry.name)
         for frame, prompt in sorted(entry.frames.items()):

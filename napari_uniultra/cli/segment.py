@@ -45,12 +45,7 @@ def add_parser(commands: Any) -> None:
         choices=("forward", "backward", "both"),
         help="from the prompts to the end, to the beginning, or the whole loop (default: %(default)s)",
     )
-    parser.add_argument(
-        "--zoom",
-        default="auto",
-        choices=("auto", "on", "off"),
-        help="track in close views that follow the structures (default: as the model has it)",
-    )
+    parser.add_argument("--zoom", action="store_true", help="track small structures in close views that follow them")
     parser.add_argument(
         "--format",
         action="append",

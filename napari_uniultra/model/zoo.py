@@ -217,28 +217,14 @@ def load_model(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto
     return Model(network, about.config, target, label, about.sha256, about.card)
 
 
-ZOOM = {"auto": None, "on": True, "off": False}
-
-
-def model_at(
-    name: str | os.PathLike[str], device: str = "auto", image_size: int | None = None, zoom: str = "auto"
-) -> Model:
-    """A model by name or path, as `load_model` has it, at any input size, with close views on or off.
-
-    Parameters
-    ----------
-    image_size : int, optional
-        Side of the network's input in pixels, a multiple of 32; None for the model's own.
-    zoom : {"auto", "on", "off"}
-        Whether structures are tracked in close views; "auto" leaves it to the model.
+def model_at(name: str | os.PathLike[str], device: str = "auto", image_size: int | None = None) -> Model:
+    """A model by name or path, as `load_model` has it, at any input size.
 
     Raises
     ------
     CheckpointError, ResourceError
     """
     model = load_model(name, device)
-    if ZOOM[zoom] is not None:
-        model = replace(model, config=model.config.with_(zoom=ZOOM[zoom]))
     if image_size in (None, model.image_size):
         return model
     from napari_uniultra.model.resize import network_at

@@ -107,9 +107,7 @@ class Review(QObject):
         self._control.restorable = False
         self.go(self._control.host.restore, with_model=False)
 
-    def go(
-        self, job: Callable[[], Any], done: Callable[[Any], None] | None = None, with_model: bool = True
-    ) -> None:
+    def go(self, job: Callable[[], Any], done: Callable[[Any], None] | None = None, with_model: bool = True) -> None:
         """Take the session to another state, in the inference thread, and show that state."""
         control = self._control
         if control.work_or_word() is None:

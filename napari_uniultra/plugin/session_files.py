@@ -47,9 +47,7 @@ class SessionFiles(QObject):
         target = path if path.suffix.lower() == SUFFIX else path.with_name(path.name + SUFFIX)
         cine = cine_of_layer(work.image)
         control.say("Measuring and saving the session")
-        control.submit(
-            lambda: control.host.save_session(target, cine), lambda _: control.say("The session is saved")
-        )
+        control.submit(lambda: control.host.save_session(target, cine), lambda _: control.say("The session is saved"))
 
     def open(self, path: str | Path) -> None:
         """Bring back what a file holds, on the layer of its loop; what was there is one undo away."""

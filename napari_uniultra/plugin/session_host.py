@@ -406,16 +406,17 @@ class SessionHost:
         else:
             start, stop = request.ends(said)
         passes = session.passes(request.direction, start=start, stop=stop, objects=request.objects)
-        return TrackPlan(tuple(passes), request.objects)
+        return TrackPlan(tuple(passes), request.objects, request.zoom)
 
     def plan_unfinished(self, request: TrackRequest) -> TrackPlan:
         """The frames of the range of which something is not known yet. Raises what `plan` raises."""
         session = self._opened()
         passes = session.passes("both", start=request.low, stop=request.high, objects=request.objects)
-        return TrackPlan(only(passes, session.unfinished_frames(request.objects)), request.objects)
+        return TrackPlan(only(passes, session.unfinished_frames(request.objects)), request.objects, request.zoom)
 
     def track(self, plan: TrackPlan) -> Iterator[Outcome]:
         """Track over the frames of a plan, one outcome for each. Raises what `plan` raises."""
+        self._opened().zoom = plan.zoom
         with closing(self._opened().run_passes(plan.passes, objects=plan.objects)) as propagation:
             for step in propagation:
                 yield self._outcome((step.frame,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from napari_uniultra.core.types import Direction
 from napari_uniultra.segment.passes import Pass, after, count_frames
@@ -22,6 +22,8 @@ class TrackRequest:
         First and last frame of the range, both included.
     objects : tuple of int or None
         None for all that can be tracked.
+    zoom : bool
+        Whether small structures are looked at closely.
     """
 
     direction: Direction
@@ -29,6 +31,7 @@ class TrackRequest:
     low: int
     high: int
     objects: tuple[int, ...] | None = None
+    zoom: bool = False
 
     def concerns(self, object_id: int) -> bool:
         """Whether an object is to be tracked."""
@@ -48,10 +51,11 @@ class TrackRequest:
 
 @dataclass(frozen=True)
 class TrackPlan:
-    """Frames to visit, for which objects (None for all that can be tracked)."""
+    """Frames to visit, for which objects (None for all that can be tracked), and whether to look closely."""
 
     passes: tuple[Pass, ...]
     objects: tuple[int, ...] | None = None
+    zoom: bool = False
 
     @property
     def steps(self) -> int:
@@ -60,4 +64,4 @@ class TrackPlan:
 
     def after(self, done: int) -> TrackPlan:
         """What is left once the first ``done`` frames are finished."""
-        return TrackPlan(after(self.passes, done), self.objects)
+        return replace(self, passes=after(self.passes, done))

@@ -38,6 +38,8 @@ class Tracker(QObject):
         Whether the object that is chosen is tracked alone.
     follow : bool
         Whether each frame is shown as soon as it is tracked.
+    zoom : bool
+        Whether small structures are looked at closely.
     """
 
     progressed = Signal(object)  # Progress, or None when tracking ended
@@ -45,7 +47,7 @@ class Tracker(QObject):
     def __init__(self, control: SegmentController) -> None:
         super().__init__(control)
         self._control = control
-        self.only_current = self.follow = False
+        self.only_current = self.follow = self.zoom = False
         self._stream: StreamHandle | None = None
         self._work: Workspace | None = None  # of what is tracked
         self._plan: TrackPlan | None = None
@@ -104,6 +106,10 @@ class Tracker(QObject):
         """Show each frame as soon as it is tracked, or leave the viewer where it is."""
         self.follow = on
 
+    def set_zoom(self, on: bool) -> None:
+        """Look closely at small structures from the next tracking on, or at all of each frame."""
+        self.zoom = on
+
     # Start and stop -------------------------------------------------------------------------------------------------
 
     def track(self, direction: Direction) -> None:
@@ -148,7 +154,7 @@ class Tracker(QObject):
 
     def _request(self, direction: Direction) -> TrackRequest:
         objects = (self._control.objects.current,) if self.only_current else None
-        return TrackRequest(direction, self._control.frame, *self.range, objects)
+        return TrackRequest(direction, self._control.frame, *self.range, objects, self.zoom)
 
     def _start(self, plan: Callable[[], TrackPlan]) -> None:
         work = self._control.work_or_word()

@@ -50,8 +50,8 @@ class Approaches:
         self._memories = memories
         self._motion = MotionSearch(cine)
 
-    def to(self, state: SessionState, key: Key, reverse: bool, config: ModelConfig) -> Approach:
-        """The approach to (object id, frame) for a model."""
+    def to(self, state: SessionState, key: Key, reverse: bool, config: ModelConfig, zoom: bool) -> Approach:
+        """The approach to (object id, frame) for a model; with ``zoom``, closely where that shows more."""
         object_id, frame = key
         before = object_id, frame + (1 if reverse else -1)
         if state.result(before) is None:
@@ -62,7 +62,7 @@ class Approaches:
         if config.mask_prior and config.motion_prior and seen.mask.any():
             shift = np.array(self._motion.displacement([seen, *anchor], frame))
         view = self._memories.whole
-        if config.zoom and state.result(before).object_score > 0:
+        if zoom and state.result(before).object_score > 0:
             view = self._close(state, before, seen.mask, shift, config.image_size)
         if not config.mask_prior:
             return Approach(view, None, False)

@@ -50,11 +50,17 @@ class Engine:
     cache_bytes, memory_bytes : int
         Limits of the kept embeddings and memories.
     limits : MemoryLimits
+
+    Attributes
+    ----------
+    zoom : bool
+        Track structures in close views that follow them, where those show them no coarser than the whole frame would.
     """
 
     def __init__(self, cine: Cine, model: Any, cache_bytes: int, memory_bytes: int, limits: MemoryLimits) -> None:
         self.cine = cine
         self.limits = limits
+        self.zoom = False
         self.embeddings: ByteLimitedCache[FrameEmbedding] = ByteLimitedCache(cache_bytes)
         self.memories = Memories(cine, memory_bytes, self.embed, self._predictor_at)
         self._approaches = Approaches(cine, self.memories)
@@ -184,7 +190,7 @@ class Engine:
         groups: dict[Any, list[_Target]] = defaultdict(list)
         for object_id in ids:
             key = object_id, frame
-            approach = self._approaches.to(state, key, reverse, self.model.config)
+            approach = self._approaches.to(state, key, reverse, self.model.config, self.zoom)
             target = _Target(object_id, self._plan(state, key, reverse), approach)
             groups[target.plan.layout, approach.view, approach.before is None].append(target)
         for group in groups.values():

@@ -94,6 +94,15 @@ class CineSession:
     def model(self, model: Any) -> None:
         self._engine.model = model
 
+    @property
+    def zoom(self) -> bool:
+        """Whether small structures are tracked in close views that follow them; off at first."""
+        return self._engine.zoom
+
+    @zoom.setter
+    def zoom(self, zoom: bool) -> None:
+        self._engine.zoom = zoom
+
     def free_memory(self) -> None:
         """Drop what is kept on the model's device for speed alone."""
         self._engine.free_memory()

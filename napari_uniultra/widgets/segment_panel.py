@@ -171,6 +171,7 @@ class SegmentPanel(QWidget):
         tracking.range_changed.connect(tracker.set_range)
         tracking.only_current_changed.connect(tracker.track_only_current)
         tracking.follow_changed.connect(tracker.set_follow)
+        tracking.zoom_changed.connect(tracker.set_zoom)
         tracker.progressed.connect(tracking.show_progress)
         review = self.review_box
         review.accepted.connect(control.review.accept_frame)

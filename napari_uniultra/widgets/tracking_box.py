@@ -19,6 +19,7 @@ class TrackingBox(QGroupBox):
     range_changed = Signal(int, int)  # first and last frame
     only_current_changed = Signal(bool)
     follow_changed = Signal(bool)
+    zoom_changed = Signal(bool)
 
     def __init__(self) -> None:
         super().__init__("Track")
@@ -36,6 +37,11 @@ class TrackingBox(QGroupBox):
         self.objects_box.setToolTip("Track all objects, or the chosen one alone. Locked objects never change.")
         self.follow_box = QCheckBox("Follow")
         self.follow_box.setToolTip("Show each frame as soon as it is tracked")
+        self.zoom_box = QCheckBox("Close-up")
+        self.zoom_box.setToolTip(
+            "Track small structures in a close-up that follows them: finer, often faster, and steadier where the probe "
+            "jumps. Leave it off for large structures such as heart chambers."
+        )
         self.progress = QProgressBar()
         self.progress.setFormat("")
         self.progress.setTextVisible(True)
@@ -54,6 +60,7 @@ class TrackingBox(QGroupBox):
         frames.addWidget(self.range_slider, 1)
         choices = QHBoxLayout()
         choices.addWidget(self.objects_box, 1)
+        choices.addWidget(self.zoom_box)
         choices.addWidget(self.follow_box)
         layout = QVBoxLayout(self)
         for row in (row_of(self.backward_button, self.both_button, self.forward_button), frames, choices):
@@ -71,6 +78,7 @@ class TrackingBox(QGroupBox):
         self.range_slider.valueChanged.connect(lambda ends: self.range_changed.emit(*ends))
         self.objects_box.currentIndexChanged.connect(lambda index: self.only_current_changed.emit(index == 1))
         self.follow_box.toggled.connect(self.follow_changed)
+        self.zoom_box.toggled.connect(self.zoom_changed)
 
     def refresh(
         self, *, has_image: bool, tracking: bool, can_go_on: bool, num_frames: int, ends: tuple[int, int]
@@ -82,6 +90,7 @@ class TrackingBox(QGroupBox):
         self.cancel_button.setEnabled(tracking)
         self.range_slider.setEnabled(has_image and not tracking and num_frames > 1)
         self.objects_box.setEnabled(not tracking)
+        self.zoom_box.setEnabled(not tracking)
         blocker = QSignalBlocker(self.range_slider)
         if (self.range_slider.minimum(), self.range_slider.maximum()) != (0, max(num_frames - 1, 1)):
             self.range_slider.setRange(0, max(num_frames - 1, 1))

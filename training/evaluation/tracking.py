@@ -53,6 +53,7 @@ def _steps(
 ) -> Iterator[tuple[Step, int]]:
     """Each finished frame, with the position of the last frame before it that had a prompt."""
     session = CineSession(case.cine, model)
+    session.zoom = settings.zoom
     start, truth = case.annotated[0], case.truth(case.annotated[0])
     for number, name in enumerate(names, 1):
         key = (case.name, case.numbers[start], name)

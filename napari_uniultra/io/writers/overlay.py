@@ -110,9 +110,7 @@ def write_overlay_video(
 
 def write_overlay(path: str | os.PathLike[str], masks: Masks, patient_data: bool = False) -> None:
     """As `write_overlay_video`, of masks that know their loop; names are shown for the objects that have one."""
-    write_overlay_video(
-        path, masks.cine, masks.labels, masks.names, whole_picture=patient_data, colours=masks.colours
-    )
+    write_overlay_video(path, masks.cine, masks.labels, masks.names, whole_picture=patient_data, colours=masks.colours)
 
 
 def _shown_area(cine: Cine, whole_picture: bool) -> np.ndarray:
@@ -218,9 +216,7 @@ def _shrunk(frame: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> tup
     return np.asarray(shrunk), labels[rows.astype(int)[:, None], cols.astype(int)]
 
 
-def _labelled(
-    picture: np.ndarray, names: Mapping[int, str], colours: Mapping[int, Colour] | None
-) -> np.ndarray:
+def _labelled(picture: np.ndarray, names: Mapping[int, str], colours: Mapping[int, Colour] | None) -> np.ndarray:
     if not names:
         return picture
     image = Image.fromarray(picture)
