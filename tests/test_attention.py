@@ -32,6 +32,17 @@ def test_equals_the_official_module(attention, batch: int, frames: int, pointers
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_what_is_the_same_for_all_objects_needs_to_be_given_once(attention) -> None:
+    torch.manual_seed(3)
+    curr, curr_pos = torch.randn(GRID**2, 1, 256), torch.randn(GRID**2, 1, 256)
+    memory, position = torch.randn(2 * GRID**2 + 4, 3, 64), torch.randn(2 * GRID**2 + 4, 3, 64)
+    with torch.inference_mode():
+        ours = FastMemoryAttention(attention, GRID)
+        once = ours(curr, curr_pos, memory, position, 4)
+        expected = ours(curr.expand(-1, 3, -1), curr_pos.expand(-1, 3, -1), memory, position, 4)
+    torch.testing.assert_close(once, expected, atol=1e-6, rtol=1e-6)
+
+
 @pytest.mark.parametrize("pool", [2, 4])
 def test_equals_the_module_with_pooled_memories(pool: int) -> None:
     torch.manual_seed(pool)

@@ -4,12 +4,15 @@
   averaged and the value and output projections applied to the averages, which takes a quarter of the products.
 - Rotary codes turn pairs of neighbouring features. Products of queries and keys do not change when both are reordered,
   so the projections give all first members of the pairs and then all second ones, and no complex numbers are needed.
-- Keys are made transposed, as the product with the queries wants them, and scores exist for one block at a time, which
-  stays in the processor's cache; the softmax is joined over the blocks.
-- Objects are taken one by one: a batch would only push each other's keys out of the cache.
+- Keys are made transposed, as the product with the queries wants them. They and their scores exist for one block at a
+  time, which stays in the processor's cache; the softmax is joined over the blocks.
+- Objects are taken one by one: a batch would only push each other's keys out of the cache. Up to where the first layer
+  looks at their memories they are all the same, and computed once.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +45,7 @@ class FastMemoryAttention:
         Parameters
         ----------
         curr, curr_pos : Tensor
-            (s * s, B, 256) features and their position code.
+            (s * s, B, 256) features and their position code, or (s * s, 1, 256) where they are the same for all.
         memory, memory_pos : Tensor
             (M, B, 64) memory tokens, those of whole frames first, and their codes.
         num_obj_ptr_tokens : int
@@ -67,7 +70,7 @@ class _Layer:
         own, cross = layer.self_attn, layer.cross_attn_image
         self._cos, self._sin = _parts(own.compute_cis(end_x=grid, end_y=grid))
         key_cis = getattr(cross, "compute_key_cis", cross.compute_cis)  # of pooled memories, where they are
-        self._key_cos, self._key_sin = _parts(key_cis(end_x=grid, end_y=grid))
+        self._key_cos, self._key_sin = (part.t().contiguous() for part in _parts(key_cis(end_x=grid, end_y=grid)))
         self._own_q, self._own_k = _reordered(own.q_proj), _reordered(own.k_proj)
         weight, bias = _reordered(cross.q_proj)
         scale = weight.shape[0] ** -0.5
@@ -84,19 +87,28 @@ class _Layer:
         x = x + own.out_proj(attended[:, 0])
         q = self._rotated(F.linear(layer.norm2(x), *self._cross_q))
         averages = [
-            weighted_average(own_q, self._keys(own_coded, pointers), own_tokens)
-            for own_q, own_coded, own_tokens in zip(q, coded, tokens, strict=True)
+            weighted_average(own_q, self._blocks(own_coded, own_tokens, pointers))
+            for own_q, own_coded, own_tokens in zip(q.expand(len(coded), -1, -1), coded, tokens, strict=True)
         ]
         x = x + F.linear(torch.stack(averages), *self._value_out)
         return x + layer.linear2(F.relu(layer.linear1(layer.norm3(x))))
 
-    def _keys(self, coded: Tensor, pointers: int) -> Tensor:
-        """Rotated keys (D, M) of coded memory tokens (M, 64)."""
+    def _blocks(self, coded: Tensor, tokens: Tensor, pointers: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rotated keys (D, n) and their values (n, 64) of memory tokens (M, 64), block by block."""
+        places, spatial = self._key_cos.shape[1], len(coded) - pointers
+        for frame in range(0, spatial, places):
+            for first in range(0, places, _KEYS):
+                last = min(first + _KEYS, places)
+                own = slice(frame + first, frame + last)
+                keys = self._keys(coded[own])
+                _rotate_in_place(*keys.chunk(2), self._key_cos[:, first:last], self._key_sin[:, first:last])
+                yield keys, tokens[own]
+        if pointers:
+            yield self._keys(coded[spatial:]), tokens[spatial:]
+
+    def _keys(self, coded: Tensor) -> Tensor:
         weight, bias = self._cross_k
-        keys = torch.addmm(bias[:, None], weight, coded.t())
-        spatial = keys[:, : keys.shape[1] - pointers].unflatten(1, (-1, self._key_cos.shape[0]))
-        _rotate_in_place(*spatial.chunk(2), self._key_cos.t()[:, None], self._key_sin.t()[:, None])
-        return keys
+        return torch.addmm(bias[:, None], weight, coded.t())
 
     def _rotated(self, x: Tensor) -> Tensor:
         """Turn the features of x (B, s * s, D), in place."""
@@ -111,27 +123,36 @@ def _rotate_in_place(first: Tensor, second: Tensor, cos: Tensor, sin: Tensor) ->
     first.copy_(turned)
 
 
-def weighted_average(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """softmax(Q K) V for queries (N, D), keys (D, M) and values (M, E), block by block."""
-    # A column of ones sums the weights up on the way.
-    values = torch.cat([values, values.new_ones(len(values), 1)], dim=1)
-    blocks = [_sum_over_keys(block, keys, values) for block in queries.split(_QUERIES)]
-    sums = torch.cat(blocks)
+def weighted_average(queries: Tensor, blocks: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """softmax(Q K) V for queries (N, D) and blocks of keys (D, n) and values (n, E)."""
+    parts = [_Average(part) for part in queries.split(_QUERIES)]
+    for keys, values in blocks:
+        # A column of ones sums the weights up on the way.
+        values = torch.cat([values, values.new_ones(len(values), 1)], dim=1)
+        for part in parts:
+            part.add(keys, values)
+    sums = torch.cat([part.sums for part in parts])
     return sums[:, :-1] / sums[:, -1:]
 
 
-def _sum_over_keys(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+class _Average:
     """Values weighted with exp(score - largest score) and summed; an earlier largest score is corrected for."""
-    largest, sums = None, None
-    for some_keys, some_values in zip(keys.split(_KEYS, dim=1), values.split(_KEYS), strict=True):
-        scores = queries @ some_keys
+
+    def __init__(self, queries: Tensor) -> None:
+        self._queries = queries
+        self._largest: Tensor | None = None
+        self.sums: Tensor | None = None
+
+    def add(self, keys: Tensor, values: Tensor) -> None:
+        """One more block."""
+        scores = self._queries @ keys
         peak = scores.amax(dim=1, keepdim=True)
-        if largest is None:
-            largest, sums = peak, scores.sub_(peak).exp_() @ some_values
-            continue
-        before, largest = largest, torch.maximum(largest, peak)
-        sums = torch.addmm(sums * (before - largest).exp(), scores.sub_(largest).exp_(), some_values)
-    return sums
+        if self._largest is None:
+            self._largest, self.sums = peak, scores.sub_(peak).exp_() @ values
+            return
+        before, self._largest = self._largest, torch.maximum(self._largest, peak)
+        weights = scores.sub_(self._largest).exp_()
+        self.sums = torch.addmm(self.sums * (before - self._largest).exp(), weights, values)
 
 
 def _reordered(projection: nn.Linear) -> tuple[Tensor, Tensor]:

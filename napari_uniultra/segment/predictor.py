@@ -264,9 +264,10 @@ class Predictor:
             memory.append(tokens)
             position.append(code)
             pointer_tokens = tokens.shape[0]
+        same_for_all = 1 if isinstance(self._memory_attention, FastMemoryAttention) else batch
         attended = self._memory_attention(
-            curr=_tokens(embedding.image).expand(-1, batch, -1),
-            curr_pos=self._image_position.expand(-1, batch, -1),
+            curr=_tokens(embedding.image).expand(-1, same_for_all, -1),
+            curr_pos=self._image_position.expand(-1, same_for_all, -1),
             memory=torch.cat(memory),
             memory_pos=torch.cat(position),
             num_obj_ptr_tokens=pointer_tokens,
