@@ -27,6 +27,7 @@ from napari_uniultra.plugin.layers import (
 )
 from napari_uniultra.plugin.mark_style import SYMBOLS, edge_colours, face_colours
 from napari_uniultra.plugin.outlines import Outline, Outlines, same_request
+from napari_uniultra.plugin.spare_drawing import draw_only_where_marked
 
 Tool = Literal["box", "add", "remove"]
 
@@ -172,6 +173,7 @@ class PromptLayers:
 
     def _add(self, layer: Any) -> None:
         self._viewer.add_layer(layer)
+        draw_only_where_marked(self._viewer, layer)
         layer.events.data.connect(self._on_data)
         layer.events.features.connect(self._on_features)  # pasted shapes come without a data event
         layer.events.mode.connect(self._on_mode)
