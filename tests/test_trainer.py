@@ -34,6 +34,7 @@ from napari_uniultra.training.config import ConfigError, FineTuneConfig, Optimis
 from napari_uniultra.training.data.samples import Batch
 from napari_uniultra.training.data.settings import DataSettings
 from napari_uniultra.training.events import EVENTS, ConsoleBar, read_events
+from napari_uniultra.training.launch import StopSignal
 from napari_uniultra.training.sharpness import worst_neighbour
 from napari_uniultra.training.task import Outcome, Validation
 from napari_uniultra.training.trainer import STOP, Trainer
@@ -220,6 +221,16 @@ def test_time_is_up_before_the_limit_and_with_a_checkpoint(tmp_path: Path) -> No
     assert trainer.reason == "time"
     assert time.monotonic() - began < 4
     assert load_training_checkpoint(tmp_path / CHECKPOINT)["step"] == trainer.step > 1
+
+
+def test_sigterm_may_come_again_and_a_second_ctrl_c_ends_at_once() -> None:
+    stop = StopSignal()
+    with stop.listening():
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.reason == "terminated"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.parametrize(("number", "reason"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])

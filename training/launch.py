@@ -56,7 +56,10 @@ def make_fabric(run: RunSettings) -> Fabric:
 
 
 class StopSignal:
-    """Remembers the first Ctrl-C or SIGTERM in place of ending at once; the second Ctrl-C ends at once."""
+    """Remembers the first Ctrl-C or SIGTERM in place of ending at once; the second Ctrl-C ends at once.
+
+    Clusters may send SIGTERM several times while the last checkpoint is written: that changes nothing.
+    """
 
     def __init__(self) -> None:
         self.reason = ""
@@ -75,6 +78,6 @@ class StopSignal:
                 signal.signal(number, handler)
 
     def _note(self, number: int, _frame: object) -> None:
-        if self.reason:
+        if self.reason and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.reason = "interrupted" if number == signal.SIGINT else "terminated"
+        self.reason = self.reason or ("interrupted" if number == signal.SIGINT else "terminated")
