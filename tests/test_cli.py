@@ -266,7 +266,8 @@ def test_doctor(model: str, capsys: pytest.CaptureFixture[str]) -> None:
         "Video",
         "Qt",
     } <= set(findings)
-    assert findings["torch"]["detail"] == torch.__version__
+    found = findings["torch"]["detail"]  # whether a build says after a plus what it is for differs between the two
+    assert found.partition("+")[0] == torch.__version__.partition("+")[0]
     assert findings["Model mine"]["state"] == "ok"
     assert code == any(finding["state"] == "problem" for finding in findings.values())
 

@@ -19,10 +19,11 @@ from napari_uniultra.io.readers import read_cine
 from napari_uniultra.model.prior import PRIOR_LOGIT
 from napari_uniultra.model.resize import network_at
 from napari_uniultra.model.zoo import load_model
+from napari_uniultra.segment.reframe import seen_from
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.segment.session_about import LoopName, SessionAbout
 from napari_uniultra.segment.session_file import load_state, save_state
-from napari_uniultra.segment.view import View, checked_view, close_view, memory_view, seen_from, whole_view
+from napari_uniultra.segment.view import View, checked_view, close_view, memory_view, whole_view
 
 SHAPE = 120, 160
 

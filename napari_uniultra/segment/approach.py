@@ -13,8 +13,9 @@ from napari_uniultra.model.config import ModelConfig
 from napari_uniultra.model.prior import mask_prior
 from napari_uniultra.segment.memories import Memories
 from napari_uniultra.segment.motion import MotionSearch, Seen
+from napari_uniultra.segment.reframe import seen_from
 from napari_uniultra.segment.state import Key, SessionState
-from napari_uniultra.segment.view import View, close_view, seen_from
+from napari_uniultra.segment.view import View, close_view
 
 _UNSURE, _WIDER = 0.5, 1.6  # a mask of lower predicted IoU is followed with so much more around it
 

@@ -24,9 +24,10 @@ from napari_uniultra.segment.heap import trim_heap
 from napari_uniultra.segment.memories import Memories
 from napari_uniultra.segment.memory import MemoryLimits, MemoryPlan, plan_memory
 from napari_uniultra.segment.predictor import Prediction, Predictor
+from napari_uniultra.segment.reframe import seen_from
 from napari_uniultra.segment.results import PackedMask, Result, expected_iou
 from napari_uniultra.segment.state import Key, SessionState
-from napari_uniultra.segment.view import View, seen_from
+from napari_uniultra.segment.view import View
 
 _MAX_BATCH = 8  # objects computed together; more would only need more memory
 _TRIM_EVERY = 16  # tracked frames; it takes a few milliseconds
