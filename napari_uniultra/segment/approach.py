@@ -89,13 +89,12 @@ class Approaches:
         result = state.result(before)
         iou = result.predicted_iou
         wider = _WIDER if iou is not None and iou < _UNSURE else 1.0
-        shift = float(shift[0]), float(shift[1])
-        view = close_view(mask, image_size, shift=shift, before=result.view, wider=wider)
+        view = close_view(mask, image_size, shift=shift.tolist(), before=result.view, wider=wider)
         return view or self._memories.whole
 
     def _carried(self, state: SessionState, key: Key, view: View, shift: np.ndarray) -> Tensor:
         own = self._memories.view_of(state.result(key))
-        return seen_from(self._memories.logits(state, key), own, view, (float(shift[0]), float(shift[1])))
+        return seen_from(self._memories.logits(state, key), own, view, shift.tolist())
 
 
 def _last_seen(state: SessionState, key: Key, towards: int) -> Key:

@@ -45,11 +45,11 @@ class Memories:
 
     def put_given(self, key: Key, result: Result, logits: Tensor) -> None:
         """Keep a prompt's answer. Its memory is encoded when another frame first attends to it."""
-        self._put(key, result, FrameMemory(None, logits, result), self.view_of(result), given=True)
+        self._put(key, FrameMemory(None, logits, result), self.view_of(result).size, given=True)
 
     def put_found(self, key: Key, result: Result, logits: Tensor, features: Tensor) -> None:
         """Keep what tracking found."""
-        self._put(key, result, FrameMemory(features, logits, result), self.view_of(result), given=False)
+        self._put(key, FrameMemory(features, logits, result), self.view_of(result).size, given=False)
 
     @property
     def whole(self) -> View:
@@ -67,12 +67,12 @@ class Memories:
 
     def logits_of(self, key: Key, result: Result, *, given: bool) -> Tensor:
         """Mask logits of a result in its own view; +-10 where the original ones were dropped."""
-        return self._kept(key, result, self.view_of(result), given=given).logits
+        return self._kept_or_made(key, result, self.view_of(result), given=given).logits
 
     def original(self, key: Key, result: Result) -> Tensor | None:
         """The very logits that a prompt gave, in its result's own view, unless they were dropped."""
-        kept = self.kept.get((*key, _GIVEN, self.view_of(result).size))
-        return kept.logits if kept is not None and kept.source is result else None
+        kept = self._kept(key, result, self.view_of(result).size, given=True)
+        return None if kept is None else kept.logits
 
     def features(self, state: SessionState, key: Key, like: View) -> Tensor:
         """Memory features (1, 64, m, m) of the result that counts, for a frame that is seen through the view ``like``.
@@ -80,15 +80,16 @@ class Memories:
         What was given, by a prompt or by accepting it, is remembered as certain; what tracking found is not.
         """
         result, given = state.result(key), state.is_conditioning(key)
+        kept = self._kept(key, result, like.size, given=given)
+        if kept is not None and kept.features is not None:
+            return kept.features
         view = self._remembered_view(result, like)
-        memory = self._kept(key, result, view, given=given)
-        if memory.features is None:
-            predictor = self._predictor(view.size)
-            score = torch.tensor([[result.object_score]], device=predictor.model.device)
-            embedding = self._embed(key[1], view)
-            features = predictor.remember(embedding, memory.logits, score, prompted=given)
-            memory = self._put(key, result, FrameMemory(features, memory.logits, result), view, given=given)
-        return memory.features
+        logits = self._kept_or_made(key, result, view, given=given).logits
+        predictor = self._predictor(view.size)
+        score = torch.tensor([[result.object_score]], device=predictor.model.device)
+        features = predictor.remember(self._embed(key[1], view), logits, score, prompted=given)
+        self._put(key, FrameMemory(features, logits, result), view.size, given=given)
+        return features
 
     def _remembered_view(self, result: Result, like: View) -> View:
         own = self.view_of(result)
@@ -96,15 +97,18 @@ class Memories:
             return own
         return like if like == self.whole else memory_view(result.mask.unpack(), like.size, like)
 
-    def _put(self, key: Key, result: Result, memory: FrameMemory, view: View, *, given: bool) -> FrameMemory:
-        return self.kept.put((*key, _GIVEN if given else _FOUND, view.size), memory)
+    def _put(self, key: Key, memory: FrameMemory, size: int, *, given: bool) -> None:
+        self.kept.put((*key, _GIVEN if given else _FOUND, size), memory)
 
-    def _kept(self, key: Key, result: Result, view: View, *, given: bool) -> FrameMemory:
+    def _kept(self, key: Key, result: Result, size: int, *, given: bool) -> FrameMemory | None:
+        """The memory kept of a result at an input size, unless it was dropped or made from another result."""
+        kept = self.kept.get((*key, _GIVEN if given else _FOUND, size))
+        return kept if kept is not None and kept.source is result else None
+
+    def _kept_or_made(self, key: Key, result: Result, view: View, *, given: bool) -> FrameMemory:
         """The memory kept of a result at a view's size, or one without features that is made from the stored mask."""
-        kept = self.kept.get((*key, _GIVEN if given else _FOUND, view.size))
-        if kept is not None and kept.source is result:
-            return kept
-        return FrameMemory(None, self._logits_of_mask(result, view), result)
+        kept = self._kept(key, result, view.size, given=given)
+        return kept or FrameMemory(None, self._logits_of_mask(result, view), result)
 
     def _logits_of_mask(self, result: Result, view: View) -> Tensor:
         mask = torch.from_numpy(view.cut(result.mask.unpack()))[None, None].to(self._predictor(None).model.device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,7 +12,7 @@ from napari_uniultra.model.prior import PRIOR_LOGIT
 from napari_uniultra.segment.view import View
 
 
-def seen_from(logits: Tensor, source: View, target: View, shift: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+def seen_from(logits: Tensor, source: View, target: View, shift: Sequence[float] = (0.0, 0.0)) -> Tensor:
     """Logits of one view as another one shows them.
 
     Parameters

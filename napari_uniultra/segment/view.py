@@ -95,7 +95,7 @@ def close_view(
     mask: np.ndarray,
     image_size: int,
     *,
-    shift: tuple[float, float] = (0.0, 0.0),
+    shift: Sequence[float] = (0.0, 0.0),
     before: View | None = None,
     wider: float = 1.0,
 ) -> View | None:
@@ -144,6 +144,6 @@ def close_sizes(image_size: int) -> tuple[int, ...]:
     return tuple(round(share * image_size / 32) * 32 for share in _SIZES)
 
 
-def _around(centre: tuple[float, float], shift: tuple[float, float], side: int, size: int) -> View:
+def _around(centre: tuple[float, float], shift: Sequence[float], side: int, size: int) -> View:
     top, left = (round(middle + moved - side / 2) for middle, moved in zip(centre, shift, strict=True))
     return View(top, left, side, side, size)
