@@ -13,8 +13,11 @@ import tifffile
 from panel_window import CORNERS, Window, loop, settle, until
 from qtpy.QtWidgets import QFileDialog, QLabel
 
+from napari_uniultra.core.measure import Markers
+from napari_uniultra.core.measure.cardiac import Cycle
 from napari_uniultra.core.postprocess import TidySettings, tidy_mask
 from napari_uniultra.core.types import Prompt
+from napari_uniultra.plugin.layers import markers_of, set_markers
 from napari_uniultra.plugin.loop_scale import Scale
 from napari_uniultra.plugin.preview_layer import PREVIEW_NAME
 from napari_uniultra.widgets.first_steps import FirstSteps
@@ -178,6 +181,31 @@ def test_an_export_that_fails_says_why_and_loses_nothing(
     settle(window)
     assert any("masks.tif" in words for words in window.told)
     np.testing.assert_array_equal(window.masks(), before)
+
+
+def test_a_tool_makes_the_masks_layer_ready_and_there_is_nothing_to_export_yet(window: Window, tmp_path: Path) -> None:
+    window.open(loop())
+    window.panel.marks_box.tools["box"].click()
+    assert not window.masks().any()
+    assert window.panel.controller.marks.tool == "box"
+    window.panel.controller.review.export(str(tmp_path / "masks.tif"))
+    settle(window)
+    assert any("no masks to save" in words for words in window.told)
+    assert not (tmp_path / "masks.tif").exists()
+
+
+def test_masks_and_markers_come_back_with_the_next_tool(window: Window) -> None:
+    window.open(loop())
+    paint(window, 1, disc(30, 30, 10))
+    before = window.masks().copy()
+    markers = Markers(cycles={1: (Cycle(0, 2),)})
+    set_markers(window.viewer.layers["UniUltra masks"], markers)
+    settle(window)
+    window.viewer.layers.remove("UniUltra masks")
+    window.panel.marks_box.tools["box"].click()
+    settle(window)
+    np.testing.assert_array_equal(window.masks(), before)
+    assert markers_of(window.viewer.layers["UniUltra masks"]) == markers
 
 
 def test_the_measurements_open_from_the_panel(window: Window) -> None:

@@ -21,7 +21,8 @@ from napari_uniultra.training.data.prompts import (
 from napari_uniultra.training.data.settings import PromptSettings
 
 _MOVED = 0.08  # of the image's side: how far a structure moves between two frames at most
-_FOLLOWING_ERROR = 0.01  # of the image's side: standard deviation of where a structure was found again
+# How far off a structure is found again, as shares of the image's side, and how often it is found so badly.
+_FOLLOWING_ERROR, _LOST_ERROR, _LOST = 0.01, 0.05, 0.15
 _PREVIOUS_LIMIT = 32.0  # as sam2's predictors clamp logits that come back as a prompt
 _KINDS = ("box", "one_point", "three_points", "box_and_point", "mask", "moved_mask", "none")
 # On a clip's first frame a mask counts as the truth, and there is no frame before.
@@ -148,13 +149,18 @@ def followed(previous: Tensor, masks: Tensor, generator: Generator) -> Prompts:
     side, dense = masks.shape[-1], prompts.dense.clone()
     size = 4 * previous.shape[-1]
     for index, (before, now) in enumerate(zip(previous[:, 0] > 0, masks, strict=True)):
-        error = torch.randn(2, generator=generator) * _FOLLOWING_ERROR
+        error = torch.randn(2, generator=generator) * _following_error(generator)
         if before.any() and now.any():
             shift = _centre(now) - _centre(before) + error
             dense[index] = moved(dense[index], *shift.tolist())
     points, labels = boxes_of(dense, size, CARRIED_MARGIN)
     labels[~masks.flatten(1).any(dim=1)] = -1
     return replace(prompts, name="tracked, followed", points=points * (side / size), labels=labels, dense=dense)
+
+
+def _following_error(generator: Generator) -> float:
+    """The standard deviation of where a structure is found again: mostly small, now and then the place is wrong."""
+    return _LOST_ERROR if chance(_LOST, generator) else _FOLLOWING_ERROR
 
 
 def _centre(mask: Tensor) -> Tensor:

@@ -4,8 +4,8 @@
   averaged and the value and output projections applied to the averages, which takes a quarter of the products.
 - Rotary codes turn pairs of neighbouring features. Products of queries and keys do not change when both are reordered,
   so the projections give all first members of the pairs and then all second ones, and no complex numbers are needed.
-- Keys are made transposed, as the product with the queries wants them. They and their scores exist for one block at a
-  time, which stays in the processor's cache; the softmax is joined over the blocks.
+- Keys and their scores exist for one block at a time, which stays in the processor's cache; the softmax is joined over
+  the blocks.
 - Objects are taken one by one: a batch would only push each other's keys out of the cache. Up to where the first layer
   looks at their memories they are all the same, and computed once.
 """
@@ -17,6 +17,8 @@ from collections.abc import Iterable, Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from napari_uniultra.model.linear import linear
 
 _QUERIES, _KEYS = 1024, 512  # of a block
 
@@ -70,7 +72,7 @@ class _Layer:
         own, cross = layer.self_attn, layer.cross_attn_image
         self._cos, self._sin = _parts(own.compute_cis(end_x=grid, end_y=grid))
         key_cis = getattr(cross, "compute_key_cis", cross.compute_cis)  # of pooled memories, where they are
-        self._key_cos, self._key_sin = (part.t().contiguous() for part in _parts(key_cis(end_x=grid, end_y=grid)))
+        self._key_cos, self._key_sin = _parts(key_cis(end_x=grid, end_y=grid))
         self._own_q, self._own_k = _reordered(own.q_proj), _reordered(own.k_proj)
         weight, bias = _reordered(cross.q_proj)
         scale = weight.shape[0] ** -0.5
@@ -82,33 +84,29 @@ class _Layer:
     def __call__(self, x: Tensor, tokens: Tensor, coded: Tensor, pointers: int) -> Tensor:
         layer, own = self._layer, self._layer.self_attn
         normed = layer.norm1(x)
-        q, k = (self._rotated(F.linear(normed, *projection)) for projection in (self._own_q, self._own_k))
+        q, k = (self._rotated(linear(normed, *projection)) for projection in (self._own_q, self._own_k))
         attended = F.scaled_dot_product_attention(q[:, None], k[:, None], own.v_proj(normed)[:, None])
         x = x + own.out_proj(attended[:, 0])
-        q = self._rotated(F.linear(layer.norm2(x), *self._cross_q))
+        q = self._rotated(linear(layer.norm2(x), *self._cross_q))
         averages = [
             weighted_average(own_q, self._blocks(own_coded, own_tokens, pointers))
             for own_q, own_coded, own_tokens in zip(q.expand(len(coded), -1, -1), coded, tokens, strict=True)
         ]
-        x = x + F.linear(torch.stack(averages), *self._value_out)
+        x = x + linear(torch.stack(averages), *self._value_out)
         return x + layer.linear2(F.relu(layer.linear1(layer.norm3(x))))
 
     def _blocks(self, coded: Tensor, tokens: Tensor, pointers: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Rotated keys (D, n) and their values (n, 64) of memory tokens (M, 64), block by block."""
-        places, spatial = self._key_cos.shape[1], len(coded) - pointers
+        """Rotated keys (n, D) and their values (n, 64) of memory tokens (M, 64), block by block."""
+        places, spatial = len(self._key_cos), len(coded) - pointers
         for frame in range(0, spatial, places):
             for first in range(0, places, _KEYS):
                 last = min(first + _KEYS, places)
                 own = slice(frame + first, frame + last)
-                keys = self._keys(coded[own])
-                _rotate_in_place(*keys.chunk(2), self._key_cos[:, first:last], self._key_sin[:, first:last])
+                keys = linear(coded[own], *self._cross_k)
+                _rotate_in_place(*keys.chunk(2, dim=-1), self._key_cos[first:last], self._key_sin[first:last])
                 yield keys, tokens[own]
         if pointers:
-            yield self._keys(coded[spatial:]), tokens[spatial:]
-
-    def _keys(self, coded: Tensor) -> Tensor:
-        weight, bias = self._cross_k
-        return torch.addmm(bias[:, None], weight, coded.t())
+            yield linear(coded[spatial:], *self._cross_k), tokens[spatial:]
 
     def _rotated(self, x: Tensor) -> Tensor:
         """Turn the features of x (B, s * s, D), in place."""
@@ -124,7 +122,7 @@ def _rotate_in_place(first: Tensor, second: Tensor, cos: Tensor, sin: Tensor) ->
 
 
 def weighted_average(queries: Tensor, blocks: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """softmax(Q K) V for queries (N, D) and blocks of keys (D, n) and values (n, E)."""
+    """softmax(Q K) V for queries (N, D) and blocks of keys (n, D) and values (n, E)."""
     parts = [_Average(part) for part in queries.split(_QUERIES)]
     for keys, values in blocks:
         # A column of ones sums the weights up on the way.
@@ -145,14 +143,14 @@ class _Average:
 
     def add(self, keys: Tensor, values: Tensor) -> None:
         """One more block."""
-        scores = self._queries @ keys
+        scores = linear(self._queries, keys)
         peak = scores.amax(dim=1, keepdim=True)
         if self._largest is None:
-            self._largest, self.sums = peak, scores.sub_(peak).exp_() @ values
+            self._largest, self.sums = peak, linear(scores.sub_(peak).exp_(), values.t())
             return
         before, self._largest = self._largest, torch.maximum(self._largest, peak)
         weights = scores.sub_(self._largest).exp_()
-        self.sums = torch.addmm(self.sums * (before - self._largest).exp(), weights, values)
+        self.sums = self.sums.mul_((before - self._largest).exp()).add_(linear(weights, values.t()))
 
 
 def _reordered(projection: nn.Linear) -> tuple[Tensor, Tensor]:

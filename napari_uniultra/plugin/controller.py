@@ -274,7 +274,7 @@ class SegmentController(QObject):
             return  # the masks were deleted while tracking: they do not come back by themselves
         work.result.write(outcome.labels, outcome.everything)
         self.scores_changed.emit(work.confidence.update(outcome.scores, outcome.everything))
-        if is_new or before.markers != outcome.snapshot.markers:
+        if before.markers != outcome.snapshot.markers:
             work.result.set_markers(outcome.snapshot.markers)
         if is_new and work.result.layer is not None and not outcome.everything:
             self.submit(self.host.everything, self.show, key="everything")

@@ -112,21 +112,16 @@ class Marks(QObject):
         if self.auto:
             self.sync()
         control.objects.hide(work.current, False)  # nobody draws what cannot be seen
+        if work.result.make() and work.snapshot.names:  # the first answer need not wait for napari to make the layer
+            control.submit(control.host.everything, control.show, key="everything")
         if tool in _BRUSHES:
-            self._use_brush(tool)
+            work.result.use(tool, work.current)
         else:
             if len(work.prompts.layers) < 2 and work.snapshot.prompts:
                 self.draw(work.snapshot.prompts)  # a layer that was deleted: its prompts are still in force
             work.prompts.use(tool, work.current)
         control.prepare_frame()
         control.changed.emit()
-
-    def _use_brush(self, tool: Brush) -> None:
-        control, work = self._control, self._control.work
-        is_new = work.result.layer is None
-        work.result.use(tool, work.current)
-        if is_new and work.snapshot.names:
-            control.submit(control.host.everything, control.show, key="everything")
 
     def put_away(self) -> None:
         """Let dragging move the picture again."""

@@ -21,7 +21,7 @@ class Objects(QObject):
     """What is segmented; the current one is what the next drag or click is for.
 
     Every change is shown at once and sent to the session, which is where it can be undone; what the session then says
-    is shown as soon as it has heard of all changes. To hide an object is a matter of the view alone.
+    is shown as soon as it has heard of all changes.
     """
 
     def __init__(self, control: SegmentController) -> None:
@@ -110,8 +110,7 @@ class Objects(QObject):
         """Take an object's masks and drawings out of the view, or bring them back; they stay in the session."""
         work = self._control.work
         if work is not None and object_id in work.objects and work.objects[object_id].hidden != on:
-            work.objects[object_id] = replace(work.objects[object_id], hidden=on)
-            self._control.changed.emit()
+            self._edit(ObjectEdit(object_id, work.objects[object_id].name, hidden=on))
 
     def toggle_hidden(self) -> None:
         """Hide the current object, or show it."""
@@ -150,7 +149,7 @@ class Objects(QObject):
                 work.known.discard(edit.object_id)
             else:
                 own = work.objects.get(edit.object_id) or _new_structure(edit.object_id)
-                given = {name: getattr(edit, name) for name in ("name", "colour", "locked")}
+                given = {name: getattr(edit, name) for name in ("name", "colour", "locked", "hidden")}
                 changes = {name: value for name, value in given.items() if value is not None}
                 work.objects[edit.object_id] = replace(own, **changes)
                 work.known.add(edit.object_id)
@@ -174,7 +173,7 @@ class Objects(QObject):
                 name,
                 colour_of(object_id, snapshot.colours),
                 object_id in snapshot.locked_objects,
-                object_id in work.objects and work.objects[object_id].hidden,
+                object_id in snapshot.hidden_objects,
             )
             for object_id, name in snapshot.names.items()
         }

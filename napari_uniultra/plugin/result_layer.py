@@ -34,7 +34,7 @@ _NOT_KNOWN_COLOUR = (0.7, 0.7, 0.7, 1.0)  # of a label that is no object yet
 
 
 class ResultLayer:
-    """Writes label images frame by frame; the layer is made when there is something to show.
+    """Writes label images frame by frame; the layer is made when it is needed, empty at first.
 
     Parameters
     ----------
@@ -70,6 +70,7 @@ class ResultLayer:
         self._painted: dict[int, np.ndarray | None] = {}  # frame: its labels before the user touched it, if known
         self._own: np.ndarray | None = None  # the array that the layer was given
         self._seen: tuple[int, np.ndarray] | None = None  # the frame shown, before anybody paints in it
+        self._touched = False
 
     # Tools ----------------------------------------------------------------------------------------------------------
 
@@ -101,8 +102,7 @@ class ResultLayer:
 
     def use(self, tool: Brush, object_id: int) -> None:
         """Paint or erase an object; what belongs to others stays theirs."""
-        if self.layer is None:
-            self._create()
+        self.make()
         self._viewer.layers.selection.active = self.layer
         self.choose(object_id)
         self.layer.preserve_labels = True
@@ -121,12 +121,24 @@ class ResultLayer:
 
     # Masks ----------------------------------------------------------------------------------------------------------
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether anything was ever shown or painted in the layer that there is now."""
+        return self.layer is not None and self._touched
+
+    def make(self) -> bool:
+        """Have a layer ready, which takes napari a moment; returns whether there was none."""
+        is_new = self.layer is None
+        if is_new:
+            self._create()
+        return is_new
+
     def write(self, labels: Mapping[int, np.ndarray], everything: bool = False) -> None:
         """Show label images (H, W) of some frames; with ``everything`` all other frames become empty."""
-        if self.layer is None:
-            if not labels:
-                return
-            self._create()
+        if self.layer is None and not labels:
+            return
+        self.make()
+        self._touched |= bool(labels)
         data = self._frames()
         for frame in self._written - set(labels) - set(self._painted) if everything else ():
             data[frame] = 0
@@ -181,6 +193,7 @@ class ResultLayer:
         self._brush_size = self.brush_size
         self._listen(False)
         self.layer, self._own, self._seen, self._written, self._painted = None, None, None, set(), {}
+        self._touched = False
 
     def _listen(self, on: bool) -> None:
         """Hear of what happens to the layer, or no more."""
@@ -231,7 +244,7 @@ class ResultLayer:
         return self._markers
 
     def set_markers(self, markers: Markers) -> None:
-        """Show markers of the session in the layer, where there is one."""
+        """Show markers of the session in the layer, or in the next one that is made."""
         self._markers = markers
         if self.layer is not None:
             set_markers(self.layer, markers)
@@ -252,6 +265,7 @@ class ResultLayer:
         self.layer.brush_size, self.layer.selected_label = self._brush_size, self._object_id
         self._own = data
         set_colours(self.layer, self._colours)
+        set_markers(self.layer, self._markers)
         active = self._viewer.layers.selection.active
         self._viewer.layers.insert(self._viewer.layers.index(self._image) + 1, self.layer)
         self._viewer.layers.selection.active = active  # the tool in hand stays in hand
@@ -267,6 +281,7 @@ class ResultLayer:
         reach = int(self.layer.brush_size) if self.layer.n_edit_dimensions > 2 else 0
         for frame in range(max(0, shown - reach), min(len(self._frames()), shown + reach + 1)):
             self._painted.setdefault(frame, self._before(frame))
+        self._touched = True
         self._on_paint()
 
     def _on_data(self, event: Any) -> None:
@@ -287,6 +302,7 @@ class ResultLayer:
         for frame, (old, new) in enumerate(zip(_stack(before), _stack(after), strict=True)):
             if not np.array_equal(old, new):
                 self._painted.setdefault(frame, old)
+        self._touched = True
         self._on_paint()
 
     def _on_tool_event(self, event: Any) -> None:

@@ -78,7 +78,7 @@ class Review(QObject):
         if path.lower().endswith(".csv"):
             cine = cine_of_layer(work.image)  # with the scale as it is known now
             control.submit(lambda: control.host.export_measurements(path, cine), self._say_saved)
-        elif work.result.layer is None:
+        elif not work.result.has_masks:
             control.noticed.emit("There are no masks to save yet. Segment or track a structure first.")
         else:
             data, meta, _ = work.result.layer.as_layer_data_tuple()

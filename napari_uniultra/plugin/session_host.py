@@ -43,7 +43,7 @@ class Snapshot:
     names : dict of int to str
     colours : dict of int to Colour
         Of the objects for which one was chosen.
-    locked_objects : frozenset of int
+    locked_objects, hidden_objects : frozenset of int
     object_edits : int
         How many changes of objects the session has heard of.
     markers : Markers
@@ -57,6 +57,7 @@ class Snapshot:
     names: dict[int, str] = field(default_factory=dict)
     colours: dict[int, Colour] = field(default_factory=dict)
     locked_objects: frozenset[int] = frozenset()
+    hidden_objects: frozenset[int] = frozenset()
     object_edits: int = 0
     markers: Markers = field(default_factory=Markers)
     spacing_mm: tuple[float, float] | None = None
@@ -72,6 +73,7 @@ class ObjectEdit:
     name: str | None = None
     colour: Colour | None = None
     locked: bool | None = None
+    hidden: bool | None = None
     removed: bool = False
 
 
@@ -243,7 +245,8 @@ class SessionHost:
         with session.one_change():
             for edit in edits:
                 if not edit.removed:
-                    session.edit_object(edit.object_id, name=edit.name, colour=edit.colour, locked=edit.locked)
+                    changes = {name: getattr(edit, name) for name in ("name", "colour", "locked", "hidden")}
+                    session.edit_object(edit.object_id, **changes)
                 elif edit.object_id in session.names:
                     session.remove_object(edit.object_id)
         return self._outcome(before if any(edit.removed for edit in edits) else ())
@@ -429,6 +432,7 @@ class SessionHost:
             names=dict(session.names),
             colours=dict(session.colours),
             locked_objects=session.locked_objects,
+            hidden_objects=session.hidden_objects,
             object_edits=self._object_edits,
             markers=session.markers,
             spacing_mm=session.spacing_mm,

@@ -18,6 +18,7 @@ from napari_uniultra.core.prompts import BOX_LABELS, model_xy
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.model.attention import FastMemoryAttention
 from napari_uniultra.model.inference import FrameEmbedding, InferenceEncoder
+from napari_uniultra.model.linear import use_fast_linears
 from napari_uniultra.model.preprocess import prepare_images, prepare_masks
 from napari_uniultra.model.prior import CARRIED_MARGIN, box_prior, boxes_of, mask_prior
 from napari_uniultra.segment.memory import MemoryPlan
@@ -73,6 +74,7 @@ class Predictor:
             self._encoder = InferenceEncoder(network)
             self._memory_attention = network.memory_attention
             if model.device.type == "cpu":
+                use_fast_linears(network)
                 self._memory_attention = FastMemoryAttention(network.memory_attention, self._grid)
             blank = torch.empty(1, 1, self._grid, self._grid, device=model.device)
             image_position = network.image_encoder.neck.position_encoding(blank)

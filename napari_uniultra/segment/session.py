@@ -134,19 +134,30 @@ class CineSession:
         """The objects that nothing may change."""
         return frozenset(self._state.locked_objects)
 
+    @property
+    def hidden_objects(self) -> frozenset[int]:
+        """The objects that are not shown."""
+        return frozenset(self._state.hidden_objects)
+
     def name_object(self, object_id: int, name: str) -> None:
         """Name an object; it is added if there is none with this id."""
         self.edit_object(object_id, name=name)
 
     def edit_object(
-        self, object_id: int, *, name: str | None = None, colour: Colour | None = None, locked: bool | None = None
+        self,
+        object_id: int,
+        *,
+        name: str | None = None,
+        colour: Colour | None = None,
+        locked: bool | None = None,
+        hidden: bool | None = None,
     ) -> None:
-        """Give an object a name, a colour (red, green, blue), 0 to 255, or a lock; add it if there is none of this id.
+        """Give an object a name or a colour (red, green, blue), 0 to 255, lock or hide it; add it if it is not there.
 
-        A locked object is not tracked, and no prompt changes it, until it is unlocked.
+        A locked object is not tracked, and no prompt changes it, until it is unlocked. A hidden one is only not shown.
         """
         draft = self._state.copy()
-        draft.set_object(self._checked_id(object_id), name, colour, locked)
+        draft.set_object(self._checked_id(object_id), name, colour, locked, hidden)
         if draft != self._state:
             self._put(draft)
 
@@ -156,6 +167,7 @@ class CineSession:
         with self._change() as state:
             state.names.pop(object_id, None)
             state.colours.pop(object_id, None)
+            state.hidden_objects.discard(object_id)
             state.cycles.pop(object_id, None)
             for own in (state.prompts, state.prompted, state.tracked, state.locked, state.axes):
                 for key in [key for key in own if key[0] == object_id]:

@@ -140,6 +140,7 @@ def _state_of(meta: Mapping[str, Any], unpacker: _Unpacker) -> SessionState:
         names={int(key): name for key, name in meta["names"].items()},
         colours={int(key): checked_colour(colour) for key, colour in meta.get("colours", {}).items()},
         locked_objects={int(object_id) for object_id in meta.get("locked_objects", ())},
+        hidden_objects={int(object_id) for object_id in meta.get("hidden_objects", ())},
         prompts=prompts,
         **layers,
         cycles=dict(markers.cycles),
@@ -149,9 +150,9 @@ def _state_of(meta: Mapping[str, Any], unpacker: _Unpacker) -> SessionState:
 
 
 def _objects(state: SessionState) -> dict[str, Any]:
-    """Colours and locks came after names: files without them are read, too."""
-    locked = sorted(state.locked_objects)
-    return {"names": dict(state.names), "colours": dict(state.colours), "locked_objects": locked}
+    """All but the names came later: files without the others are read, too."""
+    groups = {"locked_objects": sorted(state.locked_objects), "hidden_objects": sorted(state.hidden_objects)}
+    return {"names": dict(state.names), "colours": dict(state.colours), **groups}
 
 
 def _view(data: Mapping[str, Any]) -> View | None:

@@ -28,6 +28,8 @@ class SessionState:
         Object id to (red, green, blue), 0 to 255, where one was chosen.
     locked_objects : set of int
         Objects that nothing may change.
+    hidden_objects : set of int
+        Objects that are not shown; all else about them goes on.
     prompts : dict of Key to Prompt
     prompted : dict of Key to Result
         The answers to the prompts.
@@ -46,6 +48,7 @@ class SessionState:
     names: dict[int, str] = field(default_factory=dict)
     colours: dict[int, Colour] = field(default_factory=dict)
     locked_objects: set[int] = field(default_factory=set)
+    hidden_objects: set[int] = field(default_factory=set)
     prompts: dict[Key, Prompt] = field(default_factory=dict)
     prompted: dict[Key, Result] = field(default_factory=dict)
     tracked: dict[Key, Result] = field(default_factory=dict)
@@ -58,13 +61,16 @@ class SessionState:
         """A state that can be changed without changing this one; the results themselves are shared."""
         return replace(self, **{name: copy(getattr(self, name)) for name in self.__dataclass_fields__})
 
-    def set_object(self, object_id: int, name: str | None, colour: Colour | None, locked: bool | None) -> None:
+    def set_object(
+        self, object_id: int, name: str | None, colour: Colour | None, locked: bool | None, hidden: bool | None
+    ) -> None:
         """Give an object, new or known, what is not None."""
         self.names[object_id] = name or self.names.get(object_id) or f"Object {object_id}"
         if colour is not None:
             self.colours[object_id] = colour
-        if locked is not None:
-            (self.locked_objects.add if locked else self.locked_objects.discard)(object_id)
+        for group, wanted in ((self.locked_objects, locked), (self.hidden_objects, hidden)):
+            if wanted is not None:
+                (group.add if wanted else group.discard)(object_id)
 
     def result(self, key: Key) -> Result | None:
         """The result that counts for an object on a frame, or None where nothing is known."""
