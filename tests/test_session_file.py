@@ -149,9 +149,7 @@ def rewritten(path: Path, change: dict[str, Any], drop: tuple[str, ...] = ()) ->
         meta, bits, pointers = json.loads(file["meta"].tobytes()), file["bits"], file["pointers"]
     meta = {key: value for key, value in {**meta, **change}.items() if key not in drop}
     with path.open("wb") as file:
-        np.savez_compressed(
-            file, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), bits=bits, pointers=pointers
-        )
+        np.savez_compressed(file, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), bits=bits, pointers=pointers)
 
 
 def test_files_of_the_first_version_open(saved: Path, cine: Cine, model: Model) -> None:

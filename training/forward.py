@@ -12,6 +12,7 @@ from napari_uniultra.training.data.samples import Batch
 from napari_uniultra.training.data.settings import PromptSettings
 from napari_uniultra.training.losses import mask_iou, segmentation_loss
 from napari_uniultra.training.passes import Answer, Clips, Stills, encode
+from napari_uniultra.training.plain_attention import attention_for
 from napari_uniultra.training.prompting import Prompter, Prompts, carried, chance, corrected, followed
 from napari_uniultra.training.task import Outcome
 
@@ -38,7 +39,9 @@ class SegmentationLoss:
     def __call__(self, network: nn.Module, batch: Batch, generator: Generator, progress: float) -> Outcome:
         """The loss of a batch on the network's device; see `task.Task.loss`."""
         score = _Score(batch.masks, self._loss)
-        (self._clips if batch.is_clip else self._stills)(network, batch, generator, progress, score)
+        compute = self._clips if batch.is_clip else self._stills
+        with attention_for(batch.images.device):
+            compute(network, batch, generator, progress, score)
         return score.outcome()
 
     def _stills(self, network: nn.Module, batch: Batch, generator: Generator, progress: float, score: _Score) -> None:

@@ -22,7 +22,7 @@ from napari_uniultra.training.data.settings import PromptSettings
 
 _MOVED = 0.08  # of the image's side: how far a structure moves between two frames at most
 # How far off a structure is found again, as shares of the image's side, and how often it is found so badly.
-_FOLLOWING_ERROR, _LOST_ERROR, _LOST = 0.01, 0.05, 0.15
+_FOLLOWING_ERROR, _LOST_ERROR, _LOST = 0.01, 0.06, 0.2
 _PREVIOUS_LIMIT = 32.0  # as sam2's predictors clamp logits that come back as a prompt
 _KINDS = ("box", "one_point", "three_points", "box_and_point", "mask", "moved_mask", "none")
 # On a clip's first frame a mask counts as the truth, and there is no frame before.
