@@ -62,7 +62,7 @@ def test_every_model_is_listed_with_what_it_is(dialog: ModelsDialog) -> None:
         for row in range(dialog.list.topLevelItemCount())
     ]
     by_name = {row[0]: row for row in rows}
-    assert by_name["uniultra-mini"][1:6] == ["yes, with the plugin", "25 MB", "12.6 million", "512 px", "Apache-2.0"]
+    assert by_name["uniultra-mini"][1:6] == ["yes, with the plugin", "16 MB", "8.1 million", "512 px", "Apache-2.0"]
     assert by_name["sam2.1-large"][1:6] == ["can be downloaded", "898 MB", "224.4 million", "1024 px", "Apache-2.0"]
     assert all(row[6] for row in rows), "each says what it is for"
     dialog.choose("sam2.1-large")

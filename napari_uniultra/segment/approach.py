@@ -8,16 +8,20 @@ import numpy as np
 from scipy.ndimage import center_of_mass
 from torch import Tensor
 
+from napari_uniultra.core.postprocess import TidySettings, tidy_mask
 from napari_uniultra.core.types import Cine
 from napari_uniultra.model.config import ModelConfig
 from napari_uniultra.model.prior import mask_prior
 from napari_uniultra.segment.memories import Memories
 from napari_uniultra.segment.motion import MotionSearch, Seen
 from napari_uniultra.segment.reframe import seen_from
+from napari_uniultra.segment.results import Result
 from napari_uniultra.segment.state import Key, SessionState
 from napari_uniultra.segment.view import View, close_view
 
 _UNSURE, _WIDER = 0.5, 1.6  # a mask of lower predicted IoU is followed with so much more around it
+_MAIN_PART = TidySettings(largest_piece=True)
+_LOOK_BACK = 8  # frames, from an unsure one, to one that is sure
 
 
 class Approach(NamedTuple):
@@ -57,7 +61,7 @@ class Approaches:
         before = object_id, frame + (1 if reverse else -1)
         if state.result(before) is None:
             return Approach(self._memories.whole, None, False)
-        before = _last_seen(state, before, frame)
+        before = last_seen(state, before, frame)
         seen, anchor = self._seen(state, before, frame)
         shift = np.zeros(2)
         if config.mask_prior and config.motion_prior and seen.mask.any():
@@ -80,15 +84,14 @@ class Approaches:
     def _seen(self, state: SessionState, before: Key, frame: int) -> tuple[Seen, list[Seen]]:
         """The object where it was seen last, and on the nearest frame that was given if that is another one."""
         object_id, last = before
-        seen = Seen(last, state.result(before).mask.unpack())
+        seen = Seen(last, tidy_mask(state.result(before).mask.unpack(), _MAIN_PART))  # crumbs would widen its view
         given = min(state.conditioning_frames(object_id), key=lambda other: abs(other - frame), default=last)
         known = state.result((object_id, given)).mask
         return seen, [Seen(given, known.unpack())] if given != last and known else []
 
     def _close(self, state: SessionState, before: Key, mask: np.ndarray, shift: np.ndarray, image_size: int) -> View:
         result = state.result(before)
-        iou = result.predicted_iou
-        wider = _WIDER if iou is not None and iou < _UNSURE else 1.0
+        wider = 1.0 if _is_sure(result) else _WIDER
         view = close_view(mask, image_size, shift=shift.tolist(), before=result.view, wider=wider)
         return view or self._memories.whole
 
@@ -97,12 +100,23 @@ class Approaches:
         return seen_from(self._memories.logits(state, key), own, view, shift.tolist())
 
 
-def _last_seen(state: SessionState, key: Key, towards: int) -> Key:
-    """The last frame before ``towards``, from ``key`` backwards, on which an object was there; else ``key`` itself."""
+def last_seen(state: SessionState, key: Key, towards: int) -> Key:
+    """The last frame before ``towards``, from ``key`` backwards, on which an object was there; else ``key`` itself.
+
+    A few frames further back are taken instead if the model was sure of them alone: what it is unsure of may be lost.
+    """
     object_id, frame = key
-    step = frame - towards
+    step, last = frame - towards, None
     while (result := state.result((object_id, frame))) is not None:
-        if result.mask:
-            return object_id, frame
+        own = object_id, frame
+        if result.mask and (_is_sure(result) or state.is_conditioning(own)):
+            return own
+        last = last or (own if result.mask else None)
+        if last is not None and abs(frame - last[1]) >= _LOOK_BACK:
+            break
         frame += step
-    return key
+    return last or key
+
+
+def _is_sure(result: Result) -> bool:
+    return result.predicted_iou is None or result.predicted_iou >= _UNSURE

@@ -19,7 +19,7 @@ from napari_uniultra.segment.cache import ByteLimitedCache
 
 _SIDE = 256  # px of the image's longer side: what is searched
 _BLUR_PX = 1.0  # against speckle, which is another one in every frame
-_MARGIN = 0.5  # of the structure's size: what lies around it is looked for with it
+_MARGIN = 0.1  # of the structure's size: more around it than moves with it would mislead
 _GAIN = 0.05  # by which the correlation must rise before a structure counts as moved: noise must not shake it
 _NEARER = 0.5  # of correlation that a place loses for each image's side that it lies away: tissue moves a little
 _SURE = 0.5  # of correlation with what was marked, above which the frame before is trusted fully
@@ -153,7 +153,8 @@ class MotionSearch:
     def _made_small(self, frame: int) -> _Look:
         image = np.asarray(self._cine.frame(frame))
         grey = image.mean(axis=-1) if image.ndim == 3 else image
-        return _Look.of(ndimage.gaussian_filter(self._shrunk(grey), _BLUR_PX))
+        # The square root lets the dim inside of a structure count beside the bright echoes around it.
+        return _Look.of(ndimage.gaussian_filter(np.sqrt(self._shrunk(grey)), _BLUR_PX))
 
     def _shrunk(self, image: np.ndarray) -> np.ndarray:
         """(H, W) to the size of the search, each pixel the mean of those that it covers, float32."""
