@@ -58,6 +58,16 @@ class Ours:
             yield step.frame, step.masks
 
 
+class OursClosely(Ours):
+    """The same in close-ups."""
+
+    name = "napari-uniultra, close-ups"
+
+    def open(self, frames: np.ndarray) -> None:
+        super().open(frames)
+        self.session.zoom = True
+
+
 # As `CineSession` does it: a corrected frame conditions the others.
 _OPTIONS = dict(add_all_frames_to_correct_as_cond=True)
 

@@ -28,6 +28,11 @@ def benchmark_model(name: str, device: str, image_size: int | None = None) -> An
     return _random_model(name, device, image_size)
 
 
+def with_full_memory(model: Any) -> Any:
+    """A model's architecture with SAM2's own memory, with random weights."""
+    return _random_model(model.config.architecture, str(model.device), model.config.image_size)
+
+
 def _random_model(name: str, device: str, image_size: int | None) -> Any:
     import torch
 

@@ -61,8 +61,8 @@ def interleaved(case: str, work: Sequence[Callable[[], Any]], repeats: int) -> R
     return Row(case, ours, official, ratios, "ms")
 
 
-def propagation(contenders: Sequence[Any], objects: int, repeats: int) -> Row:
-    """Time one frame of tracking, with the memory full."""
+def propagation(contenders: Sequence[Any], objects: int, repeats: int, note: str = "") -> Row:
+    """Time one frame of tracking, with the memory full; ``note`` says what is particular about it."""
     from napari_uniultra.benchmarks.contenders import prompt
 
     frames = loop_in_memory(WARM_UP + repeats + 1, discs=max(objects, 4))
@@ -73,5 +73,5 @@ def propagation(contenders: Sequence[Any], objects: int, repeats: int) -> Row:
         running = iter(contender.propagate())
         list(islice(running, WARM_UP))
         steps.append(running)
-    case = f"propagate one frame, {objects} object{'s' * (objects > 1)}"
+    case = f"propagate one frame, {objects} object{'s' * (objects > 1)}{note}"
     return interleaved(case, [lambda r=running: next(r) for running in steps], repeats)

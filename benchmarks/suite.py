@@ -31,6 +31,7 @@ def run_benchmarks(model: str = "uniultra-mini", quick: bool = False) -> str:
         _embedding(contenders, repeats),
         _prompt_to_mask(contenders, repeats * 3),
         *(propagation(contenders, objects, repeats * 3) for objects in (1, 4)),
+        *_lighter(loaded, contenders, repeats * 3),
     ]
     lengths = (20, 60) if quick else (60, 600)
     height, width = SHAPE_HW
@@ -39,6 +40,19 @@ def run_benchmarks(model: str = "uniultra-mini", quick: bool = False) -> str:
     )
     lines = [*(own.markdown() for own in rows), *_memory_rows(model, lengths), _start_up(model)]
     return table(heading, COLUMNS, lines)
+
+
+def _lighter(model: Any, contenders: Sequence[Any], repeats: int) -> Iterator[Row]:
+    """What takes less than the official predictor by being something else: close-ups, and a light memory."""
+    from napari_uniultra.benchmarks.contenders import Official, OursClosely
+    from napari_uniultra.benchmarks.models import with_full_memory
+    from napari_uniultra.model.config import MemoryConfig
+
+    ours, official = contenders
+    if model.config.memory != MemoryConfig():
+        official = Official(with_full_memory(model))
+        yield propagation((ours, official), 1, repeats, ", official with the full memory")
+    yield propagation((OursClosely(model), official), 1, repeats, ", ours in close-ups")
 
 
 def _embedding(contenders: Sequence[Any], repeats: int) -> Row:

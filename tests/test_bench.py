@@ -200,3 +200,9 @@ def test_peak_memory_is_that_of_the_process() -> None:
 
     resident = psutil.Process(os.getpid()).memory_info().rss / 2**20
     assert 0.9 * resident < process.peak_megabytes() < 100 * resident
+
+
+def test_a_large_parents_peak_is_not_the_childs(checkpoint: Path) -> None:
+    ballast = np.ones(1 << 28)  # 2 GiB that are really there
+    assert process.in_own_process("track", contender="Ours", model=str(checkpoint), frames=2)["peak_mb"] < 1500
+    assert ballast[-1] == 1
