@@ -224,9 +224,10 @@ def test_first_steps_are_ticked_off_and_stay_away_once_closed(window: Window, qt
     assert steps.sample_button.isVisibleTo(steps)
     window.open(loop())
     assert not steps.sample_button.isVisibleTo(steps)
+    assert [label.isVisibleTo(steps) for label in steps.labels] == [True, False, False]
     window.draw_box(0)
     settle(window)
-    assert [label.isVisibleTo(steps) for label in steps.labels] == [False, True, True]
+    assert [label.isVisibleTo(steps) for label in steps.labels] == [False, True, False]
     window.panel.tracking_box.forward_button.click()
     settle(window)
     assert [label.isVisibleTo(steps) for label in steps.labels] == [False, False, True]

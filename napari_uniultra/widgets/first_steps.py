@@ -1,4 +1,4 @@
-"""What a newcomer does first, in three steps that go away as they are done."""
+"""What a newcomer does first, in three steps of which the next one is shown."""
 
 from __future__ import annotations
 
@@ -40,11 +40,12 @@ class FirstSteps(QGroupBox):
         self.show_progress(has_loop=False, marked=False, tracked=False, corrected=False)
 
     def show_progress(self, *, has_loop: bool, marked: bool, tracked: bool, corrected: bool) -> None:
-        """Tick off what is done: a tick is left of it, to leave room for the panel."""
+        """Tick off what is done and show what comes next: one step alone leaves room for the panel."""
         done = (marked, tracked, corrected)
-        for number, (label, words, is_done) in enumerate(zip(self.labels, _STEPS, done, strict=True), start=1):
-            label.setText(f"{number}  {words}")
-            label.setVisible(not is_done)
+        following = next((number for number, is_done in enumerate(done) if not is_done), None)
+        for number, (label, words) in enumerate(zip(self.labels, _STEPS, strict=True)):
+            label.setText(f"{number + 1} of {len(_STEPS)}  {words}")
+            label.setVisible(number == following)
         self.setTitle(f"First steps {'✓' * sum(done)}")
         self.sample_button.setVisible(not has_loop)
 

@@ -28,7 +28,7 @@ from napari_uniultra.widgets.parts import push_button, row_of
 _ID = Qt.ItemDataRole.UserRole
 _NAME, _EYE, _LOCK = range(3)  # columns
 _ICON_COLUMN_PX, _ARROW_PX = 26, 24
-_ROWS_SHOWN = 4
+_MOST_ROWS = 4  # that are shown without scrolling
 
 
 class ObjectList(QWidget):
@@ -48,6 +48,7 @@ class ObjectList(QWidget):
         super().__init__()
         self._objects: list[Structure] = []
         self.list = self._build_list()
+        self._fit(1)
         self.menu = QMenu(self)
         self.menu.aboutToShow.connect(self.presets_wanted)
         self.add_button = push_button("New object", "Add another structure to segment (N)")
@@ -82,13 +83,16 @@ class ObjectList(QWidget):
         for column in (_EYE, _LOCK):
             made.header().setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
             made.setColumnWidth(column, _ICON_COLUMN_PX)
-        row = self.fontMetrics().height() + 8
-        made.setFixedHeight(row * _ROWS_SHOWN + 2 * made.frameWidth() + 4)
         made.currentItemChanged.connect(self._on_current)
         made.itemChanged.connect(self._on_renamed)
         made.itemClicked.connect(self._on_clicked)
         made.itemDoubleClicked.connect(self._on_double_clicked)
         return made
+
+    def _fit(self, rows: int) -> None:
+        """Take no more height than there are rows: on a small screen the tools below shall be seen."""
+        row = self.fontMetrics().height() + 8
+        self.list.setFixedHeight(row * min(max(rows, 1), _MOST_ROWS) + 2 * self.list.frameWidth() + 4)
 
     # Values in ------------------------------------------------------------------------------------------------------
 
@@ -97,6 +101,7 @@ class ObjectList(QWidget):
         blocker = QSignalBlocker(self.list)
         if [own.object_id for own in objects] != [own.object_id for own in self._objects]:
             self.list.clear()
+            self._fit(len(objects))
             self.list.addTopLevelItems([self._item(own) for own in objects])
             self._objects = []
         for row, own in enumerate(objects):
