@@ -101,7 +101,7 @@ def test_the_bundled_model_follows_a_jump_that_it_loses_without(model: Any, repo
     frames = np.stack([loop.frame(number) for number in range(5)])
     truth = masks[:5].copy()
     for stack in (frames, truth):
-        stack[2:] = np.roll(stack[2:], (20, 70), axis=(1, 2))
+        stack[2:] = np.roll(stack[2:], (30, 90), axis=(1, 2))
     with_motion, without = (tracked(model, motion, frames, truth) for motion in (True, False))
     assert min(with_motion) > 0.8
     assert min(without) < 0.5
@@ -133,6 +133,16 @@ def test_what_was_lost_is_looked_for_by_the_marked_frame() -> None:
     marked, lost, now = still.copy(), still.copy(), still.copy()
     for frame, (row, column) in ((marked, (30, 60)), (lost, (30, 60)), (now, (60, 90))):
         frame[row : row + 60, column : column + 60] = pattern
-    seen = [Seen(1, disc(170, 240, 14)), Seen(0, disc(60, 90, 14))]
+    seen = [Seen(1, disc(170, 240, 25)), Seen(0, disc(60, 90, 25))]
     found = MotionSearch(Cine(np.stack([marked, lost, now]))).displacement(seen, 2)
     assert found == pytest.approx((90 - 170, 120 - 240), abs=2 * PIXEL)
+
+
+def test_a_structure_that_moves_within_what_stays_is_found() -> None:
+    still, pattern = texture(), texture(7)
+    frames = np.stack([still, still])
+    for frame, (row, column) in zip(frames, ((100, 120), (130, 190)), strict=True):
+        inside = disc(row, column, 26)
+        frame[inside] = np.roll(pattern, (row - 100, column - 120), axis=(0, 1))[inside]
+    found = MotionSearch(Cine(frames)).displacement([Seen(0, disc(100, 120, 25))], 1)
+    assert found == pytest.approx((30, 70), abs=2 * PIXEL)
