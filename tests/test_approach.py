@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from napari_uniultra.core.types import Cine
 from napari_uniultra.model.config import architecture
-from napari_uniultra.segment.approach import Approaches, last_seen
+from napari_uniultra.segment.approach import Approaches, last_seen, without_crumbs
 from napari_uniultra.segment.results import PackedMask, Result
 from napari_uniultra.segment.state import SessionState
 from napari_uniultra.segment.view import whole_view
@@ -82,3 +83,14 @@ def test_crumbs_do_not_widen_the_view() -> None:
         for mask in (main, crumbs)
     ]
     assert views[0] == views[1] != FakeMemories.whole
+
+
+def test_crumbs_are_not_carried_on() -> None:
+    shown = torch.full((1, 1, 16, 16), -5.0)
+    shown[..., 2:9, 3:9] = 4.0
+    with_crumbs = shown.clone()
+    with_crumbs[..., 12:14, 12] = 6.0
+    kept = without_crumbs(with_crumbs)
+    assert torch.equal(kept > 0, shown > 0)
+    assert torch.equal(kept[shown > 0], shown[shown > 0])
+    assert without_crumbs(shown) is shown

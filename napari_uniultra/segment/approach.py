@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from scipy.ndimage import center_of_mass
 from torch import Tensor
 
 from napari_uniultra.core.postprocess import TidySettings, tidy_mask
 from napari_uniultra.core.types import Cine
 from napari_uniultra.model.config import ModelConfig
-from napari_uniultra.model.prior import mask_prior
+from napari_uniultra.model.prior import PRIOR_LOGIT, mask_prior
 from napari_uniultra.segment.memories import Memories
 from napari_uniultra.segment.motion import MotionSearch, Seen
 from napari_uniultra.segment.reframe import seen_from
@@ -59,7 +60,7 @@ class Approaches:
         """The approach to (object id, frame) for a model; with ``zoom``, closely where that shows more."""
         object_id, frame = key
         before = object_id, frame + (1 if reverse else -1)
-        if state.result(before) is None:
+        if state.result(before) is None or not (config.mask_prior or zoom):
             return Approach(self._memories.whole, None, False)
         before = last_seen(state, before, frame)
         seen, anchor = self._seen(state, before, frame)
@@ -97,7 +98,16 @@ class Approaches:
 
     def _carried(self, state: SessionState, key: Key, view: View, shift: np.ndarray) -> Tensor:
         own = self._memories.view_of(state.result(key))
-        return seen_from(self._memories.logits(state, key), own, view, shift.tolist())
+        return seen_from(without_crumbs(self._memories.logits(state, key)), own, view, shift.tolist())
+
+
+def without_crumbs(logits: Tensor) -> Tensor:
+    """Logits (1, 1, h, w) with the largest piece alone: a crumb would be carried on from frame to frame."""
+    inside = (logits[0, 0] > 0).cpu().numpy()
+    crumbs = inside & ~tidy_mask(inside, _MAIN_PART)
+    if not crumbs.any():
+        return logits
+    return logits.masked_fill(torch.from_numpy(crumbs).to(logits.device), -PRIOR_LOGIT)
 
 
 def last_seen(state: SessionState, key: Key, towards: int) -> Key:
