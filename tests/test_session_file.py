@@ -99,6 +99,24 @@ def test_a_scale_set_by_hand_comes_back_and_can_be_undone(saved: Path, cine: Cin
     assert session.spacing_mm == (0.5, 0.25)
 
 
+def test_what_is_hidden_or_locked_comes_back(cine: Cine, model: Model, tmp_path: Path) -> None:
+    session = CineSession(cine, model)
+    for object_id in (1, 2, 3):
+        session.name_object(object_id, f"Structure {object_id}")
+    session.edit_object(2, hidden=True)
+    session.edit_object(3, locked=True)
+    session.save(tmp_path / "looks.uniultra")
+    other = CineSession(cine, model)
+    other.open(tmp_path / "looks.uniultra")
+    assert (other.hidden_objects, other.locked_objects) == ({2}, {3})
+    other.edit_object(2, hidden=False)
+    assert other.hidden_objects == frozenset()
+    other.undo()
+    assert other.hidden_objects == {2}
+    other.remove_object(2)
+    assert other.hidden_objects == frozenset()
+
+
 def test_opening_is_one_undo_away_from_what_was_there(saved: Path, cine: Cine, model: Model) -> None:
     session = CineSession(cine, model)
     mine = np.zeros((HEIGHT, WIDTH), bool)
