@@ -293,3 +293,18 @@ def test_close_ups_are_tracked_where_they_are_ticked(window: Window) -> None:
     settle(window)
     assert not host._session.zoom
     assert results(window)[1, 1].view is None
+
+
+def test_close_ups_are_ticked_by_models_that_were_trained_so(window: Window) -> None:
+    window.open(loop())
+    window.draw_box()
+    settle(window)
+    box = window.panel.tracking_box.zoom_box
+    assert not box.isChecked()  # the window's random model knows nothing of them
+    window.panel.model_box.choose("uniultra-mini")
+    window.draw_box(corners=np.array([[20, 24], [20, 31], [27, 31], [27, 24]]))
+    settle(window)
+    assert box.isChecked()
+    assert window.panel.controller.tracker.zoom is None  # nobody chose
+    box.click()
+    assert window.panel.controller.tracker.zoom is False

@@ -23,7 +23,7 @@ from napari_uniultra.segment.reframe import seen_from
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.segment.session_about import LoopName, SessionAbout
 from napari_uniultra.segment.session_file import load_state, save_state
-from napari_uniultra.segment.view import View, checked_view, close_view, memory_view, whole_view
+from napari_uniultra.segment.view import View, checked_view, close_view, memory_view, second_view, whole_view
 
 SHAPE = 120, 160
 
@@ -32,6 +32,11 @@ def block(top: int, left: int, height: int, width: int, shape: tuple[int, int] =
     mask = np.zeros(shape, bool)
     mask[top : top + height, left : left + width] = True
     return mask
+
+
+def inside_of(mask: np.ndarray) -> tuple[float, float]:
+    rows, columns = np.nonzero(mask)
+    return float(columns.mean()) + 0.5, float(rows.mean()) + 0.5
 
 
 @pytest.mark.parametrize(("top", "left"), [(20, 30), (-25, -10), (100, 140), (-60, 200)])
@@ -165,8 +170,7 @@ def test_a_click_mends_a_frame_in_its_close_view(model: Any, zoomed: CineSession
     session = CineSession.restore(tmp_path / "a.npz", zoomed.cine, model)
     view = session._state.result((1, 2)).view
     assert view == zoomed._state.result((1, 2)).view
-    rows, columns = np.nonzero(session.step(2).masks[1])
-    inside = float(columns.mean()) + 0.5, float(rows.mean()) + 0.5
+    inside = inside_of(session.step(2).masks[1])
     mended = session.add_points(1, 2, [inside], [1]).masks[1]
     assert session._state.result((1, 2)).view == view
     assert dice(mended, zoomed.step(2).masks[1]) > 0.8
@@ -184,12 +188,49 @@ def test_a_damaged_view_is_refused(zoomed: CineSession, tmp_path: Path) -> None:
         load_state(tmp_path / "a.npz", zoomed.cine)
 
 
-def test_the_whole_frame_is_seen_unless_asked_otherwise(model: Any, loop: tuple[np.ndarray, np.ndarray]) -> None:
+@pytest.mark.parametrize(
+    ("trained", "asked", "close"), [(True, None, True), (True, False, False), (False, None, False)]
+)
+def test_a_model_looks_closely_if_it_was_trained_so_or_told_to(
+    model: Any, loop: tuple[np.ndarray, np.ndarray], trained: bool, asked: bool | None, close: bool
+) -> None:
     frames, truth = loop
-    session = CineSession(Cine(frames[:2]), model)
+    session = CineSession(Cine(frames[:2]), replace(model, config=model.config.with_(close_views=trained)))
+    session.zoom = asked
     session.add_box(1, 0, box_of_mask(truth[0]))
     list(session.propagate())
-    assert session._state.result((1, 1)).view is None
+    assert session._state.result((1, 0)).view is None  # a box says enough
+    assert (session._state.result((1, 1)).view is not None) == close
+
+
+# Clicks
+
+
+def test_a_second_view_is_twice_as_long_as_what_was_found() -> None:
+    assert second_view(block(40, 50, 30, 20), 512) == View(55 - 30, 60 - 30, 60, 60, 256)
+    assert second_view(block(10, 10, 4, 4), 512) == View(12 - 24, 12 - 24, 48, 48, 256)  # no smaller than 48 px
+    assert second_view(block(10, 10, 30, 81), 512) is None  # it would be wider than the frame
+    assert second_view(np.zeros(SHAPE, bool), 512) is None
+
+
+def test_clicks_are_answered_closely_and_the_same_on_every_way(model: Any, loop: tuple[np.ndarray, np.ndarray]) -> None:
+    frames, truth = loop
+    inside, outside = inside_of(truth[0]), (1.0, 1.0)
+    whole = CineSession(Cine(frames), replace(model, config=model.config.with_(close_views=False)))
+    whole.add_points(1, 0, [inside], [1])
+    session = CineSession(Cine(frames), model)
+    mask = session.add_points(1, 0, [inside], [1]).masks[1]
+    view = session._state.result((1, 0)).view
+    assert view is not None
+    assert dice(mask, truth[0]) > max(0.8, dice(whole.step(0).masks[1], truth[0]))
+    near = inside[0], inside[1] - 2
+    twice = session.add_points(1, 0, [near], [1]).masks[1]
+    assert session._state.result((1, 0)).view == view
+    at_once = CineSession(Cine(frames), model)
+    at_once.set_prompt(1, 0, session.prompts[1, 0])
+    assert np.array_equal(at_once.step(0).masks[1], twice)
+    session.add_points(1, 0, [outside], [0])
+    assert session._state.result((1, 0)).view is None  # the view does not show all clicks
 
 
 def test_another_size_shares_the_weights(model: Any) -> None:

@@ -44,6 +44,9 @@ class ModelSettings:
     mask_prior: bool | None = setting(
         None, help="Give a tracked object's last mask as a prompt, for networks from scratch; empty for the base's own."
     )
+    close_views: bool | None = setting(
+        None, help="Look closely at what is clicked and tracked, for networks trained so; empty for the base's own."
+    )
     rotary_grid: int | None = setting(
         None,
         low=1,

@@ -74,7 +74,9 @@ class ModelSettings:
     direction: str = setting(
         "both", choices=("forward", "backward", "both"), help="From the prompts to the end, to the beginning, or all."
     )
-    zoom: bool = setting(False, help="Track small structures in close views that follow them.")
+    zoom: bool | None = setting(
+        None, help="Track small structures in close views that follow them; empty for as the model was trained."
+    )
 
 
 @dataclass(frozen=True)

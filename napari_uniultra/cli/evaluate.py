@@ -38,7 +38,11 @@ def add_parser(commands: Any) -> None:
         "--preset", choices=("paper",), help="as the paper scores: 1024 px, smooth 1, infinite HD dropped"
     )
     parser.add_argument("--image-size", type=int, metavar="N", help="the network's input size in px")
-    parser.add_argument("--zoom", action="store_true", help="track small structures in close views that follow them")
+    parser.add_argument(
+        "--zoom",
+        action=argparse.BooleanOptionalAction,
+        help="track small structures in close views that follow them (default: as the model was trained)",
+    )
     parser.add_argument(
         "--jitter", type=float, default=20.0, metavar="PX", help="of boxes, in px at 1024 (default: 20)"
     )

@@ -39,7 +39,7 @@ class Job:
         As `load_model` takes them.
     direction, start, stop
         As `CineSession.propagate` takes them.
-    zoom : bool
+    zoom : bool or None
         As `CineSession.zoom`.
     formats : tuple of str
         Names of formats in which the masks are written as well, of `io.writers.FORMAT_NAMES`.
@@ -51,7 +51,7 @@ class Job:
     model: str
     device: str = "auto"
     direction: Direction = "both"
-    zoom: bool = False
+    zoom: bool | None = None
     start: int | None = None
     stop: int | None = None
     formats: tuple[str, ...] = ()

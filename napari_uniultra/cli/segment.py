@@ -45,7 +45,11 @@ def add_parser(commands: Any) -> None:
         choices=("forward", "backward", "both"),
         help="from the prompts to the end, to the beginning, or the whole loop (default: %(default)s)",
     )
-    parser.add_argument("--zoom", action="store_true", help="track small structures in close views that follow them")
+    parser.add_argument(
+        "--zoom",
+        action=argparse.BooleanOptionalAction,
+        help="track small structures in close views that follow them (default: as the model was trained)",
+    )
     parser.add_argument(
         "--format",
         action="append",

@@ -169,6 +169,12 @@ class Prompt:
         return earlier == (before.box, before.points, before.labels, before.rounds or (len(before.points),))
 
     @property
+    def first_round(self) -> Prompt:
+        """What was asked at first."""
+        count = self.rounds[0] if self.rounds else len(self.points)
+        return replace(self, points=self.points[:count], labels=self.labels[:count], rounds=())
+
+    @property
     def empty(self) -> bool:
         """True when nothing is asked."""
         return self.box is None and not self.points and self.mask is None

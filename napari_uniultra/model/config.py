@@ -119,6 +119,9 @@ class ModelConfig:
         Give a tracked object's mask on the frame before through the mask prompt, beside the memory. As above.
     motion_prior : bool
         With ``mask_prior``: look for a tracked object by the image, and give it there as box and mask. As above.
+    close_views : bool
+        Look again closely at what clicks point at, and track small structures closely unless told otherwise. For models
+        trained on close views.
     rotary_grid : int, optional
         Side of the feature map that the memory attention's rotary positions are spread over, whatever the input's
         size, so that what was learnt at one size holds at another. None counts places, as SAM2 does.
@@ -141,6 +144,7 @@ class ModelConfig:
     box_prior: bool = False
     mask_prior: bool = False
     motion_prior: bool = False
+    close_views: bool = False
     rotary_grid: int | None = None
     memory: MemoryConfig = MemoryConfig()
     prompted_iou: Curve = ()

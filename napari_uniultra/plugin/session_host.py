@@ -108,6 +108,7 @@ class LoadedModel:
     name: str
     where: str  # such as "on the processor (2 cores)"
     image_size: int
+    close_views: bool  # whether it was trained to look closely
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,8 @@ class SessionHost:
             session.model = self._model
         elif session is not None:
             self._model = session.model  # which goes to the CPU when a graphics card runs out of memory
-        return LoadedModel(self._model.name, where_it_runs(self._model.device), int(self._model.image_size))
+        config = self._model.config
+        return LoadedModel(self._model.name, where_it_runs(self._model.device), config.image_size, config.close_views)
 
     def release(self) -> None:
         """Let go of loop, session and model, and of their memory."""

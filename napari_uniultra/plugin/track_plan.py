@@ -22,8 +22,8 @@ class TrackRequest:
         First and last frame of the range, both included.
     objects : tuple of int or None
         None for all that can be tracked.
-    zoom : bool
-        Whether small structures are looked at closely.
+    zoom : bool or None
+        Whether small structures are looked at closely; None for as the model was trained.
     """
 
     direction: Direction
@@ -31,7 +31,7 @@ class TrackRequest:
     low: int
     high: int
     objects: tuple[int, ...] | None = None
-    zoom: bool = False
+    zoom: bool | None = None
 
     def concerns(self, object_id: int) -> bool:
         """Whether an object is to be tracked."""
@@ -55,7 +55,7 @@ class TrackPlan:
 
     passes: tuple[Pass, ...]
     objects: tuple[int, ...] | None = None
-    zoom: bool = False
+    zoom: bool | None = None
 
     @property
     def steps(self) -> int:

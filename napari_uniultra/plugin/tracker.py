@@ -38,8 +38,8 @@ class Tracker(QObject):
         Whether the object that is chosen is tracked alone.
     follow : bool
         Whether each frame is shown as soon as it is tracked.
-    zoom : bool
-        Whether small structures are looked at closely.
+    zoom : bool or None
+        Whether small structures are looked at closely; None, until someone chose, for as the model was trained.
     """
 
     progressed = Signal(object)  # Progress, or None when tracking ended
@@ -47,7 +47,8 @@ class Tracker(QObject):
     def __init__(self, control: SegmentController) -> None:
         super().__init__(control)
         self._control = control
-        self.only_current = self.follow = self.zoom = False
+        self.only_current = self.follow = False
+        self.zoom: bool | None = None
         self._stream: StreamHandle | None = None
         self._work: Workspace | None = None  # of what is tracked
         self._plan: TrackPlan | None = None

@@ -21,7 +21,7 @@ from napari_uniultra.segment.state import Key, SessionState
 from napari_uniultra.segment.view import View, close_view
 
 _UNSURE, _WIDER = 0.5, 1.6  # a mask of lower predicted IoU is followed with so much more around it
-_MAIN_PART = TidySettings(largest_piece=True)
+MAIN_PART = TidySettings(largest_piece=True)
 _LOOK_BACK = 8  # frames, from an unsure one, to one that is sure
 
 
@@ -85,7 +85,7 @@ class Approaches:
     def _seen(self, state: SessionState, before: Key, frame: int) -> tuple[Seen, list[Seen]]:
         """The object where it was seen last, and on the nearest frame that was given if that is another one."""
         object_id, last = before
-        seen = Seen(last, tidy_mask(state.result(before).mask.unpack(), _MAIN_PART))  # crumbs would widen its view
+        seen = Seen(last, tidy_mask(state.result(before).mask.unpack(), MAIN_PART))  # crumbs would widen its view
         given = min(state.conditioning_frames(object_id), key=lambda other: abs(other - frame), default=last)
         known = state.result((object_id, given)).mask
         return seen, [Seen(given, known.unpack())] if given != last and known else []
@@ -104,7 +104,7 @@ class Approaches:
 def without_crumbs(logits: Tensor) -> Tensor:
     """Logits (1, 1, h, w) with the largest piece alone: a crumb would be carried on from frame to frame."""
     inside = (logits[0, 0] > 0).cpu().numpy()
-    crumbs = inside & ~tidy_mask(inside, _MAIN_PART)
+    crumbs = inside & ~tidy_mask(inside, MAIN_PART)
     if not crumbs.any():
         return logits
     return logits.masked_fill(torch.from_numpy(crumbs).to(logits.device), -PRIOR_LOGIT)

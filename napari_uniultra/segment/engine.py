@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from napari_uniultra.core.postprocess import tidy_mask
 from napari_uniultra.core.types import Cine, Prompt
 from napari_uniultra.model.config import Curve
 from napari_uniultra.model.inference import FrameEmbedding
 from napari_uniultra.model.preprocess import masks_at
 from napari_uniultra.model.resize import network_at
-from napari_uniultra.segment.approach import Approach, Approaches
+from napari_uniultra.segment.approach import MAIN_PART, Approach, Approaches
 from napari_uniultra.segment.cache import ByteLimitedCache
 from napari_uniultra.segment.heap import trim_heap
 from napari_uniultra.segment.memories import Memories
@@ -27,7 +28,7 @@ from napari_uniultra.segment.predictor import Prediction, Predictor
 from napari_uniultra.segment.reframe import seen_from
 from napari_uniultra.segment.results import PackedMask, Result, expected_iou
 from napari_uniultra.segment.state import Key, SessionState
-from napari_uniultra.segment.view import View
+from napari_uniultra.segment.view import View, second_view
 
 _MAX_BATCH = 8  # objects computed together; more would only need more memory
 _TRIM_EVERY = 16  # tracked frames; it takes a few milliseconds
@@ -54,14 +55,15 @@ class Engine:
 
     Attributes
     ----------
-    zoom : bool
-        Track structures in close views that follow them, where those show them no coarser than the whole frame would.
+    zoom : bool or None
+        Track structures in close views that follow them, where those show them no coarser than the whole frame would;
+        None does so with models that were trained on close views.
     """
 
     def __init__(self, cine: Cine, model: Any, cache_bytes: int, memory_bytes: int, limits: MemoryLimits) -> None:
         self.cine = cine
         self.limits = limits
-        self.zoom = False
+        self.zoom: bool | None = None
         self.embeddings: ByteLimitedCache[FrameEmbedding] = ByteLimitedCache(cache_bytes)
         self.memories = Memories(cine, memory_bytes, self.embed, self._predictor_at)
         self._approaches = Approaches(cine, self.memories)
@@ -147,7 +149,7 @@ class Engine:
         return found
 
     def _predict(self, state: SessionState, key: Key, prompt: Prompt) -> tuple[Prediction, View]:
-        """The answer to a prompt, and its view: that of the tracked result which it corrects, where there is one."""
+        """The answer to a prompt, and its view: that of the tracked result which it corrects, or that of its clicks."""
         object_id, frame = key
         whole, tracked = self.memories.whole, state.tracked.get(key)
         is_tracked = tracked is not None and bool(state.conditioning_frames(object_id) - {frame})
@@ -155,6 +157,8 @@ class Engine:
         if is_tracked and prompt.mask is None and tracked.view is not None:
             closely = tracked.view.prompt(prompt)
             view, asked = (whole, prompt) if closely is None else (tracked.view, closely)
+        elif not is_tracked and self.model.config.close_views:
+            view, asked = self._second_look(frame, prompt)
         predictor, embedding = self._predictor_at(view.size), self.embed(frame, view)
         given = None if prompt.mask is None else predictor.accept_mask(embedding, prompt.mask)
         if prompt.mask_only:
@@ -162,7 +166,7 @@ class Engine:
         done = 0
         if not is_tracked:
             features = predictor.unconditioned(embedding)
-            earlier, done = self._replayed(state, key, prompt)
+            earlier, done = self._replayed(state, key, prompt, view)
         else:
             target = _Target(object_id, self._plan(state, key, tracked.reverse), Approach(view, None, False))
             features = self._attend(state, embedding, view, [target])
@@ -172,14 +176,32 @@ class Engine:
             earlier = given.logits
         return predictor.predict(embedding, features, asked, view.shape_hw, earlier, done), view
 
-    def _replayed(self, state: SessionState, key: Key, prompt: Prompt) -> tuple[Tensor | None, int]:
+    def _second_look(self, frame: int, prompt: Prompt) -> tuple[View, Prompt]:
+        """Where a prompt is answered, and the prompt there: clicks alone around what the first of them give.
+
+        In the whole frame a click may mean many things; closely, mostly one of them fills the view.
+        """
+        whole = self.memories.whole
+        if prompt.box is not None or prompt.mask is not None:
+            return whole, prompt
+        embedding = self.embed(frame)
+        features = self.predictor.unconditioned(embedding)
+        found = self.predictor.predict(embedding, features, prompt.first_round, whole.shape_hw)
+        mask = (masks_at(found.logits, whole.shape_hw)[0] > 0).cpu().numpy()
+        view = second_view(tidy_mask(mask, MAIN_PART), whole.size)
+        closely = None if view is None else view.prompt(prompt)
+        return (whole, prompt) if closely is None else (view, closely)
+
+    def _replayed(self, state: SessionState, key: Key, prompt: Prompt, view: View) -> tuple[Tensor | None, int]:
         """The logits after all rounds of a prompt but the last, and their number, where they were just computed.
 
-        Only for frames that remember nothing: there they depend on the prompt alone.
+        Only for frames that remember nothing: there they depend on the prompt and its view alone.
         """
         before, result = state.prompts.get(key), state.prompted.get(key)
         was_tracked = key in state.tracked  # then the earlier answer may have come from memory
         if before is None or was_tracked or prompt.mask is not None or not prompt.continues(before):
+            return None, 0
+        if self.memories.view_of(result) != view:
             return None, 0
         logits = self.memories.original(key, result)
         return (None, 0) if logits is None else (logits, len(prompt.rounds) - 1)
@@ -189,9 +211,10 @@ class Engine:
     ) -> Iterator[Sequence[_Target]]:
         """Objects that can be computed together."""
         groups: dict[Any, list[_Target]] = defaultdict(list)
+        zoom = self.model.config.close_views if self.zoom is None else self.zoom
         for object_id in ids:
             key = object_id, frame
-            approach = self._approaches.to(state, key, reverse, self.model.config, self.zoom)
+            approach = self._approaches.to(state, key, reverse, self.model.config, zoom)
             target = _Target(object_id, self._plan(state, key, reverse), approach)
             groups[target.plan.layout, approach.view, approach.before is None].append(target)
         for group in groups.values():

@@ -95,12 +95,15 @@ class CineSession:
         self._engine.model = model
 
     @property
-    def zoom(self) -> bool:
-        """Whether small structures are tracked in close views that follow them; off at first."""
+    def zoom(self) -> bool | None:
+        """Whether small structures are tracked in close views that follow them.
+
+        None, as at first, does so with models that were trained on close views (`ModelConfig.close_views`).
+        """
         return self._engine.zoom
 
     @zoom.setter
-    def zoom(self, zoom: bool) -> None:
+    def zoom(self, zoom: bool | None) -> None:
         self._engine.zoom = zoom
 
     def free_memory(self) -> None:

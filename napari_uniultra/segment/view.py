@@ -12,6 +12,7 @@ from napari_uniultra.core.prompts import box_of_mask
 from napari_uniultra.core.types import Prompt
 
 _MARGIN = 1.0  # of a structure's longer side: how much around it is seen on each side
+_CLICK_MARGIN = 0.5  # the same around what clicks gave in the whole frame
 _SIZES = 1 / 2, 3 / 4  # of the model's own input size: what close views are computed at
 _SMALLEST_PX = 48  # of the frame; fewer would only show speckle
 _STEADY = 0.8, 1.25  # a view keeps its side while the one wished for is so many times as long
@@ -128,6 +129,18 @@ def close_view(
         side = before.height
     size = next((size for size in close_sizes(image_size) if side * image_size <= max(mask.shape) * size), None)
     return None if size is None else _around(((top + bottom) / 2, (left + right) / 2), shift, side, size)
+
+
+def second_view(mask: np.ndarray, image_size: int) -> View | None:
+    """Where to look again at what clicks gave, (H, W) bool, in the whole frame; None where that would show no less."""
+    box = box_of_mask(mask)
+    if box is None:
+        return None
+    left, top, right, bottom = box
+    side = max(_SMALLEST_PX, round(max(bottom - top, right - left) * (1 + 2 * _CLICK_MARGIN)))
+    if side > max(mask.shape):
+        return None
+    return _around(((top + bottom) / 2, (left + right) / 2), (0.0, 0.0), side, close_sizes(image_size)[0])
 
 
 def memory_view(mask: np.ndarray, size: int, like: View) -> View:

@@ -26,6 +26,7 @@ from qtpy.QtWidgets import (
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.plugin.controller import SegmentController
 from napari_uniultra.plugin.presets import editable_presets, load_presets
+from napari_uniultra.plugin.session_host import LoadedModel
 from napari_uniultra.widgets.confidence_dock import ConfidenceDock
 from napari_uniultra.widgets.first_steps import FirstSteps
 from napari_uniultra.widgets.key_list import KeyList
@@ -189,7 +190,7 @@ class SegmentPanel(QWidget):
         control.status_changed.connect(self.status.setText)
         control.noticed.connect(_warn)
         control.failed.connect(tell)
-        control.model_loaded.connect(self.model_box.show_loaded)
+        control.model_loaded.connect(self._show_model)
         self._still_open = QTimer(self)
         self._still_open.setSingleShot(True)
         self._still_open.timeout.connect(self._go_on)
@@ -305,6 +306,11 @@ class SegmentPanel(QWidget):
             collected=marks.collected,
             brush_size=marks.brush_size,
         )
+
+    def _show_model(self, model: LoadedModel) -> None:
+        self.model_box.show_loaded(model)
+        if self.controller.tracker.zoom is None:  # nobody chose yet
+            self.tracking_box.show_zoom(model.close_views)
 
     def _refresh(self) -> None:
         control = self.controller

@@ -40,7 +40,7 @@ class TrackingBox(QGroupBox):
         self.zoom_box = QCheckBox("Close-up")
         self.zoom_box.setToolTip(
             "Track small structures in a close-up that follows them: finer, often faster, and steadier where the probe "
-            "jumps. Leave it off for large structures such as heart chambers."
+            "jumps. On by itself with models that were trained on close-ups."
         )
         self.progress = QProgressBar()
         self.progress.setFormat("")
@@ -94,6 +94,12 @@ class TrackingBox(QGroupBox):
             self.range_slider.setRange(0, max(num_frames - 1, 1))
         if tuple(self.range_slider.value()) != ends:
             self.range_slider.setValue(ends)
+        del blocker
+
+    def show_zoom(self, on: bool) -> None:
+        """Show whether small structures are looked at closely. Emits nothing."""
+        blocker = QSignalBlocker(self.zoom_box)
+        self.zoom_box.setChecked(on)
         del blocker
 
     def show_progress(self, progress: Progress | None) -> None:

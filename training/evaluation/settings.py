@@ -28,7 +28,9 @@ class EvaluationSettings:
     corrections: bool = setting(False, help="Also track with every tenth annotated frame corrected.")
     every: int = setting(1, low=1, help="Track through every n-th frame of a loop, and the annotated ones.")
     image_size: int | None = setting(None, low=64, help="The network's input size in px; empty for the model's own.")
-    zoom: bool = setting(False, help="Track small structures in close views that follow them.")
+    zoom: bool | None = setting(
+        None, help="Track small structures in close views that follow them; empty for as the model was trained."
+    )
     canvas: int | None = setting(
         None, low=32, help="Stretch images and truths to a square of this many px before anything else."
     )
