@@ -13,6 +13,7 @@ from typing import Any
 from qtpy.QtCore import QObject, Signal
 
 from napari_uniultra.errors import UniUltraError
+from napari_uniultra.plugin.ahead import Ahead
 from napari_uniultra.plugin.jobs import Jobs
 from napari_uniultra.plugin.layers import cine_of_layer
 from napari_uniultra.plugin.loop_scale import LoopScale
@@ -73,7 +74,7 @@ class SegmentController(QObject):
         self.work: Workspace | None = None
         self.restorable = False
         self.marks, self.objects, self.tracker, self.review = Marks(self), Objects(self), Tracker(self), Review(self)
-        self.navigator = Navigator(self)
+        self.navigator, self.ahead = Navigator(self), Ahead(self)
         self.files = SessionFiles(self, viewer)
         viewer.layers.events.removed.connect(self._on_layer_removed)
         viewer.layers.selection.events.active.connect(self._on_active)
@@ -121,6 +122,7 @@ class SegmentController(QObject):
         self.changed.emit()
 
     def _leave(self) -> None:
+        self.ahead.stop()
         self.tracker.cancel()
         self.marks.sync()
         self.marks.put_away()

@@ -215,6 +215,12 @@ class SessionHost:
         """Embed a frame ahead of its first prompt."""
         self._opened().embed(frame)
 
+    def prepare_around(self, frame: int) -> Iterator[int]:
+        """Embed the frames around one, one at each step, if a model is in use. Raises what `CineSession` raises."""
+        session = self._session
+        if session is not None and session.model is not None:
+            yield from session.embed_around(frame)
+
     def set_prompts(self, prompts: Mapping[Key, Prompt | None], also: Iterable[int] = ()) -> Outcome:
         """Replace prompts, as one change; None removes one. One that cannot be used is reported, the others count.
 

@@ -36,6 +36,8 @@ _MAX_OBJECT_ID = 65535  # label images are uint16
 # Between two autosaves while tracking: at least so long, and so many times what the last one took.
 _SAVE_PAUSE_S, _SAVE_SHARE = 0.2, 10
 _SAVE_AGAIN_S = 30.0  # after one that failed
+# Frames on each side that are embedded ahead, their share of the embeddings that are kept, and how long one may take.
+_REACH_AHEAD, _ROOM_AHEAD, _LONG_AHEAD_S = 4, 0.5, 0.25
 
 
 class CineSession:
@@ -515,6 +517,23 @@ class CineSession:
         """Compute a frame's embedding ahead of its use."""
         self._compute(lambda: self._engine.embed(frame))
 
+    def embed_around(self, frame: int) -> Iterator[int]:
+        """Embed a frame and those around it ahead of their use, the nearest first; each step gives the number of one.
+
+        It ends when as many are kept as have room beside others, and after one that took so long that a prompt would
+        have to wait for the next one. Errors are those of the loop's frames and the device; nothing is tried again.
+        """
+        room = self._engine.embeddings.max_bytes * _ROOM_AHEAD
+        for other in _frames_around(frame, min(_REACH_AHEAD, len(self.cine) - 1)):
+            if not 0 <= other < len(self.cine):
+                continue
+            start = time.monotonic()
+            room -= self._engine.embed(other).nbytes
+            took = time.monotonic() - start
+            yield other
+            if room <= 0 or took > _LONG_AHEAD_S:
+                return
+
     def _compute(self, work: Callable[[], Any]) -> Any:
         return run_with_fallback(self._engine, work, self._notify)
 
@@ -660,6 +679,12 @@ def _continues(prompt: Prompt, before: Prompt) -> bool:
     count = len(before.points)
     beginning = Prompt(prompt.box, prompt.points[:count], prompt.labels[:count], prompt.mask)
     return not before.empty and beginning == Prompt(before.box, before.points, before.labels, before.mask)
+
+
+def _frames_around(frame: int, reach: int) -> Iterator[int]:
+    yield frame
+    for distance in range(1, reach + 1):
+        yield from (frame + distance, frame - distance)
 
 
 def _with_round(before: Prompt, points: tuple[tuple[float, float], ...], labels: tuple[int, ...]) -> Prompt:

@@ -266,6 +266,7 @@ class SegmentPanel(QWidget):
         self.image_box.setCurrentIndex(next(rows, -1))
 
     def _on_frame(self, event: Any = None) -> None:
+        self.controller.ahead.look()
         self.review_box.show_accepted(self.controller.review.frame_is_accepted)
         self.tidy_box.preview()
         self._refresh_marks()

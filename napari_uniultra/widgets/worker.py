@@ -62,7 +62,8 @@ class InferenceThread(QObject):
     """Runs jobs in one thread and hands their results back in the thread that made this object, the GUI's.
 
     Jobs run in the order they were submitted. A stream runs whenever no job waits, one step at a time, so that a prompt
-    is answered in the middle of tracking. The thread starts with the first job, and again after `stop`.
+    is answered in the middle of tracking; what is computed ahead runs, one step at a time, when there is neither. The
+    thread starts with the first job, and again after `stop`.
     """
 
     _results = Signal(object, object)  # (callback, its argument)
@@ -71,6 +72,7 @@ class InferenceThread(QObject):
         super().__init__()
         self._jobs: deque[_Job] = deque()
         self._streams: deque[Stream] = deque()
+        self._ahead: Iterator[Any] | None = None
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -85,7 +87,7 @@ class InferenceThread(QObject):
 
     @property
     def busy(self) -> bool:
-        """Whether there is work, or a result that was not handed over yet."""
+        """Whether there is work, or a result that was not handed over yet; what is computed ahead is none."""
         with self._wake:
             return bool(self._jobs or self._streams or self._working or self._on_their_way)
 
@@ -108,6 +110,17 @@ class InferenceThread(QObject):
             self._start()
         return stream
 
+    def ahead(self, steps: Callable[[], Iterator[Any]] | None) -> None:
+        """Go through the iterator that ``steps`` makes while there is nothing else to do; None ends that.
+
+        It takes the place of an earlier one. Its values are dropped, and an error ends it quietly: what is wrong shows
+        when somebody asks for it.
+        """
+        with self._wake:
+            self._ahead = None if steps is None else steps()
+            if self._ahead is not None:
+                self._start()
+
     def stop(self, timeout_s: float = 30.0) -> bool:
         """Cancel everything, wait for the step in progress, end the thread. Results on their way are dropped.
 
@@ -119,6 +132,7 @@ class InferenceThread(QObject):
         with self._wake:
             self._stopping = True
             self._jobs.clear()
+            self._ahead = None
             for stream in self._streams:
                 stream.cancel()
             self._wake.notify_all()
@@ -140,15 +154,18 @@ class InferenceThread(QObject):
         give_way()
         while True:
             with self._wake:
-                while not (self._jobs or self._streams or self._stopping):
+                while not (self._jobs or self._streams or self._ahead or self._stopping):
                     self._wake.wait()
                 job = self._jobs.popleft() if self._jobs else None
                 stream = self._streams[0] if job is None and self._streams else None
-                if job is None and stream is None:
+                ahead = self._ahead if job is None and stream is None else None
+                if job is None and stream is None and ahead is None:
                     self._thread = None  # under the lock: a job that comes now starts a new thread
                     return
-                self._working = True
-            if job is not None:
+                self._working = ahead is None
+            if ahead is not None:
+                self._step_ahead(ahead)
+            elif job is not None:
                 self._do(job)
             else:
                 self._step(stream)
@@ -162,6 +179,18 @@ class InferenceThread(QObject):
             self._deliver(job.failed, error)
         else:
             self._deliver(job.done, result)
+
+    def _step_ahead(self, ahead: Iterator[Any]) -> None:
+        try:
+            next(ahead)
+            return
+        except StopIteration:
+            pass
+        except Exception:
+            _log.debug("What was computed ahead failed", exc_info=True)
+        with self._wake:
+            if self._ahead is ahead:
+                self._ahead = None
 
     def _step(self, stream: Stream) -> None:
         try:
