@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from typing import Any, Protocol
 
@@ -35,12 +36,14 @@ class Contender(Protocol):
 
 
 class Ours:
-    """`CineSession` with its default settings."""
+    """`CineSession` with its default settings, on whole frames, as sam2 sees them."""
 
     name = "napari-uniultra"
 
+    closely = False
+
     def __init__(self, model: Any) -> None:
-        self._model = model
+        self._model = replace(model, config=model.config.with_(close_views=self.closely))
 
     def open(self, frames: np.ndarray) -> None:
         self.session = CineSession(Cine(frames), self._model)
@@ -62,10 +65,7 @@ class OursClosely(Ours):
     """The same in close-ups."""
 
     name = "napari-uniultra, close-ups"
-
-    def open(self, frames: np.ndarray) -> None:
-        super().open(frames)
-        self.session.zoom = True
+    closely = True
 
 
 # As `CineSession` does it: a corrected frame conditions the others.

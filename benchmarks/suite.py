@@ -11,20 +11,28 @@ from napari_uniultra.benchmarks.process import in_own_process
 from napari_uniultra.benchmarks.report import machine, row, table
 
 
-def run_benchmarks(model: str = "uniultra-mini", quick: bool = False) -> str:
+def run_benchmarks(model: str = "uniultra-mini", quick: bool = False, image_size: int | None = None) -> str:
     """Measure everything and return a report in Markdown.
 
     Parameters
     ----------
     model : str
-        A model's name or path.
+        A model's name or path, or the name of an architecture, whose weights are then random.
     quick : bool
         Fewer repeats, and memory for 20 and 60 frames instead of 60 and 600.
+    image_size : int, optional
+        Side of the input in pixels, if not the model's own. Memory and start-up are left out then, and with random
+        weights.
+
+    Raises
+    ------
+    CheckpointError
+        When there is no such model.
     """
     from napari_uniultra.benchmarks.contenders import Official, Ours
-    from napari_uniultra.model.zoo import load_model
+    from napari_uniultra.benchmarks.models import benchmark_model
 
-    loaded = load_model(model, device="cpu")
+    loaded = benchmark_model(model, "cpu", image_size)
     repeats = 3 if quick else 7
     contenders = Ours(loaded), Official(loaded)
     rows = [
@@ -38,7 +46,9 @@ def run_benchmarks(model: str = "uniultra-mini", quick: bool = False) -> str:
     heading = (
         f"{loaded.name}, {loaded.config.image_size} px, loop of {height} x {width} pixels; {machine('sam2')}; medians"
     )
-    lines = [*(own.markdown() for own in rows), *_memory_rows(model, lengths), _start_up(model)]
+    lines = [own.markdown() for own in rows]
+    if image_size is None and loaded.sha256:
+        lines += [*_memory_rows(model, lengths), _start_up(model)]
     return table(heading, COLUMNS, lines)
 
 

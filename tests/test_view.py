@@ -23,7 +23,7 @@ from napari_uniultra.segment.reframe import seen_from
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.segment.session_about import LoopName, SessionAbout
 from napari_uniultra.segment.session_file import load_state, save_state
-from napari_uniultra.segment.view import View, checked_view, close_view, memory_view, second_view, whole_view
+from napari_uniultra.segment.view import View, checked_view, close_view, memory_view, prompt_view, whole_view
 
 SHAPE = 120, 160
 
@@ -199,18 +199,33 @@ def test_a_model_looks_closely_if_it_was_trained_so_or_told_to(
     session.zoom = asked
     session.add_box(1, 0, box_of_mask(truth[0]))
     list(session.propagate())
-    assert session._state.result((1, 0)).view is None  # a box says enough
+    assert (session._state.result((1, 0)).view is not None) == trained
     assert (session._state.result((1, 1)).view is not None) == close
 
 
 # Clicks
 
 
-def test_a_second_view_is_twice_as_long_as_what_was_found() -> None:
-    assert second_view(block(40, 50, 30, 20), 512) == View(55 - 30, 60 - 30, 60, 60, 256)
-    assert second_view(block(10, 10, 4, 4), 512) == View(12 - 24, 12 - 24, 48, 48, 256)  # no smaller than 48 px
-    assert second_view(block(10, 10, 30, 81), 512) is None  # it would be wider than the frame
-    assert second_view(np.zeros(SHAPE, bool), 512) is None
+def test_a_prompt_is_seen_with_room_around_it() -> None:
+    box = 50.0, 40.0, 70.0, 70.0  # 20 wide, 30 high, around (60, 55)
+    assert prompt_view(box, SHAPE, 512, drawn=True) == View(55 - 45, 60 - 45, 90, 90, 256)
+    assert prompt_view(box, SHAPE, 512, drawn=False) == View(55 - 30, 60 - 30, 60, 60, 256)
+    small = 10.0, 10.0, 14.0, 14.0
+    assert prompt_view(small, SHAPE, 512, drawn=True) == View(12 - 24, 12 - 24, 48, 48, 256)  # no smaller than 48 px
+    assert prompt_view((0.0, 0.0, 54.0, 10.0), SHAPE, 512, drawn=True) is None  # it would be longer than the frame
+
+
+def test_a_boxed_structure_is_as_good_closely_with_a_click(model: Any, loop: tuple[np.ndarray, np.ndarray]) -> None:
+    frames, truth = loop
+    session = CineSession(Cine(frames), model)
+    box, inside = box_of_mask(truth[0]), inside_of(truth[0])
+    assert dice(session.add_box(1, 0, box).masks[1], truth[0]) > 0.85
+    view = session._state.result((1, 0)).view
+    assert view == prompt_view(box, truth[0].shape, 512, drawn=True)
+    assert dice(session.add_points(1, 0, [inside], [1]).masks[1], truth[0]) > 0.85
+    assert session._state.result((1, 0)).view == view
+    session.add_mask(1, 0, truth[0])  # a mask is the answer itself, wherever it is
+    assert session._state.result((1, 0)).view is None
 
 
 def test_clicks_are_answered_closely_and_the_same_on_every_way(model: Any, loop: tuple[np.ndarray, np.ndarray]) -> None:

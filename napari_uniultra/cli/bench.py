@@ -33,6 +33,7 @@ def add_parser(commands: Any) -> None:
     what.add_argument("--training", action="store_true", help="the trainer beside a plain PyTorch loop")
     what.add_argument("--gpu", action="store_true", help="frames a second and memory on an NVIDIA GPU")
     parser.add_argument("--model", default="uniultra-mini", help="a model's name or path (default: %(default)s)")
+    parser.add_argument("--image-size", type=int, metavar="N", help="the network's input size in px, beside sam2")
     parser.add_argument("--quick", action="store_true", help="fewer frames and repeats")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table to this file")
     parser.set_defaults(run=run)
@@ -74,4 +75,4 @@ def _table(arguments: argparse.Namespace) -> str:
         return run_gpu(quick=quick)
     from napari_uniultra.benchmarks.suite import run_benchmarks
 
-    return run_benchmarks(model, quick)
+    return run_benchmarks(model, quick, arguments.image_size)

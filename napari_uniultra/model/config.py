@@ -120,7 +120,7 @@ class ModelConfig:
     motion_prior : bool
         With ``mask_prior``: look for a tracked object by the image, and give it there as box and mask. As above.
     close_views : bool
-        Look again closely at what clicks point at, and track small structures closely unless told otherwise. For models
+        Look closely at what is boxed or clicked, and track small structures closely unless told otherwise. For models
         trained on close views.
     rotary_grid : int, optional
         Side of the feature map that the memory attention's rotary positions are spread over, whatever the input's

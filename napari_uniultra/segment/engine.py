@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from napari_uniultra.core.postprocess import tidy_mask
-from napari_uniultra.core.types import Cine, Prompt
+from napari_uniultra.core.prompts import box_of_mask
+from napari_uniultra.core.types import Box, Cine, Prompt
 from napari_uniultra.model.config import Curve
 from napari_uniultra.model.inference import FrameEmbedding
 from napari_uniultra.model.preprocess import masks_at
@@ -28,7 +29,7 @@ from napari_uniultra.segment.predictor import Prediction, Predictor
 from napari_uniultra.segment.reframe import seen_from
 from napari_uniultra.segment.results import PackedMask, Result, expected_iou
 from napari_uniultra.segment.state import Key, SessionState
-from napari_uniultra.segment.view import View, second_view
+from napari_uniultra.segment.view import View, prompt_view
 
 _MAX_BATCH = 8  # objects computed together; more would only need more memory
 _TRIM_EVERY = 16  # tracked frames; it takes a few milliseconds
@@ -149,7 +150,7 @@ class Engine:
         return found
 
     def _predict(self, state: SessionState, key: Key, prompt: Prompt) -> tuple[Prediction, View]:
-        """The answer to a prompt, and its view: that of the tracked result which it corrects, or that of its clicks."""
+        """The answer to a prompt, and its view: that of the tracked result which it corrects, or its own."""
         object_id, frame = key
         whole, tracked = self.memories.whole, state.tracked.get(key)
         is_tracked = tracked is not None and bool(state.conditioning_frames(object_id) - {frame})
@@ -157,8 +158,8 @@ class Engine:
         if is_tracked and prompt.mask is None and tracked.view is not None:
             closely = tracked.view.prompt(prompt)
             view, asked = (whole, prompt) if closely is None else (tracked.view, closely)
-        elif not is_tracked and self.model.config.close_views:
-            view, asked = self._second_look(frame, prompt)
+        elif not is_tracked and prompt.mask is None and self.model.config.close_views:
+            view, asked = self._looked_at(frame, prompt)
         predictor, embedding = self._predictor_at(view.size), self.embed(frame, view)
         given = None if prompt.mask is None else predictor.accept_mask(embedding, prompt.mask)
         if prompt.mask_only:
@@ -176,21 +177,26 @@ class Engine:
             earlier = given.logits
         return predictor.predict(embedding, features, asked, view.shape_hw, earlier, done), view
 
-    def _second_look(self, frame: int, prompt: Prompt) -> tuple[View, Prompt]:
-        """Where a prompt is answered, and the prompt there: clicks alone around what the first of them give.
-
-        In the whole frame a click may mean many things; closely, mostly one of them fills the view.
-        """
+    def _looked_at(self, frame: int, prompt: Prompt) -> tuple[View, Prompt]:
+        """Where a prompt without memory is answered, and the prompt there: closely, where the model knows how to."""
         whole = self.memories.whole
-        if prompt.box is not None or prompt.mask is not None:
+        box = prompt.box or self._around_clicks(frame, prompt)
+        if box is None:
             return whole, prompt
-        embedding = self.embed(frame)
+        view = prompt_view(box, whole.shape_hw, whole.size, drawn=prompt.box is not None)
+        closely = None if view is None else view.prompt(prompt)
+        return (whole, prompt) if closely is None else (view, closely)
+
+    def _around_clicks(self, frame: int, prompt: Prompt) -> Box | None:
+        """The box around what the first clicks give in the whole frame.
+
+        There a click may mean many things; in a view around one of them, that one mostly is what is meant.
+        """
+        embedding, whole = self.embed(frame), self.memories.whole
         features = self.predictor.unconditioned(embedding)
         found = self.predictor.predict(embedding, features, prompt.first_round, whole.shape_hw)
         mask = (masks_at(found.logits, whole.shape_hw)[0] > 0).cpu().numpy()
-        view = second_view(tidy_mask(mask, MAIN_PART), whole.size)
-        closely = None if view is None else view.prompt(prompt)
-        return (whole, prompt) if closely is None else (view, closely)
+        return box_of_mask(tidy_mask(mask, MAIN_PART))
 
     def _replayed(self, state: SessionState, key: Key, prompt: Prompt, view: View) -> tuple[Tensor | None, int]:
         """The logits after all rounds of a prompt but the last, and their number, where they were just computed.

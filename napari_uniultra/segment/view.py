@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from napari_uniultra.core.prompts import box_of_mask
-from napari_uniultra.core.types import Prompt
+from napari_uniultra.core.types import Box, Prompt
 
 _MARGIN = 1.0  # of a structure's longer side: how much around it is seen on each side
 _CLICK_MARGIN = 0.5  # the same around what clicks gave in the whole frame
@@ -131,16 +131,28 @@ def close_view(
     return None if size is None else _around(((top + bottom) / 2, (left + right) / 2), shift, side, size)
 
 
-def second_view(mask: np.ndarray, image_size: int) -> View | None:
-    """Where to look again at what clicks gave, (H, W) bool, in the whole frame; None where that would show no less."""
-    box = box_of_mask(mask)
-    if box is None:
+def prompt_view(box: Box, shape_hw: tuple[int, int], image_size: int, *, drawn: bool) -> View | None:
+    """A square around what a prompt says, at the smallest input; None where it would be longer than the frame.
+
+    It may be coarser than the whole frame would be: the models that look closely were found to do better even so.
+
+    Parameters
+    ----------
+    box : (x0, y0, x1, y1)
+        In pixels of the frame.
+    shape_hw : (int, int)
+        The frame's size.
+    image_size : int
+        The model's own input size, which shows the whole frame.
+    drawn : bool
+        Whether a person drew the box; else it is around what clicks gave in the whole frame.
+    """
+    x0, y0, x1, y1 = box
+    margin = _MARGIN if drawn else _CLICK_MARGIN
+    side = max(_SMALLEST_PX, round(max(y1 - y0, x1 - x0) * (1 + 2 * margin)))
+    if side > max(shape_hw):
         return None
-    left, top, right, bottom = box
-    side = max(_SMALLEST_PX, round(max(bottom - top, right - left) * (1 + 2 * _CLICK_MARGIN)))
-    if side > max(mask.shape):
-        return None
-    return _around(((top + bottom) / 2, (left + right) / 2), (0.0, 0.0), side, close_sizes(image_size)[0])
+    return _around(((y0 + y1) / 2, (x0 + x1) / 2), (0.0, 0.0), side, close_sizes(image_size)[0])
 
 
 def memory_view(mask: np.ndarray, size: int, like: View) -> View:
