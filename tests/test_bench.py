@@ -195,6 +195,21 @@ def test_an_architecture_without_weights_gets_random_ones() -> None:
         benchmark_model("no-such-model", "cpu")
 
 
+def test_ours_and_the_official_predictor_at_another_size(capsys: pytest.CaptureFixture) -> None:
+    assert main(["bench", "--quick", "--model", "sam2.1-tiny", "--image-size", "64"]) == 0
+    said = capsys.readouterr().out
+    assert "sam2.1-tiny (random weights), 64 px" in said
+    cases = [line.split("|")[1].strip() for line in said.splitlines() if " ms |" in line]
+    assert cases == [
+        "embed a frame",
+        "box to mask, embedded frame",
+        "propagate one frame, 1 object",
+        "propagate one frame, 4 objects",
+        "propagate one frame, 1 object, ours in close-ups",
+    ]
+    assert "peak memory" not in said  # that is measured with weights that are there
+
+
 def test_peak_memory_is_that_of_the_process() -> None:
     import psutil
 

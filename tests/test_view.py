@@ -16,6 +16,7 @@ from napari_uniultra.core.prompts import box_of_mask
 from napari_uniultra.core.types import Cine, Prompt
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers import read_cine
+from napari_uniultra.model.config import MemoryConfig, architecture
 from napari_uniultra.model.prior import PRIOR_LOGIT
 from napari_uniultra.model.resize import network_at
 from napari_uniultra.model.zoo import load_model
@@ -23,7 +24,15 @@ from napari_uniultra.segment.reframe import seen_from
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.segment.session_about import LoopName, SessionAbout
 from napari_uniultra.segment.session_file import load_state, save_state
-from napari_uniultra.segment.view import View, checked_view, close_view, memory_view, prompt_view, whole_view
+from napari_uniultra.segment.view import (
+    View,
+    checked_view,
+    close_sizes,
+    close_view,
+    memory_view,
+    prompt_view,
+    whole_view,
+)
 
 SHAPE = 120, 160
 
@@ -203,7 +212,17 @@ def test_a_model_looks_closely_if_it_was_trained_so_or_told_to(
     assert (session._state.result((1, 1)).view is not None) == close
 
 
-# Clicks
+# Prompts
+
+
+@pytest.mark.parametrize(
+    ("whole", "close"), [(1024, (512, 768)), (512, (256, 384)), (384, (192, 256)), (96, (64, 64)), (64, (64, 64))]
+)
+def test_close_views_have_sizes_that_every_network_takes(whole: int, close: tuple[int, ...]) -> None:
+    assert close_sizes(whole) == close
+    for size in close:
+        for pool in (1, 2, 4):
+            architecture("uniultra-mini", image_size=size, memory=MemoryConfig(pool=pool))  # raises if it does not fit
 
 
 def test_a_prompt_is_seen_with_room_around_it() -> None:

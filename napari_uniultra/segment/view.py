@@ -14,6 +14,7 @@ from napari_uniultra.core.types import Box, Prompt
 _MARGIN = 1.0  # of a structure's longer side: how much around it is seen on each side
 _CLICK_MARGIN = 0.5  # the same around what clicks gave in the whole frame
 _SIZES = 1 / 2, 3 / 4  # of the model's own input size: what close views are computed at
+_STEP = 64  # pixels of the network's input: every pooling of memories divides it
 _SMALLEST_PX = 48  # of the frame; fewer would only show speckle
 _STEADY = 0.8, 1.25  # a view keeps its side while the one wished for is so many times as long
 
@@ -166,7 +167,7 @@ def memory_view(mask: np.ndarray, size: int, like: View) -> View:
 
 def close_sizes(image_size: int) -> tuple[int, ...]:
     """The input sizes of close views, in pixels, the smallest first."""
-    return tuple(round(share * image_size / 32) * 32 for share in _SIZES)
+    return tuple(max(1, round(share * image_size / _STEP)) * _STEP for share in _SIZES)
 
 
 def _around(centre: tuple[float, float], shift: Sequence[float], side: int, size: int) -> View:
