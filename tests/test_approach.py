@@ -94,3 +94,16 @@ def test_crumbs_are_not_carried_on() -> None:
     assert torch.equal(kept > 0, shown > 0)
     assert torch.equal(kept[shown > 0], shown[shown > 0])
     assert without_crumbs(shown) is shown
+
+
+def test_the_main_piece_of_a_packed_mask_is_that_of_the_frame() -> None:
+    mask = np.zeros((40, 50), bool)
+    mask[5:9, 6:10], mask[20:31, 30:45], mask[2, 49] = True, True, True
+    main = np.zeros_like(mask)
+    main[20:31, 30:45] = True
+    packed = PackedMask.pack(mask)
+    assert np.array_equal(packed.unpack(), mask)
+    assert np.array_equal(packed.unpack_main_piece(), main)
+    empty = PackedMask.pack(np.zeros_like(mask))
+    assert not empty.unpack().any()
+    assert not empty.unpack_main_piece().any()

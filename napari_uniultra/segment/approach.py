@@ -85,7 +85,7 @@ class Approaches:
     def _seen(self, state: SessionState, before: Key, frame: int) -> tuple[Seen, list[Seen]]:
         """The object where it was seen last, and on the nearest frame that was given if that is another one."""
         object_id, last = before
-        seen = Seen(last, tidy_mask(state.result(before).mask.unpack(), MAIN_PART))  # crumbs would widen its view
+        seen = Seen(last, state.result(before).mask.unpack_main_piece())  # crumbs would widen its view
         given = min(state.conditioning_frames(object_id), key=lambda other: abs(other - frame), default=last)
         known = state.result((object_id, given)).mask
         return seen, [Seen(given, known.unpack())] if given != last and known else []

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from napari_uniultra.core.postprocess import TidySettings, tidy_mask
 from napari_uniultra.core.prompts import box_of_mask
 from napari_uniultra.segment.view import View
 
@@ -48,11 +49,22 @@ class PackedMask:
 
     def unpack(self) -> np.ndarray:
         """The mask, (H, W) bool."""
+        return self._unpacked(self._inside)
+
+    def unpack_main_piece(self) -> np.ndarray:
+        """The largest piece of the mask alone, (H, W) bool."""
+        return self._unpacked(tidy_mask(self._inside, TidySettings(largest_piece=True)))
+
+    @property
+    def _inside(self) -> np.ndarray:
+        """The bounding box's pixels, (height, width) bool."""
+        height, width = self.size
+        return np.unpackbits(self.bits, count=height * width).astype(bool).reshape(height, width)
+
+    def _unpacked(self, inside: np.ndarray) -> np.ndarray:
         mask = np.zeros(self.shape_hw, bool)
         (top, left), (height, width) = self.origin, self.size
-        if height and width:
-            flat = np.unpackbits(self.bits, count=height * width).astype(bool)
-            mask[top : top + height, left : left + width] = flat.reshape(height, width)
+        mask[top : top + height, left : left + width] = inside
         return mask
 
 
