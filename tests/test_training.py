@@ -111,7 +111,7 @@ def test_settings_that_cannot_be_are_named(group: str, values: dict[str, Any], w
         read_settings(FineTuneConfig, {"output": "x", group: values})
 
 
-@pytest.mark.parametrize("name", ["quick", "video", "paper", *(f"mini_bundled_{stage}" for stage in "abcdefghi")])
+@pytest.mark.parametrize("name", ["quick", "video", "paper", *(f"mini_bundled_{stage}" for stage in "abcdefghij")])
 def test_presets_can_be_read(name: str) -> None:
     config = read_file(FineTuneConfig, find_config(name))
     assert config.run.steps > 0

@@ -27,10 +27,9 @@ from napari_uniultra.segment.session_file import load_state, save_state
 from napari_uniultra.segment.view import (
     View,
     checked_view,
-    close_sizes,
+    close_size,
     close_view,
     memory_view,
-    prompt_view,
     whole_view,
 )
 
@@ -68,25 +67,24 @@ def test_the_whole_view_changes_nothing() -> None:
     assert whole.put(frame, SHAPE) is frame
 
 
-def test_a_close_view_is_never_coarser_than_the_whole_and_no_larger_than_it_must_be() -> None:
-    shape = 600, 800  # at 512 px a pixel of the network is 1.5625 of the frame's columns
-    small = close_view(block(200, 300, 100, 130, shape), 512)
-    assert small == View(250 - 195, 365 - 195, 390, 390, 256)  # 390 / 256 = 1.52
-    larger = close_view(block(200, 300, 100, 160, shape), 512)
-    assert (larger.height, larger.size) == (480, 384)  # 480 / 256 = 1.875 would be coarser
-    assert close_view(block(0, 100, 500, 500, shape), 512) is None
-    assert close_view(np.zeros(shape, bool), 512) is None
-    assert close_view(block(10, 10, 3, 3, shape), 512).height == 48
+BOX = 60.0, 40.0, 80.0, 60.0  # 20 x 20 around (70, 50)
+
+
+def test_a_close_view_is_a_square_with_room_around_a_structure() -> None:
+    shape = 600, 800
+    box = 300.0, 200.0, 430.0, 300.0  # 130 wide, 100 high, around (365, 250)
+    assert close_view(box, shape, 512) == View(250 - 195, 365 - 195, 390, 390, 256)
+    assert close_view(box, shape, 512, margin=0.5) == View(250 - 130, 365 - 130, 260, 260, 256)
+    assert close_view((0.0, 0.0, 266.0, 9.0), shape, 512).height == 798
+    assert close_view((0.0, 0.0, 267.0, 9.0), shape, 512) is None  # it would be longer than the frame
+    assert close_view((10.0, 10.0, 13.0, 13.0), shape, 512).height == 48
 
 
 def test_a_close_view_follows_and_keeps_its_side() -> None:
-    mask = block(40, 60, 20, 20)
-    before = View(0, 0, 52, 52, 256)
-    view = close_view(mask, 512, shift=(5.0, -10.0), before=before)
+    view = close_view(BOX, SHAPE, 512, shift=(5.0, -10.0), before=View(0, 0, 52, 52, 256))
     assert view == View(55 - 26, 60 - 26, 52, 52, 256)
-    assert close_view(mask, 512, before=View(0, 0, 30, 30, 256)).height == 60
-    assert close_view(mask, 512, before=whole_view(SHAPE, 512)).height == 60
-    assert close_view(mask, 512, wider=1.5).height == 80
+    assert close_view(BOX, SHAPE, 512, before=View(0, 0, 30, 30, 256)).height == 60
+    assert close_view(BOX, SHAPE, 512, before=whole_view(SHAPE, 512)).height == 60
 
 
 def test_memories_are_seen_as_large_as_the_view_that_asks() -> None:
@@ -215,23 +213,11 @@ def test_a_model_looks_closely_if_it_was_trained_so_or_told_to(
 # Prompts
 
 
-@pytest.mark.parametrize(
-    ("whole", "close"), [(1024, (512, 768)), (512, (256, 384)), (384, (192, 256)), (96, (64, 64)), (64, (64, 64))]
-)
-def test_close_views_have_sizes_that_every_network_takes(whole: int, close: tuple[int, ...]) -> None:
-    assert close_sizes(whole) == close
-    for size in close:
-        for pool in (1, 2, 4):
-            architecture("uniultra-mini", image_size=size, memory=MemoryConfig(pool=pool))  # raises if it does not fit
-
-
-def test_a_prompt_is_seen_with_room_around_it() -> None:
-    box = 50.0, 40.0, 70.0, 70.0  # 20 wide, 30 high, around (60, 55)
-    assert prompt_view(box, SHAPE, 512, drawn=True) == View(55 - 45, 60 - 45, 90, 90, 256)
-    assert prompt_view(box, SHAPE, 512, drawn=False) == View(55 - 30, 60 - 30, 60, 60, 256)
-    small = 10.0, 10.0, 14.0, 14.0
-    assert prompt_view(small, SHAPE, 512, drawn=True) == View(12 - 24, 12 - 24, 48, 48, 256)  # no smaller than 48 px
-    assert prompt_view((0.0, 0.0, 54.0, 10.0), SHAPE, 512, drawn=True) is None  # it would be longer than the frame
+@pytest.mark.parametrize(("whole", "close"), [(1024, 512), (512, 256), (384, 192), (96, 64), (64, 64)])
+def test_close_views_have_a_size_that_every_network_takes(whole: int, close: int) -> None:
+    assert close_size(whole) == close
+    for pool in (1, 2, 4):
+        architecture("uniultra-mini", image_size=close, memory=MemoryConfig(pool=pool))  # raises if it does not fit
 
 
 def test_a_boxed_structure_is_as_good_closely_with_a_click(model: Any, loop: tuple[np.ndarray, np.ndarray]) -> None:
@@ -240,7 +226,7 @@ def test_a_boxed_structure_is_as_good_closely_with_a_click(model: Any, loop: tup
     box, inside = box_of_mask(truth[0]), inside_of(truth[0])
     assert dice(session.add_box(1, 0, box).masks[1], truth[0]) > 0.85
     view = session._state.result((1, 0)).view
-    assert view == prompt_view(box, truth[0].shape, 512, drawn=True)
+    assert view == close_view(box, truth[0].shape, 512)
     assert dice(session.add_points(1, 0, [inside], [1]).masks[1], truth[0]) > 0.85
     assert session._state.result((1, 0)).view == view
     session.add_mask(1, 0, truth[0])  # a mask is the answer itself, wherever it is

@@ -10,6 +10,7 @@ from scipy.ndimage import center_of_mass
 from torch import Tensor
 
 from napari_uniultra.core.postprocess import TidySettings, tidy_mask
+from napari_uniultra.core.prompts import box_of_mask
 from napari_uniultra.core.types import Cine
 from napari_uniultra.model.config import ModelConfig
 from napari_uniultra.model.prior import PRIOR_LOGIT, mask_prior
@@ -18,7 +19,7 @@ from napari_uniultra.segment.motion import MotionSearch, Seen
 from napari_uniultra.segment.reframe import seen_from
 from napari_uniultra.segment.results import Result
 from napari_uniultra.segment.state import Key, SessionState
-from napari_uniultra.segment.view import View, close_view
+from napari_uniultra.segment.view import MARGIN, View, close_view
 
 _UNSURE, _WIDER = 0.5, 1.6  # a mask of lower predicted IoU is followed with so much more around it
 MAIN_PART = TidySettings(largest_piece=True)
@@ -91,10 +92,12 @@ class Approaches:
         return seen, [Seen(given, known.unpack())] if given != last and known else []
 
     def _close(self, state: SessionState, before: Key, mask: np.ndarray, shift: np.ndarray, image_size: int) -> View:
-        result = state.result(before)
-        wider = 1.0 if _is_sure(result) else _WIDER
-        view = close_view(mask, image_size, shift=shift.tolist(), before=result.view, wider=wider)
-        return view or self._memories.whole
+        result, box, whole = state.result(before), box_of_mask(mask), self._memories.whole
+        if box is None:
+            return whole
+        margin = MARGIN if _is_sure(result) else _WIDER * MARGIN
+        view = close_view(box, whole.shape_hw, image_size, margin=margin, shift=shift.tolist(), before=result.view)
+        return view or whole
 
     def _carried(self, state: SessionState, key: Key, view: View, shift: np.ndarray) -> Tensor:
         own = self._memories.view_of(state.result(key))

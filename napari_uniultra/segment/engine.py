@@ -29,7 +29,7 @@ from napari_uniultra.segment.predictor import Prediction, Predictor
 from napari_uniultra.segment.reframe import seen_from
 from napari_uniultra.segment.results import PackedMask, Result, expected_iou
 from napari_uniultra.segment.state import Key, SessionState
-from napari_uniultra.segment.view import View, prompt_view
+from napari_uniultra.segment.view import CLICK_MARGIN, MARGIN, View, close_view
 
 _MAX_BATCH = 8  # objects computed together; more would only need more memory
 _TRIM_EVERY = 16  # tracked frames; it takes a few milliseconds
@@ -57,8 +57,7 @@ class Engine:
     Attributes
     ----------
     zoom : bool or None
-        Track structures in close views that follow them, where those show them no coarser than the whole frame would;
-        None does so with models that were trained on close views.
+        Track structures in close views that follow them; None does so with models that were trained on close views.
     """
 
     def __init__(self, cine: Cine, model: Any, cache_bytes: int, memory_bytes: int, limits: MemoryLimits) -> None:
@@ -183,7 +182,8 @@ class Engine:
         box = prompt.box or self._around_clicks(frame, prompt)
         if box is None:
             return whole, prompt
-        view = prompt_view(box, whole.shape_hw, whole.size, drawn=prompt.box is not None)
+        margin = CLICK_MARGIN if prompt.box is None else MARGIN
+        view = close_view(box, whole.shape_hw, whole.size, margin=margin)
         closely = None if view is None else view.prompt(prompt)
         return (whole, prompt) if closely is None else (view, closely)
 

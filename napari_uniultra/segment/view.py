@@ -11,9 +11,7 @@ import numpy as np
 from napari_uniultra.core.prompts import box_of_mask
 from napari_uniultra.core.types import Box, Prompt
 
-_MARGIN = 1.0  # of a structure's longer side: how much around it is seen on each side
-_CLICK_MARGIN = 0.5  # the same around what clicks gave in the whole frame
-_SIZES = 1 / 2, 3 / 4  # of the model's own input size: what close views are computed at
+MARGIN, CLICK_MARGIN = 1.0, 0.5  # around a structure, and around what clicks gave in the whole frame
 _STEP = 64  # pixels of the network's input: every pooling of memories divides it
 _SMALLEST_PX = 48  # of the frame; fewer would only show speckle
 _STEADY = 0.8, 1.25  # a view keeps its side while the one wished for is so many times as long
@@ -94,66 +92,46 @@ def checked_view(numbers: Sequence[int]) -> View:
 
 
 def close_view(
-    mask: np.ndarray,
+    box: Box,
+    shape_hw: tuple[int, int],
     image_size: int,
     *,
+    margin: float = MARGIN,
     shift: Sequence[float] = (0.0, 0.0),
     before: View | None = None,
-    wider: float = 1.0,
 ) -> View | None:
-    """A square around a structure, at the smallest input that shows it no coarser than all of the frame would be.
+    """A square around a structure, at half the model's own input size.
 
-    Parameters
-    ----------
-    mask : (H, W) bool ndarray
-        The structure where it was seen last.
-    image_size : int
-        The model's own input size, which shows the whole frame.
-    shift : (float, float)
-        How far it has moved since, (rows, columns) in pixels.
-    before : View, optional
-        The view before this one; its side is kept while it is about right.
-    wider : float
-        By how much to look around more than usual.
-
-    Returns
-    -------
-    View or None
-        None where a close view would be no gain: of large structures, and of those not there.
-    """
-    box = box_of_mask(mask)
-    if box is None:
-        return None
-    left, top, right, bottom = box
-    side = max(_SMALLEST_PX, round(max(bottom - top, right - left) * (1 + 2 * _MARGIN * wider)))
-    if before is not None and before.height == before.width and _STEADY[0] < side / before.height < _STEADY[1]:
-        side = before.height
-    size = next((size for size in close_sizes(image_size) if side * image_size <= max(mask.shape) * size), None)
-    return None if size is None else _around(((top + bottom) / 2, (left + right) / 2), shift, side, size)
-
-
-def prompt_view(box: Box, shape_hw: tuple[int, int], image_size: int, *, drawn: bool) -> View | None:
-    """A square around what a prompt says, at the smallest input; None where it would be longer than the frame.
-
-    It may be coarser than the whole frame would be: the models that look closely were found to do better even so.
+    Of larger structures it shows less detail than the whole frame would; models that look closely were found to do
+    better even so, as long as the square is no longer than the frame.
 
     Parameters
     ----------
     box : (x0, y0, x1, y1)
-        In pixels of the frame.
+        Around the structure where it was seen last, in pixels of the frame.
     shape_hw : (int, int)
         The frame's size.
     image_size : int
         The model's own input size, which shows the whole frame.
-    drawn : bool
-        Whether a person drew the box; else it is around what clicks gave in the whole frame.
+    margin : float
+        How much around the box is seen on each side, of its longer side.
+    shift : (float, float)
+        How far the structure has moved since, (rows, columns) in pixels.
+    before : View, optional
+        The view before this one; its side is kept while it is about right.
+
+    Returns
+    -------
+    View or None
+        None where it would be longer than the frame.
     """
     x0, y0, x1, y1 = box
-    margin = _MARGIN if drawn else _CLICK_MARGIN
     side = max(_SMALLEST_PX, round(max(y1 - y0, x1 - x0) * (1 + 2 * margin)))
+    if before is not None and before.height == before.width and _STEADY[0] < side / before.height < _STEADY[1]:
+        side = before.height
     if side > max(shape_hw):
         return None
-    return _around(((y0 + y1) / 2, (x0 + x1) / 2), (0.0, 0.0), side, close_sizes(image_size)[0])
+    return _around(((y0 + y1) / 2, (x0 + x1) / 2), shift, side, close_size(image_size))
 
 
 def memory_view(mask: np.ndarray, size: int, like: View) -> View:
@@ -165,9 +143,9 @@ def memory_view(mask: np.ndarray, size: int, like: View) -> View:
     return _around(((top + bottom) / 2, (left + right) / 2), (0.0, 0.0), like.height, size)
 
 
-def close_sizes(image_size: int) -> tuple[int, ...]:
-    """The input sizes of close views, in pixels, the smallest first."""
-    return tuple(max(1, round(share * image_size / _STEP)) * _STEP for share in _SIZES)
+def close_size(image_size: int) -> int:
+    """The input size of close views, in pixels."""
+    return max(1, round(image_size / 2 / _STEP)) * _STEP
 
 
 def _around(centre: tuple[float, float], shift: Sequence[float], side: int, size: int) -> View:
