@@ -47,6 +47,10 @@ class ModelSettings:
     close_views: bool | None = setting(
         None, help="Look closely at what is clicked and tracked, for networks trained so; empty for the base's own."
     )
+    solid: bool | None = setting(
+        None,
+        help="Fill small holes in masks, drop small pieces, for networks of solid structures; empty for the base's.",
+    )
     rotary_grid: int | None = setting(
         None,
         low=1,

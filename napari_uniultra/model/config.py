@@ -122,6 +122,8 @@ class ModelConfig:
     close_views : bool
         Look closely at what is boxed or clicked, and track small structures closely unless told otherwise. For models
         trained on close views.
+    solid : bool
+        Fill small holes in masks and drop small pieces, unless they were clicked. For models of solid structures.
     rotary_grid : int, optional
         Side of the feature map that the memory attention's rotary positions are spread over, whatever the input's
         size, so that what was learnt at one size holds at another. None counts places, as SAM2 does.
@@ -145,6 +147,7 @@ class ModelConfig:
     mask_prior: bool = False
     motion_prior: bool = False
     close_views: bool = False
+    solid: bool = False
     rotary_grid: int | None = None
     memory: MemoryConfig = MemoryConfig()
     prompted_iou: Curve = ()

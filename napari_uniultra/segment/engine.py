@@ -28,6 +28,7 @@ from napari_uniultra.segment.memory import MemoryLimits, MemoryPlan, plan_memory
 from napari_uniultra.segment.predictor import Prediction, Predictor
 from napari_uniultra.segment.reframe import seen_from
 from napari_uniultra.segment.results import PackedMask, Result, expected_iou
+from napari_uniultra.segment.solid import solid_mask
 from napari_uniultra.segment.state import Key, SessionState
 from napari_uniultra.segment.view import CLICK_MARGIN, MARGIN, View, close_view
 
@@ -106,11 +107,11 @@ class Engine:
 
     def answer(self, state: SessionState, key: Key, prompt: Prompt) -> Result:
         """The result of a prompt for an object on a frame."""
-        prediction, view = self._predict(state, key, prompt)
+        prediction, view, asked = self._predict(state, key, prompt)
         tracked = state.tracked.get(key)
         mask = PackedMask.pack(prompt.mask) if prompt.mask_only else None
         reverse, curve = tracked is not None and tracked.reverse, self.model.config.prompted_iou
-        result = self._result(prediction, view, curve, reverse=reverse, mask=mask)
+        result = self._result(prediction, view, curve, reverse=reverse, mask=mask, asked=asked)
         self.memories.put_given(key, result, prediction.logits)
         return result
 
@@ -148,8 +149,8 @@ class Engine:
             self.memories.put_found(key, result, own.logits, memories[index : index + 1])
         return found
 
-    def _predict(self, state: SessionState, key: Key, prompt: Prompt) -> tuple[Prediction, View]:
-        """The answer to a prompt, and its view: that of the tracked result which it corrects, or its own."""
+    def _predict(self, state: SessionState, key: Key, prompt: Prompt) -> tuple[Prediction, View, Prompt]:
+        """The answer to a prompt, its view, that of the tracked result it corrects or its own, and the prompt there."""
         object_id, frame = key
         whole, tracked = self.memories.whole, state.tracked.get(key)
         is_tracked = tracked is not None and bool(state.conditioning_frames(object_id) - {frame})
@@ -162,7 +163,7 @@ class Engine:
         predictor, embedding = self._predictor_at(view.size), self.embed(frame, view)
         given = None if prompt.mask is None else predictor.accept_mask(embedding, prompt.mask)
         if prompt.mask_only:
-            return given, view
+            return given, view, asked
         done = 0
         if not is_tracked:
             features = predictor.unconditioned(embedding)
@@ -174,7 +175,7 @@ class Engine:
             earlier = seen_from(earlier, self.memories.view_of(tracked), view)
         if given is not None:
             earlier = given.logits
-        return predictor.predict(embedding, features, asked, view.shape_hw, earlier, done), view
+        return predictor.predict(embedding, features, asked, view.shape_hw, earlier, done), view, asked
 
     def _looked_at(self, frame: int, prompt: Prompt) -> tuple[View, Prompt]:
         """Where a prompt without memory is answered, and the prompt there: closely, where the model knows how to."""
@@ -252,11 +253,20 @@ class Engine:
         return torch.from_numpy(result.pointer)[None].to(self.model.device)
 
     def _result(
-        self, prediction: Prediction, view: View, iou_curve: Curve, *, reverse: bool, mask: PackedMask | None = None
+        self,
+        prediction: Prediction,
+        view: View,
+        iou_curve: Curve,
+        *,
+        reverse: bool,
+        mask: PackedMask | None = None,
+        asked: Prompt | None = None,
     ) -> Result:
+        """A result, whose ``mask`` is that of the logits if it is not given; ``asked`` is the prompt in the view."""
         if mask is None:
-            inside = masks_at(prediction.logits, view.shape_hw)[0] > 0
-            mask = PackedMask.pack(view.put(inside.cpu().numpy(), self.cine.shape_hw))
+            inside = (masks_at(prediction.logits, view.shape_hw)[0] > 0).cpu().numpy()
+            inside = solid_mask(inside, asked) if self.model.config.solid else inside
+            mask = PackedMask.pack(view.put(inside, self.cine.shape_hw))
         return Result(
             mask=mask,
             predicted_iou=expected_iou(float(prediction.predicted_iou[0]), iou_curve),
