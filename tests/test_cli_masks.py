@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import tifffile
 import torch
 
 from napari_uniultra.cli import main
 from napari_uniultra.core.masks import Masks
+from napari_uniultra.core.prompts import box_of_mask
 from napari_uniultra.io.readers import read_cine
 from napari_uniultra.io.readers.masks import read_masks
 from napari_uniultra.io.writers import write_masks
@@ -135,3 +137,16 @@ def test_segment_in_further_formats(tmp_path: Path) -> None:
     assert (out / "masks_yolo" / "data.yaml").is_file()
     assert run(*command, "--format", "png") == 7  # the folder is there already
     assert run(*command, "--format", "nonsense") == 7
+
+
+def test_segment_looks_closely_or_not(tmp_path: Path, repo_root: Path) -> None:
+    loop, truth = repo_root / "sample_data" / "simulated.tif", repo_root / "sample_data" / "simulated_masks.tif"
+    small = tifffile.imread(truth)[0] == 2
+    box = ",".join(map(str, box_of_mask(small)))
+    found = {}
+    for words in ((), ("--zoom",), ("--no-zoom",)):
+        out = tmp_path / "".join(("out", *words))
+        assert run("segment", loop, "--box", box, "--stop", 2, "--direction", "forward", "--out", out, *words) == 0
+        found[words] = tifffile.imread(next(out.glob("*.tif")))[:3]
+    assert np.array_equal(found[()], found["--zoom",])  # the bundled model was trained so
+    assert not np.array_equal(found[()], found["--no-zoom",])
