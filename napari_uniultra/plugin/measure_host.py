@@ -203,12 +203,12 @@ class MeasureController(QObject):
     def pause(self) -> None:
         """Stop looking for changes, as while nobody can see them."""
         self._looking = False
-        self._timer.stop()
+        with suppress(RuntimeError):  # a window that closes takes the timer down before it hides the panel
+            self._timer.stop()
 
     def disconnect_viewer(self) -> None:
         """Let go of the viewer, which outlives the panel."""
-        with suppress(RuntimeError):  # Qt may have taken the timer down already
-            self.pause()
+        self.pause()
         self._connect(connect=False)
         if self._measured is not None:
             self._measured.close()
