@@ -9,8 +9,8 @@ from napari_uniultra.benchmarks.pairs import timed
 from napari_uniultra.benchmarks.process import in_own_process
 from napari_uniultra.benchmarks.report import JUDGED_COLUMNS, judged, machine, row, table
 
-_BOX = (250.0, 100.0, 350.0, 300.0)  # pixels: about where the left ventricle of the sample is
-_CLICK = (300.0, 200.0)
+_BOX = (157.0, 56.0, 212.0, 127.0)  # pixels: the left ventricle of the sample
+_CLICK = (185.0, 90.0)
 
 
 def run_interaction(model: str = "uniultra-mini", quick: bool = False) -> str:
@@ -51,10 +51,15 @@ def first_mask(model: Any) -> Any:
 
 
 def prompt_times(session: Any, count: int) -> dict[str, list[float]]:
-    """Seconds from each prompt to its mask on a frame that is embedded: boxes, and clicks that refine them."""
+    """Seconds from each prompt to its mask on a frame that is embedded: boxes, and clicks that refine them.
+
+    The boxes lie side by side, so that what a model looks at closely is seen anew each time.
+    """
     times: dict[str, list[float]] = {"box": [], "click": []}
-    for _ in range(count):
+    x0, y0, x1, y1 = _BOX
+    for number in range(count):
+        box = x0 + number % 20, y0, x1 + number % 20, y1 + number // 20
         session.set_prompt(1, 0, None)
-        times["box"].append(timed(lambda: session.add_box(1, 0, _BOX)))
+        times["box"].append(timed(lambda box=box: session.add_box(1, 0, box)))
         times["click"].append(timed(lambda: session.add_points(1, 0, [_CLICK], [1])))
     return times
