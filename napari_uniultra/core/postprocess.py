@@ -61,6 +61,11 @@ def tidy_mask(mask: np.ndarray, settings: TidySettings) -> np.ndarray:
     return keep[pieces]
 
 
+def largest_piece(mask: np.ndarray) -> np.ndarray:
+    """A mask (H, W) bool with its largest piece alone, as `tidy_mask` keeps it."""
+    return tidy_mask(mask, TidySettings(largest_piece=True))
+
+
 def tidy_masks(
     mask_of: Callable[[int], np.ndarray], frames: Sequence[int], settings: TidySettings
 ) -> Iterator[tuple[int, np.ndarray]]:

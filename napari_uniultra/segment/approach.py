@@ -9,7 +9,7 @@ import torch
 from scipy.ndimage import center_of_mass
 from torch import Tensor
 
-from napari_uniultra.core.postprocess import TidySettings, tidy_mask
+from napari_uniultra.core.postprocess import largest_piece
 from napari_uniultra.core.prompts import box_of_mask
 from napari_uniultra.core.types import Cine
 from napari_uniultra.model.config import ModelConfig
@@ -22,7 +22,6 @@ from napari_uniultra.segment.state import Key, SessionState
 from napari_uniultra.segment.view import MARGIN, View, close_view
 
 _UNSURE, _WIDER = 0.5, 1.6  # a mask of lower predicted IoU is followed with so much more around it
-MAIN_PART = TidySettings(largest_piece=True)
 _LOOK_BACK = 8  # frames, from an unsure one, to one that is sure
 
 
@@ -107,7 +106,7 @@ class Approaches:
 def without_crumbs(logits: Tensor) -> Tensor:
     """Logits (1, 1, h, w) with the largest piece alone: a crumb would be carried on from frame to frame."""
     inside = (logits[0, 0] > 0).cpu().numpy()
-    crumbs = inside & ~tidy_mask(inside, MAIN_PART)
+    crumbs = inside & ~largest_piece(inside)
     if not crumbs.any():
         return logits
     return logits.masked_fill(torch.from_numpy(crumbs).to(logits.device), -PRIOR_LOGIT)

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from napari_uniultra.core.postprocess import tidy_mask
+from napari_uniultra.core.postprocess import largest_piece
 from napari_uniultra.core.prompts import box_of_mask
 from napari_uniultra.core.types import Box, Cine, Prompt
 from napari_uniultra.model.config import Curve
 from napari_uniultra.model.inference import FrameEmbedding
 from napari_uniultra.model.preprocess import masks_at
 from napari_uniultra.model.resize import network_at
-from napari_uniultra.segment.approach import MAIN_PART, Approach, Approaches
+from napari_uniultra.segment.approach import Approach, Approaches
 from napari_uniultra.segment.cache import ByteLimitedCache
 from napari_uniultra.segment.heap import trim_heap
 from napari_uniultra.segment.memories import Memories
@@ -197,7 +197,7 @@ class Engine:
         features = self.predictor.unconditioned(embedding)
         found = self.predictor.predict(embedding, features, prompt.first_round, whole.shape_hw)
         mask = (masks_at(found.logits, whole.shape_hw)[0] > 0).cpu().numpy()
-        return box_of_mask(tidy_mask(mask, MAIN_PART))
+        return box_of_mask(largest_piece(mask))
 
     def _replayed(self, state: SessionState, key: Key, prompt: Prompt, view: View) -> tuple[Tensor | None, int]:
         """The logits after all rounds of a prompt but the last, and their number, where they were just computed.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_uniultra.core.postprocess import TidySettings, tidy_mask
+from napari_uniultra.core.postprocess import largest_piece
 from napari_uniultra.core.prompts import box_of_mask
 from napari_uniultra.segment.view import View
 
@@ -53,7 +53,7 @@ class PackedMask:
 
     def unpack_main_piece(self) -> np.ndarray:
         """The largest piece of the mask alone, (H, W) bool."""
-        return self._unpacked(tidy_mask(self._inside, TidySettings(largest_piece=True)))
+        return self._unpacked(largest_piece(self._inside))
 
     @property
     def _inside(self) -> np.ndarray:

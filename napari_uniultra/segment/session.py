@@ -524,7 +524,7 @@ class CineSession:
         have to wait for the next one. Errors are those of the loop's frames and the device; nothing is tried again.
         """
         room = self._engine.embeddings.max_bytes * _ROOM_AHEAD
-        for other in _frames_around(frame, min(_REACH_AHEAD, len(self.cine) - 1)):
+        for other in _frames_around(frame, _REACH_AHEAD):
             if not 0 <= other < len(self.cine):
                 continue
             start = time.monotonic()
