@@ -19,10 +19,19 @@ from napari_uniultra.training.data.simulate import (
     simulate_still,
     simulate_stills,
 )
-from napari_uniultra.training.data.simulate_anatomy import MAX_DROPOUTS, MAX_EDGES, MAX_STRUCTURES, Structure, Tissue
+from napari_uniultra.training.data.simulate_anatomy import (
+    MAX_DROPOUTS,
+    MAX_EDGES,
+    MAX_STRUCTURES,
+    Structure,
+    Tissue,
+    _muscles,
+    noise_grid,
+)
 from napari_uniultra.training.data.simulate_batches import SimulatedPart
 from napari_uniultra.training.data.simulate_motion import Motion, draw_motion, moved
 from napari_uniultra.training.data.simulate_scan import Beams, Scanner, pixel_centres, smoothed, smoothing
+from napari_uniultra.training.data.simulate_screen import BLACK, Mark, Screen, draw_screen, painted
 from napari_uniultra.training.data.smooth_noise import smooth_noise
 
 NEPER_DB = 20 / math.log(10)
@@ -328,3 +337,54 @@ def test_the_pool_gives_the_same_from_disk_and_repairs_damage(tmp_path, monkeypa
     file.write_bytes(file.read_bytes()[:100])
     repaired = SimulatedPool(tmp_path).still(4)
     assert np.array_equal(made[1], repaired[1])
+
+
+def test_muscles_lie_on_one_another_from_side_to_side() -> None:
+    for seed in range(20):
+        muscles = [replace(muscle, tilt=0.0, bend=0.0, taper=0.0) for muscle in _muscles(np.random.default_rng(seed))]
+        masks = render([scene(*muscles)], 1, 96, "cpu", [[seed]]).masks[0, 0].numpy()
+        assert masks.sum(axis=0).max() == 1
+        for mask in masks[[mask.any() for mask in masks]]:
+            assert mask.any(axis=0).all()
+        tops = [np.nonzero(mask)[0].min() for mask in masks if mask.any()]
+        assert tops == sorted(tops)
+
+
+def test_dark_spots_darken_a_structure() -> None:
+    nerve = Structure(radius=0.3, keep=1.0, noise={"spots": noise_grid(np.random.default_rng(0), 20)}, spot_level=0.2)
+    middle = disc(0.5, 0.5, 0.25, 128)
+    plain, spotted = (
+        decibels(render([scene(replace(nerve, spots=each))], 1, 128, "cpu", [[0]]).images[0, 0])[middle]
+        for each in (0.0, -1.5)
+    )
+    share = (spotted < plain - 3).mean()
+    assert 0.2 < share < 0.6  # 42 % of a normal noise lie above 0.2
+    assert np.median(np.abs(spotted - plain)) < 12
+
+
+def test_what_a_screen_shows_lies_around_the_scan_alone() -> None:
+    everywhere = Screen(0.2, (Mark(0.0, 0.0, 1.0, 1.0, np.ones((1, 1))),))
+    narrow = replace(LINEAR, left=0.25, right=0.75, top=0.1, bottom=0.9)
+    plain = scene(Structure(radius=0.1), scanner=narrow)
+    without, grey, white = (
+        render([replace(plain, screen=screen)], 1, 80, "cpu", [[3]]).images[0, 0].numpy()
+        for screen in (BLACK, Screen(0.2), everywhere)
+    )
+    scan = np.zeros((80, 80), bool)
+    scan[8:72, 20:60] = True
+    for picture, around in ((without, 0), (grey, 51), (white, 255)):
+        assert np.array_equal(picture[scan], without[scan])
+        assert (picture[~scan] == around).all()
+
+
+def test_marks_that_stick_out_are_cut_off() -> None:
+    checks = np.array([[1.0, 0.0], [0.0, 1.0]])
+    picture = painted([Screen(0.0, (Mark(-0.25, 0.75, 0.5, 0.5, checks),))], 8)[0].numpy()
+    # Of the 4 x 4 pixels of 2 x 2 checks, the right half is seen, and the upper half of that: the upper right check.
+    assert not picture.any()
+    expected = np.zeros((8, 8), np.uint8)
+    picture = painted([Screen(0.0, (Mark(-0.25, 0.75, 0.5, 0.5, 1 - checks),))], 8)[0].numpy()
+    expected[6:, :2] = 255
+    assert np.array_equal(picture, expected)
+    drawn = [draw_screen(np.random.default_rng(seed)) for seed in range(60)]
+    assert painted(drawn, 64).flatten(1).any(dim=1).float().mean() < 0.6

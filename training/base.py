@@ -21,7 +21,7 @@ from napari_uniultra.training.memory_lighten import lighten_memory
 _INITIAL_SCORE = 2.0  # logit: objects are there more often than not, and an absent one's mask gets no gradient
 # What `architecture` decides; the rest of a configuration stays the base's.
 _TRUNK = ("embed_dim", "num_heads", "stages", "global_att_blocks", "window_spec", "window_pos_embed_bkg_spatial_size")
-_OPTIONAL = ("image_size", "box_prior", "mask_prior", "close_views", "solid", "rotary_grid")
+_OPTIONAL = ("image_size", "box_prior", "mask_prior", "close_views", "solid", "smooth", "rotary_grid")
 
 
 @dataclass(frozen=True, eq=False)

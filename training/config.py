@@ -51,6 +51,12 @@ class ModelSettings:
         None,
         help="Fill small holes in masks, drop small pieces, for networks of solid structures; empty for the base's.",
     )
+    smooth: float | None = setting(
+        None,
+        low=0,
+        high=4,
+        help="Width of the Gaussian that smooths outlines, in pixels of the mask logits; empty for the base's.",
+    )
     rotary_grid: int | None = setting(
         None,
         low=1,

@@ -124,6 +124,9 @@ class ModelConfig:
         trained on close views.
     solid : bool
         Fill small holes in masks and drop small pieces, unless they were clicked. For models of solid structures.
+    smooth : float
+        Standard deviation of the Gaussian that smooths mask logits before they become masks, in pixels of the logits;
+        0 leaves outlines as they are.
     rotary_grid : int, optional
         Side of the feature map that the memory attention's rotary positions are spread over, whatever the input's
         size, so that what was learnt at one size holds at another. None counts places, as SAM2 does.
@@ -148,6 +151,7 @@ class ModelConfig:
     motion_prior: bool = False
     close_views: bool = False
     solid: bool = False
+    smooth: float = 0.0
     rotary_grid: int | None = None
     memory: MemoryConfig = MemoryConfig()
     prompted_iou: Curve = ()

@@ -28,6 +28,7 @@ from napari_uniultra.segment.memory import MemoryLimits, MemoryPlan, plan_memory
 from napari_uniultra.segment.predictor import Prediction, Predictor
 from napari_uniultra.segment.reframe import seen_from
 from napari_uniultra.segment.results import PackedMask, Result, expected_iou
+from napari_uniultra.segment.smooth import smoothed
 from napari_uniultra.segment.solid import solid_mask
 from napari_uniultra.segment.state import Key, SessionState
 from napari_uniultra.segment.view import CLICK_MARGIN, MARGIN, View, close_view
@@ -264,7 +265,8 @@ class Engine:
     ) -> Result:
         """A result, whose ``mask`` is that of the logits if it is not given; ``asked`` is the prompt in the view."""
         if mask is None:
-            inside = (masks_at(prediction.logits, view.shape_hw)[0] > 0).cpu().numpy()
+            logits = smoothed(prediction.logits, self.model.config.smooth)
+            inside = (masks_at(logits, view.shape_hw)[0] > 0).cpu().numpy()
             inside = solid_mask(inside, asked) if self.model.config.solid else inside
             mask = PackedMask.pack(view.put(inside, self.cine.shape_hw))
         return Result(

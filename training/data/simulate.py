@@ -38,6 +38,7 @@ from napari_uniultra.training.data.simulate_scan import (
     smoothed,
     smoothing,
 )
+from napari_uniultra.training.data.simulate_screen import BLACK, Screen, draw_screen, painted
 from napari_uniultra.training.data.smooth_noise import gaussian, smooth_noise
 
 _MIN_AREA = 0.001  # of the picture; smaller remains of a structure are no target
@@ -93,6 +94,7 @@ class Scene:
     structures: list[Structure]
     motion: Motion
     decorrelation: float
+    screen: Screen = BLACK
 
 
 def simulate_stills(seeds: Sequence[int], size: int = 384, device: torch.device | str = "cpu") -> Simulated:
@@ -166,7 +168,7 @@ def draw_scene(rng: np.random.Generator, frames: int, every: int = 1) -> Scene:
     decorrelation = rng.uniform(0.05, 0.6) * every**0.5
     reach = max(pulsing.radius, 0.03) * 1.2
     motion = draw_motion(rng, frames * every, (pulsing.x, pulsing.y), reach, pulsing.pulse)
-    return Scene(scanner, tissue, structures, motion.thinned(every), decorrelation)
+    return Scene(scanner, tissue, structures, motion.thinned(every), decorrelation, draw_screen(rng))
 
 
 def render(
@@ -191,6 +193,7 @@ def render(
     fixed = _fixed_echo(scenes, across, depth, device)
     gains = _per_structure(scenes, "behind", canvas.levels.shape[1], device)
     decorrelation = torch.tensor([scene.decorrelation for scene in scenes], device=device)[:, None, None]
+    surround = painted([scene.screen for scene in scenes], size).to(device)
     images, masks, level = [], [], None
     layers = torch.cat([canvas.echo[:, None], canvas.blood[:, None], tissue, canvas.levels], dim=1)
     for frame in range(frames):
@@ -210,7 +213,8 @@ def render(
         amplitude = torch.exp(echo)
         envelope = beams.envelope(real * amplitude, imaginary * amplitude)
         level = beams.level(envelope) if level is None else level
-        images.append(beams.picture(beams.compress(envelope, level), grid, field_of_view))
+        picture = beams.picture(beams.compress(envelope, level), grid, field_of_view)
+        images.append(torch.where(field_of_view, picture, surround))
         whole = F.grid_sample(levels, grid, padding_mode="border", align_corners=False) < 1
         masks.append(_uncovered(scenes, whole) & field_of_view[:, None])
         if frame == 0:
@@ -295,7 +299,7 @@ def _add(structures: list[Structure], chosen: list[int], slot: int, canvas: _Can
     mean = before.mean(dim=(1, 2), keepdim=True)
     inside = of.keep * before + of.of_mean * mean + of.contrast + of.texture * noise("texture")
     if any(structure.spots for structure in structures):
-        inside = inside + of.spots * (noise("spots") > 1.2)
+        inside = inside + of.spots * (noise("spots") > of.spot_level)
     if any(structure.fibres for structure in structures):
         turned = middle * of.fibre_angle.cos() + along * of.fibre_angle.sin()
         phase = turned * of.fibre_pitch + 0.6 * noise("fibre")

@@ -47,7 +47,9 @@ class Structure:
     keep, of_mean, contrast : float
         Inside: ``keep`` of the echo that was there, ``of_mean`` of the scene's mean, plus ``contrast``.
     texture, spots, fibres : float
-        Strength of smooth noise, of bright spots, and of broken streaks inside.
+        Strength of smooth noise, of bright spots (below 0 of dark ones), and of broken streaks inside.
+    spot_level : float
+        The noise level above which there is a spot.
     fibre_pitch, fibre_angle, fibre_gap : float
         Streaks across the image, their angle against the structure's, and the noise level below which they break.
     sharpness : float
@@ -88,6 +90,7 @@ class Structure:
     contrast: float = 0.0
     texture: float = 0.0
     spots: float = 0.0
+    spot_level: float = 1.2
     fibres: float = 0.0
     fibre_pitch: float = 30.0
     fibre_angle: float = 0.0
@@ -182,7 +185,7 @@ def draw_structures(rng: Generator) -> list[Structure]:
     """The structures of a scene in the order in which they are painted: layers first, distractors in between."""
     count = rng.choice([1, 2, 3, 4], p=[0.3, 0.35, 0.25, 0.1])
     kinds = [_KINDS[kind] for kind in rng.choice(len(_KINDS), size=count, p=_WEIGHTS)]
-    drawn = [(kind is not _band, kind(rng)) for kind in kinds]
+    drawn = [(kind not in _LAYERS, kind(rng)) for kind in kinds]
     for _ in range(rng.choice([0, 1, 2, 3], p=[0.35, 0.3, 0.2, 0.15])):
         drawn.append((True, [_distractor(rng)]))
     drawn = [drawn[index] for index in rng.permutation(len(drawn))]
@@ -326,16 +329,23 @@ def _head(rng: Generator) -> list[Structure]:
 
 
 def _nerve(rng: Generator) -> list[Structure]:
-    """A nerve across: flat, bright-rimmed, with a honeycomb of dark fascicles in a bright matrix."""
-    return [
-        _outlined(
-            rng, rng.uniform(0.04, 0.2), rng.uniform(0.25, 0.9), rng.uniform(0.03, 0.14), rng.normal(0, 0.5),
-            keep=rng.uniform(0.2, 0.8), contrast=rng.uniform(-0.6, 1.2), texture=rng.uniform(0.3, 1.5),
-            sharpness=rng.uniform(8, 40), rim_at=rng.uniform(0.95, 1.08), rim_width=rng.uniform(0.04, 0.15),
-            rim=rng.uniform(0, 1.6), behind=rng.normal(0, 0.4),
-            noise={"texture": noise_grid(rng, rng.uniform(20, 60))},
-        )
-    ]  # fmt: skip
+    """A nerve across: flat, bright-rimmed, often with dark fascicles in a bright matrix, at times beside a vessel."""
+    radius, is_honeycomb = rng.uniform(0.04, 0.2), rng.random() < 0.5
+    fascicles = rng.uniform(0.2, 0.5) * radius
+    nerve = _outlined(
+        rng, radius, rng.uniform(0.25, 0.9), rng.uniform(0.03, 0.14), rng.normal(0, 0.5),
+        keep=rng.uniform(0.2, 0.8), contrast=rng.uniform(0.2, 1.8) if is_honeycomb else rng.uniform(-0.6, 1.2),
+        texture=rng.uniform(0, 0.5) if is_honeycomb else rng.uniform(0.3, 1.5),
+        spots=-rng.uniform(0.8, 2.5) * is_honeycomb, spot_level=rng.uniform(-0.3, 0.6),
+        sharpness=rng.uniform(8, 40), rim_at=rng.uniform(0.95, 1.08), rim_width=rng.uniform(0.04, 0.15),
+        rim=rng.uniform(0, 1.6), behind=rng.normal(0, 0.4),
+        noise={"texture": noise_grid(rng, rng.uniform(20, 60)), "spots": noise_grid(rng, min(1 / fascicles, 80))},
+    )  # fmt: skip
+    if rng.random() < 0.7:
+        return [nerve]
+    vessel, *_ = _vessel(rng)
+    angle, distance = rng.uniform(0, 2 * np.pi), radius + vessel.radius * rng.uniform(0.9, 1.5)
+    return [replace(vessel, x=nerve.x + distance * np.cos(angle), y=nerve.y + distance * np.sin(angle)), nerve]
 
 
 def _heart(rng: Generator) -> list[Structure]:
@@ -398,6 +408,47 @@ def _band(rng: Generator) -> list[Structure]:
     ]
 
 
+def _muscles(rng: Generator) -> list[Structure]:
+    """Muscles on top of each other from side to side, with slanting fibres and bright fasciae between them."""
+    tilt, bend, edge = rng.normal(0, 0.08), rng.normal(0, 0.06), rng.uniform(0.02, 0.35)
+    muscles = []
+    for _ in range(rng.integers(1, 4)):
+        half = rng.uniform(0.05, 0.2)
+        muscles.append(
+            Structure(
+                is_strip=True,
+                x=0.5,
+                y=edge + half,
+                tilt=tilt,
+                half=half,
+                length=3.0,
+                bend=bend,
+                taper=rng.uniform(0, 0.1),
+                keep=rng.uniform(0, 0.3),
+                contrast=rng.normal(-0.8, 0.7),
+                texture=rng.uniform(0, 0.5),
+                fibres=rng.uniform(0.3, 2.2),
+                fibre_pitch=rng.uniform(15, 60),
+                fibre_angle=rng.choice([-1, 1]) * rng.uniform(0.05, 0.6),
+                fibre_gap=rng.uniform(-0.3, 1.3),
+                sharpness=rng.uniform(20, 80),
+                rim_at=rng.uniform(1.0, 1.1),
+                rim_width=rng.uniform(0.02, 0.1),
+                rim=rng.uniform(0.5, 3),
+                is_target=bool(rng.random() < 0.8),
+                hides=False,
+                noise={
+                    "taper": noise_grid(rng, 2),
+                    "texture": noise_grid(rng, rng.integers(4, 20)),
+                    "fibre": noise_grid(rng, 8),
+                    "gap": noise_grid(rng, rng.integers(8, 20)),
+                },
+            )
+        )
+        edge += 2 * half + rng.uniform(0.005, 0.03)
+    return muscles
+
+
 def _tube(rng: Generator) -> list[Structure]:
     """A vessel, duct or tendon along its length."""
     is_dark = rng.random() < 0.7
@@ -451,5 +502,6 @@ def _distractor(rng: Generator) -> Structure:
 
 
 Kind = Callable[[Generator], list[Structure]]
-_KINDS: tuple[Kind, ...] = (_mass, _cyst, _organ, _vessel, _head, _nerve, _heart, _band, _tube)
-_WEIGHTS = (0.24, 0.08, 0.08, 0.14, 0.12, 0.12, 0.08, 0.08, 0.06)
+_KINDS: tuple[Kind, ...] = (_mass, _cyst, _organ, _vessel, _head, _nerve, _heart, _band, _tube, _muscles)
+_WEIGHTS = (0.22, 0.08, 0.08, 0.13, 0.11, 0.13, 0.08, 0.05, 0.05, 0.07)
+_LAYERS = (_band, _muscles)  # painted before all others

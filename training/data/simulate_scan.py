@@ -57,16 +57,17 @@ class Scanner:
 
 
 def draw_scanner(rng: Generator) -> Scanner:
-    """A linear array over the whole picture or a part of it, a convex or a phased one."""
+    """A linear array over the whole picture, most of it or what a screen leaves it, a convex or a phased one."""
     kind = rng.random()
-    is_cropped = kind >= 0.3
+    is_cropped = kind >= 0.25
+    sides = (0.35, 0.4, 0.25, 0.3) if kind >= 0.42 else (0.12, 0.15, 0.12, 0.3)
     apex_y = -rng.uniform(0.02, 0.8)
     return Scanner(
-        is_sector=bool(kind >= 0.55),
-        left=rng.uniform(0, 0.12) * is_cropped,
-        right=1 - rng.uniform(0, 0.15) * is_cropped,
-        top=rng.uniform(0, 0.12) * is_cropped,
-        bottom=1 - rng.uniform(0, 0.3) * is_cropped,
+        is_sector=bool(kind >= 0.57),
+        left=rng.uniform(0, sides[0]) * is_cropped,
+        right=1 - rng.uniform(0, sides[1]) * is_cropped,
+        top=rng.uniform(0, sides[2]) * is_cropped,
+        bottom=1 - rng.uniform(0, sides[3]) * is_cropped,
         apex_x=rng.uniform(0.4, 0.6),
         apex_y=apex_y,
         half_angle=rng.uniform(0.45, 0.9),
