@@ -80,7 +80,7 @@ def test_a_damaged_curve_is_refused(curve: tuple) -> None:
 def test_a_session_shows_what_the_curves_say() -> None:
     torch.manual_seed(0)
     config = CONFIG.with_(prompted_iou=((0.0, 0.3), (1.0, 0.3)), tracked_iou=((0.0, 0.7), (1.0, 0.7)))
-    model = SimpleNamespace(network=build_network(config), config=config, device=torch.device("cpu"))
+    model = SimpleNamespace(network=build_network(config), config=config, device=torch.device("cpu"), half=False)
     session = CineSession(Cine(np.random.default_rng(0).integers(0, 255, (3, 50, 60)).astype(np.uint8)), model)
     assert session.add_box(1, 0, (10, 10, 40, 40)).predicted_iou[1] == pytest.approx(0.3)
     assert [step.predicted_iou[1] for step in session.propagate("forward")] == pytest.approx([0.3, 0.7, 0.7])

@@ -56,7 +56,7 @@ def pair(request: pytest.FixtureRequest):
         **network_arguments(config), add_all_frames_to_correct_as_cond=True
     ).eval()
     official.load_state_dict(network.state_dict())
-    model = SimpleNamespace(network=network, config=config, device=torch.device("cpu"))
+    model = SimpleNamespace(network=network, config=config, device=torch.device("cpu"), half=False)
     return model, official
 
 

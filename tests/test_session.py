@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from napari_uniultra.core.types import Cine, Prompt
 from napari_uniultra.errors import PromptError, ReadError, ResourceError
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.config import architecture
+from napari_uniultra.model.zoo import Model
 from napari_uniultra.segment.session import CineSession
 
 HEIGHT, WIDTH, FRAMES = 72, 96, 12
@@ -27,15 +27,10 @@ def model():
     network = build_network(config)
     with torch.no_grad():
         network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
-    return Model(network, config, torch.device("cpu"))
+    return Model(network, config, torch.device("cpu"), "tiny", "ab" * 32, {})
 
 
 # The session needs no more of a model than this; what load_model returns has these attributes too.
-class Model(SimpleNamespace):
-    def __init__(self, network, config, device) -> None:
-        super().__init__(network=network, config=config, device=device)
-
-
 def discs(frames: int = FRAMES, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     rng = np.random.default_rng(3)
     y, x = np.mgrid[:height, :width]

@@ -38,6 +38,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _is_plain(tensor: Tensor) -> bool:
+    if torch.is_autocast_enabled("cpu"):
+        return False
     return tensor.device.type == "cpu" and tensor.dtype == torch.float32 and tensor.numel() > 0
 
 

@@ -48,6 +48,8 @@ class Model:
         Of its checkpoint: results name it, so that they can be traced to the very weights.
     card : dict
         Training data, licence, version, intended use, normalisation.
+    half : bool
+        Compute matrix products and convolutions in float16, and the rest in float32.
     """
 
     network: nn.Module
@@ -56,6 +58,7 @@ class Model:
     name: str
     sha256: str
     card: dict[str, Any]
+    half: bool = False
 
     @property
     def image_size(self) -> int:
@@ -176,7 +179,9 @@ def model_card(info: ModelInfo) -> dict[str, Any]:
     return card if isinstance(card, dict) else {}
 
 
-def load_model(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto") -> Model:
+def load_model(
+    name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto", half: bool | None = None
+) -> Model:
     """Load a model by name or path. Nothing is downloaded, and no random generator is touched.
 
     Parameters
@@ -186,6 +191,8 @@ def load_model(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto
         must be among the models or in the same folder.
     device : {"auto", "cuda", "mps", "cpu"}
         "auto" takes the fastest that the machine has.
+    half : bool, optional
+        Compute in half precision (`Model.half`); None does so on CUDA, where it is several times as fast.
 
     Raises
     ------
@@ -196,7 +203,7 @@ def load_model(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto
     """
     import torch
 
-    from napari_uniultra.model.device import choose_device
+    from napari_uniultra.model.device import choose_device, half_is_faster
 
     target = choose_device(device)
     label, path, sha256 = _locate(name)
@@ -214,7 +221,8 @@ def load_model(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto
             f"The model {label!r} does not fit into the memory of {target}",
             fix="Close other programs that use the GPU, choose a smaller model, or device='cpu'",
         ) from error
-    return Model(network, about.config, target, label, about.sha256, about.card)
+    half = half_is_faster(target) if half is None else half
+    return Model(network, about.config, target, label, about.sha256, about.card, half)
 
 
 def model_at(name: str | os.PathLike[str], device: str = "auto", image_size: int | None = None) -> Model:

@@ -1,4 +1,4 @@
-"""When the device runs out of memory: free what can be computed again, then go on on the CPU."""
+"""What to do when memory runs out (free some, then the CPU) or half precision does not do (full precision)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from napari_uniultra.errors import ResourceError
+from napari_uniultra.segment.predictor import HalfPrecisionError
 
 T = TypeVar("T")
 _NO_MEMORY = ("not enough memory", "out of memory", "can't allocate memory")
@@ -25,7 +26,7 @@ class Host(Protocol):
 
 
 def run_with_fallback(host: Host, work: Callable[[], T], notify: Callable[[str], None]) -> T:
-    """Run ``work``; after running out of memory free it and run again, then on the CPU.
+    """Run ``work``; in full precision where half does not do; out of memory free some and run again, then on the CPU.
 
     ``work`` must leave no trace when it fails. Recovery happens outside the ``except`` block, because the exception
     holds references to the tensors that have to go.
@@ -35,7 +36,12 @@ def run_with_fallback(host: Host, work: Callable[[], T], notify: Callable[[str],
     ResourceError
         If the memory does not suffice on the CPU either.
     """
-    done, value = attempt(work)
+    try:
+        done, value = attempt(work)
+    except HalfPrecisionError:
+        notify("Numbers became too large for half precision. The session goes on in full precision, more slowly.")
+        host.model = replace(host.model, half=False)
+        done, value = attempt(work)
     if done:
         return value
     _free(host)
@@ -77,4 +83,4 @@ def _free(host: Host) -> None:
 
 def _on_cpu(model: Any) -> Any:
     device = torch.device("cpu")
-    return replace(model, network=copy.deepcopy(model.network).to(device), device=device)
+    return replace(model, network=copy.deepcopy(model.network).to(device), device=device, half=False)

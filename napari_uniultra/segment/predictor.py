@@ -5,8 +5,9 @@ NumPy frames and prompts go in, tensors on the model's device go between the ver
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,21 @@ from napari_uniultra.segment.memory import MemoryPlan
 NO_OBJECT_LOGIT = -1024.0  # SAM2's mask logit everywhere when the object is not in the frame
 _CLAMP = 32.0  # of earlier logits that start a correction, as in the official predictor
 MASK_LOGIT = 10.0  # of a mask given by the user, as in the official predictor
+
+
+class HalfPrecisionError(ArithmeticError):
+    """Numbers were too large for half precision."""
+
+
+def _inferring(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """A predictor's verb without gradients, in half precision where its model has it."""
+
+    @wraps(verb)
+    def run(self: Predictor, *args: Any, **kwargs: Any) -> Any:
+        with torch.inference_mode(), torch.autocast(self.model.device.type, torch.float16, enabled=self.model.half):
+            return verb(self, *args, **kwargs)
+
+    return run
 
 
 @dataclass(frozen=True)
@@ -94,18 +110,18 @@ class Predictor:
         """Whether the network tells pointers of the past from those of the future."""
         return self._network.use_signed_tpos_enc_to_obj_ptrs
 
-    @torch.inference_mode()
+    @_inferring
     def embed(self, frame: np.ndarray) -> FrameEmbedding:
         """Embed a frame, (H, W) or (H, W, 3) uint8."""
         tensor = torch.from_numpy(np.array(frame)).to(self.model.device)
         return self._encoder(prepare_images(tensor[None], self._size))
 
-    @torch.inference_mode()
+    @_inferring
     def unconditioned(self, embedding: FrameEmbedding) -> Tensor:
         """Features (1, 256, s, s) of a frame that remembers nothing."""
         return embedding.image + self._network.no_mem_embed.view(1, -1, 1, 1)
 
-    @torch.inference_mode()
+    @_inferring
     def predict(
         self,
         embedding: FrameEmbedding,
@@ -154,7 +170,7 @@ class Predictor:
         device = self.model.device
         return torch.from_numpy(coordinates)[None].to(device), torch.tensor([labels], dtype=torch.int32, device=device)
 
-    @torch.inference_mode()
+    @_inferring
     def track(
         self, embedding: FrameEmbedding, features: Tensor, before: Tensor | None = None, jumped: Sequence[bool] = ()
     ) -> Prediction:
@@ -173,14 +189,14 @@ class Predictor:
         dense = None if before is None else mask_prior(before)
         return self._decode(embedding, features, coordinates, labels, dense)
 
-    @torch.inference_mode()
+    @_inferring
     def accept_mask(self, embedding: FrameEmbedding, mask: np.ndarray) -> Prediction:
         """Take a mask (H, W) bool as the answer: its logits are +-10 and its pointer comes from the decoder."""
         values = prepare_masks(torch.from_numpy(np.array(mask))[None].to(self.model.device), self._size)
         low_res, _, iou, _, _, pointer, score = self._network._use_mask_as_output(
             embedding.image, list(embedding.high_res), values
         )
-        return Prediction(low_res, iou[:, 0], score, pointer)
+        return Prediction(low_res.float(), iou[:, 0].float(), score.float(), pointer.float())
 
     def _decode(
         self, embedding: FrameEmbedding, features: Tensor, coordinates: Tensor, labels: Tensor, dense: Tensor | None
@@ -198,15 +214,18 @@ class Predictor:
             repeat_image=False,
             high_res_features=[level.expand(batch, -1, -1, -1) for level in embedding.high_res],
         )
+        if self.model.half and not (logits.isfinite().all() and score.isfinite().all()):
+            raise HalfPrecisionError
+        ious, score = ious.float(), score.float()
         best = ious.argmax(dim=-1)
         rows = torch.arange(batch, device=features.device)
         present = (score > 0).float()
         chosen = torch.where(present[:, :, None, None] > 0, logits[rows, best][:, None].float(), NO_OBJECT_LOGIT)
         token = tokens[rows, best if tokens.shape[1] > 1 else torch.zeros_like(best)]
         pointer = present * network.obj_ptr_proj(token) + (1 - present) * network.no_obj_ptr
-        return Prediction(chosen, ious[rows, best], score, pointer)
+        return Prediction(chosen, ious[rows, best], score, pointer.float())
 
-    @torch.inference_mode()
+    @_inferring
     def remember(self, embedding: FrameEmbedding, logits: Tensor, object_score: Tensor, *, prompted: bool) -> Tensor:
         """Encode masks into memory features (B, 64, m, m) bfloat16; a prompted mask counts as certain.
 
@@ -231,7 +250,7 @@ class Predictor:
             features = features + absent * network.no_obj_embed_spatial[:, :, None, None]
         return features.to(torch.bfloat16)
 
-    @torch.inference_mode()
+    @_inferring
     def attend(
         self,
         embedding: FrameEmbedding,
@@ -256,7 +275,7 @@ class Predictor:
         network, batch = self._network, len(spatial)
         memory, position = [], []
         for slot, (temporal, _) in enumerate(plan.spatial):
-            features = torch.cat([own[slot] for own in spatial]).float()
+            features = torch.cat([own[slot].float() for own in spatial])  # autocast knows no mixed halves
             memory.append(_tokens(features))
             code = self._memory_position + network.maskmem_tpos_enc[network.num_maskmem - temporal - 1]
             position.append(code.expand(-1, batch, -1))

@@ -1,0 +1,53 @@
+"""Half precision, on the processor, where it is slow but the same rounding; full precision is the reference."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_uniultra.core.metrics import dice
+from napari_uniultra.core.prompts import box_of_mask
+from napari_uniultra.core.types import Cine
+from napari_uniultra.model.zoo import Model, load_model
+from napari_uniultra.segment.session import CineSession
+from napari_uniultra.training.data.simulate import simulate_clip
+
+
+def track(model: Model, **options) -> tuple[CineSession, list[np.ndarray]]:
+    """A box, a click beside its structure, and masks of all frames."""
+    frames, masks = simulate_clip(3, 6, 256)
+    session = CineSession(Cine(frames), model, **options)
+    session.add_box(1, 0, box_of_mask(masks[0, 0]))
+    session.add_points(1, 0, [(2.0, 2.0)], [0])
+    return session, [step.masks[1] for step in session.propagate()]
+
+
+@pytest.mark.parametrize("close_views", [False, True])
+def test_half_precision_keeps_the_masks(close_views: bool) -> None:
+    model = load_model("uniultra-mini", "cpu", half=True)
+    model = replace(model, config=model.config.with_(close_views=close_views))
+    session, found = track(model)
+    _, expected = track(replace(model, half=False))
+    assert session.model.half
+    assert all(dice(own, full) >= 0.999 for own, full in zip(found, expected, strict=True))
+    assert any((own != full).any() for own, full in zip(found, expected, strict=True))  # it was half indeed
+
+
+def test_the_processor_computes_in_full_unless_told() -> None:
+    assert not load_model("uniultra-mini", "cpu").half
+    assert load_model("uniultra-mini", "cpu", half=True).half
+
+
+def test_too_large_numbers_are_computed_again_in_full() -> None:
+    model = load_model("uniultra-mini", "cpu", half=True)
+    for head in model.network.sam_mask_decoder.output_hypernetworks_mlps:
+        head.layers[-1].weight.data *= 1e5
+    said: list[str] = []
+    session, found = track(model, on_notice=said.append)
+    _, expected = track(replace(model, half=False))
+    assert not session.model.half
+    assert len(said) == 1
+    assert "full precision" in said[0]
+    assert all(np.array_equal(own, full) for own, full in zip(found, expected, strict=True))
