@@ -13,6 +13,7 @@ import SimpleITK as sitk
 import tifffile
 from PIL import Image
 
+from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers import SUFFIXES, can_read, read_cine
 from napari_uniultra.io.readers.lazy import LazyFrames
@@ -396,6 +397,37 @@ def test_lazy_frames_keep_to_their_memory() -> None:
         frames[10]
     with pytest.raises(ValueError, match="read-only"):
         frames[5][0] = 0  # everyone gets the same array
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_frames_are_read_ahead_by_another_thread(dtype: type) -> None:
+    pixels = loop(10).astype(dtype)
+
+    class Watched(Counted):
+        def _decode(self, index: int) -> np.ndarray:
+            readers[index] = threading.current_thread()
+            if index == 7 and damaged:
+                raise ReadError("Frame 7 is damaged")
+            return super()._decode(index)
+
+    readers: dict[int, threading.Thread] = {}
+    damaged: list[bool] = []
+    frames = Watched(pixels, 1 << 20)
+    cine = Cine(frames)
+    damaged.append(True)
+    frames._cache.clear()
+    for index in (4, 7):
+        cine.read_ahead(index)
+        readers_of = [thread for thread in threading.enumerate() if thread.name == "read ahead"]
+        for thread in readers_of:
+            thread.join()
+        assert readers[index] is not threading.current_thread()
+    decoded = frames.decoded
+    cine.frame(4)
+    assert frames.decoded == decoded
+    with pytest.raises(ReadError, match="Frame 7"):
+        cine.frame(7)
+    Cine(pixels).read_ahead(3)  # arrays have nothing to read
 
 
 def test_lazy_frames_from_several_threads(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from napari_uniultra.core.postprocess import TidySettings
 from napari_uniultra.core.types import Cine, Prompt
 from napari_uniultra.errors import PromptError, ReadError, ResourceError
+from napari_uniultra.io.readers.lazy import LazyFrames
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.config import architecture
 from napari_uniultra.model.zoo import Model
@@ -518,3 +519,42 @@ def test_a_further_click_decodes_once_and_gives_what_a_replay_gives(session, mon
     session.set_prompt(1, 0, prompt)  # all rounds again
     assert len(calls) == 6
     assert np.array_equal(session.logits(1, 0), clicked)
+
+
+# Reading ahead -------------------------------------------------------------------------------------------------------
+
+
+class OnDisk(LazyFrames):
+    """Frames whose decoding is written down, one of which may be damaged."""
+
+    def __init__(self, pixels: np.ndarray, damaged: int | None = None) -> None:
+        super().__init__(pixels.shape)
+        self.pixels, self.damaged, self.decoded = pixels, damaged, []
+
+    def _decode(self, index: int) -> np.ndarray:
+        if index == self.damaged:
+            raise ReadError(f"Frame {index} is damaged")
+        self.decoded.append((index, threading.current_thread().name))
+        return self.pixels[index].copy()
+
+
+def test_frames_are_decoded_while_those_before_are_tracked(model) -> None:
+    frames = OnDisk(discs(6))
+    ahead, plain = CineSession(Cine(frames), model), CineSession(Cine(discs(6)), model)
+    for session in (ahead, plain):
+        session.add_box(1, 2, BOX)
+    for _ in zip(ahead.propagate("both"), plain.propagate("both"), strict=True):
+        pass
+    assert np.array_equal(ahead.masks, plain.masks)
+    assert sorted(index for index, _ in frames.decoded) == list(range(6))  # each once
+    assert {index for index, reader in frames.decoded if reader == "read ahead"} == {0, 1, 3, 4, 5}
+
+
+def test_a_damaged_frame_is_told_when_its_turn_comes(model) -> None:
+    session = CineSession(Cine(OnDisk(discs(6), damaged=3)), model)
+    session.add_box(1, 0, BOX)
+    seen = []
+    with pytest.raises(ReadError, match="Frame 3"):
+        seen.extend(step.frame for step in session.propagate())
+    assert seen[-1] == 2
+    assert session.step(2).masks[1].any()

@@ -71,6 +71,12 @@ class ScaledFrames:
                 low, high = min(low, float(finite.min())), max(high, float(finite.max()))
         return (low, high) if high > low else (0.0, 0.0)
 
+    def read_ahead(self, index: int) -> None:
+        """Have the frames that are scaled read ahead, where they know how to."""
+        start = getattr(self._frames, "read_ahead", None)
+        if start is not None:
+            start(index)
+
     def __len__(self) -> int:
         return self.shape[0]
 

@@ -83,6 +83,12 @@ class Cine:
             raise PromptError(f"Frame {index} does not exist", f"the loop has frames 0 to {len(self) - 1}")
         return np.asarray(self.frames[index])
 
+    def read_ahead(self, index: int) -> None:
+        """Say that a frame will be wanted soon, so that loops on a disk start to decode it in the background."""
+        start = getattr(self.frames, "read_ahead", None)
+        if start is not None:
+            start(index)
+
     @cached_property
     def key(self) -> str:
         """A name for the loop's content, without patient data: the hex SHA-256 of its shape and some of its frames."""

@@ -179,9 +179,7 @@ def model_card(info: ModelInfo) -> dict[str, Any]:
     return card if isinstance(card, dict) else {}
 
 
-def load_model(
-    name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto", half: bool | None = None
-) -> Model:
+def load_model(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto", half: bool | None = None) -> Model:
     """Load a model by name or path. Nothing is downloaded, and no random generator is touched.
 
     Parameters

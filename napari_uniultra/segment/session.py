@@ -495,13 +495,15 @@ class CineSession:
         self._state = self._state.copy()
         unsaved = False
         try:
-            for reverse, frames in passes:
-                for frame in frames:
-                    self._state.tracked.update(self._track(frame, ids, reverse))
-                    unsaved = time.monotonic() < self._save_due
-                    if not unsaved:
-                        self._save()
-                    yield self.step(frame)
+            visits = [(reverse, frame) for reverse, frames in passes for frame in frames]
+            for (reverse, frame), following in zip(visits, [*visits[1:], None], strict=True):
+                if following is not None:
+                    self.cine.read_ahead(following[1])
+                self._state.tracked.update(self._track(frame, ids, reverse))
+                unsaved = time.monotonic() < self._save_due
+                if not unsaved:
+                    self._save()
+                yield self.step(frame)
         finally:
             if unsaved:
                 self._save()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,15 @@ class LazyFrames(ABC):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         stack = self._stack(range(len(self)))
         return stack if dtype is None else stack.astype(dtype, copy=False)
+
+    def read_ahead(self, index: int) -> None:
+        """Start to decode a frame that will be wanted soon, in the background. Errors show when it is asked for."""
+        if index not in self._cache:
+            threading.Thread(target=self._read_quietly, args=(index,), name="read ahead").start()
+
+    def _read_quietly(self, index: int) -> None:
+        with suppress(Exception):  # whoever wants the frame will meet the same error
+            self._frame(index)
 
     def _stack(self, indices: Any) -> np.ndarray:
         result = np.empty((len(indices), *self.shape[1:]), self.dtype)
