@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ def run_long(model: str, frames: int, image_size: int = 128) -> str:
     small, so that it ends in minutes: what grows with the loop does so by the frame, whatever the input's size. The
     session's caches are smaller alike, so that they are full as early as at the model's own size.
 
-    Time is the processor's, which other work on the machine changes less than the clock's.
+    Time is the processor's, which other work on the machine changes less than the clock's. A machine may be faster or
+    slower minutes later; so the last tenth is also compared, in turn, with a session that began shortly before it and
+    tracks the same frames.
 
     Parameters
     ----------
@@ -45,6 +48,7 @@ def run_long(model: str, frames: int, image_size: int = 128) -> str:
     ConfigError
         For fewer frames.
     """
+    from napari_uniultra.core.prompts import box_of_mask
     from napari_uniultra.core.types import Cine
     from napari_uniultra.model.zoo import load_model, model_at
     from napari_uniultra.segment.session import CineSession
@@ -58,16 +62,24 @@ def run_long(model: str, frames: int, image_size: int = 128) -> str:
         loaded = model_at(model, "cpu", image_size)
         session = CineSession(cine, loaded, autosave=Path(folder) / "autosave.json", **limits)
         session.add_box(1, 0, boxes(1, _SHAPE_HW)[0])
-        seconds, resident = _track(session)
-        saved = sum(file.stat().st_size for file in Path(folder).iterdir()) / frames
-    return _report(session, model, image_size, seconds, resident, saved)
+        steps = session.propagate()
+        last = frames - frames // 10
+        seconds, resident = _track(islice(steps, last))
+        late = CineSession(cine, loaded, autosave=Path(folder) / "late.json", **limits)
+        begin = last - WARM_UP
+        late.add_box(1, begin, box_of_mask(session.step(begin).masks[1]) or boxes(1, _SHAPE_HW)[0])
+        late_steps = late.propagate(start=begin)
+        list(islice(late_steps, WARM_UP))
+        pairs = [(_seconds(steps), _seconds(late_steps)) for _ in range(frames - last)]
+        saved = (Path(folder) / "autosave.json").stat().st_size / frames
+    return _report(session, model, image_size, seconds, resident, pairs, saved)
 
 
-def _track(session: Any) -> tuple[list[float], list[float]]:
+def _track(steps: Iterable[Any]) -> tuple[list[float], list[float]]:
     """Seconds of the processor and resident MB of this process, frame by frame, once the memory is full."""
     process, seconds, resident = psutil.Process(), [], []
     start = time.process_time()
-    for step in session.propagate():
+    for step in steps:
         now = time.process_time()
         if step.frame > WARM_UP:
             seconds.append(now - start)
@@ -76,22 +88,35 @@ def _track(session: Any) -> tuple[list[float], list[float]]:
     return seconds, resident
 
 
+def _seconds(steps: Iterator[Any]) -> float:
+    """Of the processor, for one more step."""
+    start = time.process_time()
+    next(steps)
+    return time.process_time() - start
+
+
 def _report(
-    session: Any, model: str, image_size: int, seconds: Sequence[float], resident: Sequence[float], saved: float
+    session: Any,
+    model: str,
+    image_size: int,
+    seconds: Sequence[float],
+    resident: Sequence[float],
+    pairs: Sequence[tuple[float, float]],
+    saved: float,
 ) -> str:
     frames = len(session.cine)
     times = [statistics.median(part) for part in _tenths(seconds)]
     peaks = [max(part) for part in _tenths(resident)]
     rows = [
-        row(f"tenth {number}", f"{1000 * took:.1f} ms a frame, {peak:.0f} MB", "", "")
+        row(f"part {number} of 10", f"{1000 * took:.1f} ms a frame, {peak:.0f} MB", "", "")
         for number, (took, peak) in enumerate(zip(times, peaks, strict=True), start=1)
     ]
-    means = [statistics.mean(part) for part in _tenths(seconds)]
-    change, change_of_means = (100 * (own[-1] / own[1] - 1) for own in (times, means))
+    longer = 100 * (statistics.median(own / late for own, late in pairs) - 1)
+    own, late = (statistics.mean(times) for times in zip(*pairs, strict=True))
     rows += [
-        judged("growth of memory, first tenth to last", peaks[-1] - peaks[0], 100, "MB"),
-        judged("change of time per frame, second tenth to last", change, 5, "%"),
-        row("the same of mean times, which autosaves are part of", f"{change_of_means:.3g} %", "", ""),
+        judged("growth of memory, first part to last", peaks[-1] - peaks[0], 100, "MB"),
+        judged("time per frame beside a session that began just before, same frames", longer, 5, "%"),
+        row("the same of mean times, which autosaves are part of", f"{100 * (own / late - 1):.3g} %", "", ""),
         row("results that are kept, by frame", f"{_kept_bytes(session) / frames:.0f} bytes", "", ""),
         row("autosave, by frame", f"{saved:.0f} bytes", "", ""),
     ]

@@ -116,6 +116,17 @@ def test_the_correlation_is_scikit_images() -> None:
     assert np.unravel_index(found.argmax(), found.shape) == (100, 80)
 
 
+def test_the_correlation_at_one_place_is_that_of_all_places() -> None:
+    image = np.random.default_rng(3).rayleigh(40, (40, 50)).astype(np.float32)
+    image[:12, :12] = 7.0  # flat
+    look, patch = _Look.of(image), image[20:29, 10:21]
+    everywhere = look.correlation(patch)
+    for row, column in ((0, 0), (20, 10), (31, 39), (5, 30)):
+        assert look.correlation_at(patch, row, column) == pytest.approx(everywhere[row, column], abs=2e-3)
+    assert look.correlation_at(patch, 32, 0) is None
+    assert look.correlation_at(patch, 0, -1) is None
+
+
 def test_of_places_alike_the_nearer_one_is_taken() -> None:
     still = texture()
     pattern = texture(7)[:60, :60]

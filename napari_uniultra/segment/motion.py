@@ -64,6 +64,16 @@ class _Look(NamedTuple):
         is_flat = spread < _FLAT * np.sqrt(patch.size)
         return np.where(is_flat, 0, products / (np.where(is_flat, 1, spread) * np.linalg.norm(centred)))
 
+    def correlation_at(self, patch: np.ndarray, row: int, column: int) -> float | None:
+        """That at one place alone, without a Fourier transform; None where the patch would not fit into the image."""
+        rows, columns = patch.shape
+        if not (0 <= row <= self.grey.shape[0] - rows and 0 <= column <= self.grey.shape[1] - columns):
+            return None
+        seen = self.grey[row : row + rows, column : column + columns]
+        if seen.std() < _FLAT:
+            return 0.0
+        return float(np.corrcoef(seen.ravel(), patch.ravel())[0, 1])
+
 
 def _running_sums(values: np.ndarray) -> np.ndarray:
     return np.pad(values.cumsum(0, dtype=np.float64).cumsum(1), ((1, 0), (1, 0)))
@@ -129,8 +139,9 @@ class MotionSearch:
 
     def _trust(self, marked: _Patch, frame: int, place: tuple[int, int]) -> float:
         """How much a place looks like what was marked, 0 to 1; 1 where that cannot be told, at the image's edge."""
-        likeness = float(self._likeness(marked, frame)[place])
-        return 1.0 if likeness == _OUTSIDE else min(max(likeness / _SURE, 0.0), 1.0)
+        corner = (own - offset for own, offset in zip(place, marked.offset, strict=True))
+        likeness = self._image(frame).correlation_at(marked.grey, *corner)
+        return 1.0 if likeness is None else min(max(likeness / _SURE, 0.0), 1.0)
 
     def _likeness(self, patch: _Patch, frame: int) -> np.ndarray:
         """(h, w): how much each place of ``frame`` looks like the structure's centre, -1 to 1."""

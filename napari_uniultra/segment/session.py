@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 _MB = 1 << 20
 _MAX_OBJECT_ID = 65535  # label images are uint16
 # Between two autosaves while tracking: at least so long, and so many times what the last one took.
-_SAVE_PAUSE_S, _SAVE_SHARE = 0.2, 10
+_SAVE_PAUSE_S, _SAVE_SHARE = 0.2, 20
 _SAVE_AGAIN_S = 30.0  # after one that failed
 # Frames on each side that are embedded ahead, their share of the embeddings that are kept, and how long one may take.
 _REACH_AHEAD, _ROOM_AHEAD, _LONG_AHEAD_S = 4, 0.5, 0.25
