@@ -174,6 +174,20 @@ class Prompt:
         earlier = (self.box, self.points[:count], self.labels[:count], self.rounds[:-1])
         return earlier == (before.box, before.points, before.labels, before.rounds or (len(before.points),))
 
+    def extends(self, before: Prompt) -> bool:
+        """Whether this is another prompt with no more than further points at its end, whatever the rounds."""
+        count = len(before.points)
+        beginning = (self.box, self.points[:count], self.labels[:count], self.mask)
+        return not before.empty and Prompt(*beginning) == replace(before, rounds=())
+
+    def with_round(self, points: tuple[tuple[float, float], ...], labels: tuple[int, ...]) -> Prompt:
+        """With more points, as a round of their own after those that are there."""
+        if not points:
+            return self
+        together = self.points + points
+        rounds = () if self.empty else (*(self.rounds or (len(self.points),)), len(together))
+        return replace(self, points=together, labels=self.labels + labels, rounds=rounds)
+
     @property
     def first_round(self) -> Prompt:
         """What was asked at first."""

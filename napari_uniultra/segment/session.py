@@ -17,7 +17,8 @@ from napari_uniultra.core.palette import Colour
 from napari_uniultra.core.postprocess import TidySettings
 from napari_uniultra.core.prompts import checked_mask, checked_points, normalise_box
 from napari_uniultra.core.types import Cine, Direction, Prompt, Step, checked_spacing
-from napari_uniultra.errors import PromptError, WriteError
+from napari_uniultra.errors import PromptError
+from napari_uniultra.segment.autosave import Autosave
 from napari_uniultra.segment.engine import Engine
 from napari_uniultra.segment.fallback import run_with_fallback
 from napari_uniultra.segment.history import History
@@ -33,9 +34,6 @@ _log = logging.getLogger(__name__)
 
 _MB = 1 << 20
 _MAX_OBJECT_ID = 65535  # label images are uint16
-# Between two autosaves while tracking: at least so long, and so many times what the last one took.
-_SAVE_PAUSE_S, _SAVE_SHARE = 0.2, 20
-_SAVE_AGAIN_S = 30.0  # after one that failed
 # Frames on each side that are embedded ahead, their share of the embeddings that are kept, and how long one may take.
 _REACH_AHEAD, _ROOM_AHEAD, _LONG_AHEAD_S = 4, 0.5, 0.25
 
@@ -78,14 +76,13 @@ class CineSession:
         on_notice: Callable[[str], None] | None = None,
     ) -> None:
         self.cine = cine
-        self.autosave = autosave
         self._on_notice = on_notice
+        self._autosave = Autosave(autosave, self.save, self._notify)
         self._engine = Engine(cine, model, cache_bytes, memory_bytes, limits)
         self._state = SessionState()
         self._history = History()
         self._in_one_change = False
         self._made_with: ModelName | None = None
-        self._save_due = 0.0  # time.monotonic
 
     @property
     def model(self) -> Any:
@@ -194,7 +191,7 @@ class CineSession:
         """
         points, labels = checked_points(points, self.cine.shape_hw), tuple(int(label) for label in labels)
         before = self._editable_prompt(object_id, frame)
-        return self._set(object_id, frame, _with_round(before, before.points + points, before.labels + labels))
+        return self._set(object_id, frame, before.with_round(points, labels))
 
     def add_mask(self, object_id: int, frame: int, mask: np.ndarray) -> Step:
         """Give an object's mask, (H, W) bool; it replaces the prompts that were there, and later clicks refine it."""
@@ -223,8 +220,9 @@ class CineSession:
         box = None if prompt.box is None else normalise_box(prompt.box, self.cine.shape_hw)
         points = checked_points(prompt.points, self.cine.shape_hw)
         asked = Prompt(box, points, prompt.labels, mask, prompt.rounds)
-        if not asked.rounds and _continues(asked, before):
-            asked = _with_round(before, points, asked.labels)
+        if not asked.rounds and asked.extends(before):
+            known = len(before.points)
+            asked = before.with_round(points[known:], asked.labels[known:])
         return self._set(object_id, frame, asked)
 
     def _editable_prompt(self, object_id: int, frame: int) -> Prompt:
@@ -500,13 +498,13 @@ class CineSession:
                 if following is not None:
                     self.cine.read_ahead(following[1])
                 self._state.tracked.update(self._track(frame, ids, reverse))
-                unsaved = time.monotonic() < self._save_due
+                unsaved = not self._autosave.is_due
                 if not unsaved:
-                    self._save()
+                    self._autosave.save()
                 yield self.step(frame)
         finally:
             if unsaved:
-                self._save()
+                self._autosave.save()
 
     def _track(self, frame: int, ids: Sequence[int], reverse: bool) -> dict[Key, Result]:
         found = self._compute(lambda: self._engine.track(self._state, frame, ids, reverse))
@@ -568,7 +566,7 @@ class CineSession:
         if state is None:
             return frozenset()
         before, self._state = self._state, state
-        self._save()
+        self._autosave.save()
         return before.differing_frames(state)
 
     @contextmanager
@@ -589,24 +587,10 @@ class CineSession:
             self._history.remember(self._state)
         self._state = state
         if not self._in_one_change:
-            self._save()
+            self._autosave.save()
 
     def _change(self) -> _Change:
         return _Change(self)
-
-    def _save(self) -> None:
-        """Autosave. A full disk must not stop the work: it is said, and tried again at the next change."""
-        if self.autosave is None:
-            return
-        start = time.monotonic()
-        try:
-            self.save(self.autosave)
-        except WriteError as error:
-            self._save_due = start + _SAVE_AGAIN_S
-            self._notify(f"Your work could not be kept for the case of a crash. {error}")
-        else:
-            now = time.monotonic()
-            self._save_due = now + max(_SAVE_PAUSE_S, _SAVE_SHARE * (now - start))
 
     def save(self, path: str | Path, tables: Mapping[str, str] | None = None) -> None:
         """Write prompts, results, names, locks and markers to a file, atomically, and the name of their model.
@@ -643,8 +627,8 @@ class CineSession:
             self._history.remember(self._state)
         self._made_with = about.model
         before, self._state = self._state, state
-        if Path(path) != self.autosave:  # which holds it already
-            self._save()
+        if Path(path) != self._autosave.path:  # which holds it already
+            self._autosave.save()
         return before.differing_frames(state)
 
     @classmethod
@@ -676,22 +660,7 @@ class _Change:
             self._session._put(self._draft)
 
 
-def _continues(prompt: Prompt, before: Prompt) -> bool:
-    """Whether a prompt is what was there, with no more than further points at its end."""
-    count = len(before.points)
-    beginning = Prompt(prompt.box, prompt.points[:count], prompt.labels[:count], prompt.mask)
-    return not before.empty and beginning == Prompt(before.box, before.points, before.labels, before.mask)
-
-
 def _frames_around(frame: int, reach: int) -> Iterator[int]:
     yield frame
     for distance in range(1, reach + 1):
         yield from (frame + distance, frame - distance)
-
-
-def _with_round(before: Prompt, points: tuple[tuple[float, float], ...], labels: tuple[int, ...]) -> Prompt:
-    """``before`` with more points, as a round of their own after those that were there."""
-    if points == before.points:
-        return before
-    rounds = () if before.empty else (*(before.rounds or (len(before.points),)), len(points))
-    return Prompt(before.box, points, labels, before.mask, rounds)
