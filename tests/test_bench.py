@@ -104,6 +104,11 @@ def test_too_few_frames_are_refused(checkpoint: Path) -> None:
     assert main(["bench", "--long", "3", "--model", str(checkpoint)]) == 2
 
 
+def test_an_input_size_where_there_is_none_to_choose(capsys: pytest.CaptureFixture) -> None:
+    assert main(["bench", "--interaction", "--image-size", "256"]) == 2
+    assert "--image-size" in capsys.readouterr().err
+
+
 # Start-up
 
 

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from napari_uniultra.errors import ConfigError
+
 _LONG = 10_000  # frames
 
 
@@ -33,7 +35,7 @@ def add_parser(commands: Any) -> None:
     what.add_argument("--training", action="store_true", help="the trainer beside a plain PyTorch loop")
     what.add_argument("--gpu", action="store_true", help="frames a second and memory on an NVIDIA GPU")
     parser.add_argument("--model", default="uniultra-mini", help="a model's name or path (default: %(default)s)")
-    parser.add_argument("--image-size", type=int, metavar="N", help="the network's input size in px, beside sam2")
+    parser.add_argument("--image-size", type=int, metavar="N", help="input size of the network in px, where it may vary")
     parser.add_argument("--quick", action="store_true", help="fewer frames and repeats")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table to this file")
     parser.set_defaults(run=run)
@@ -52,7 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _table(arguments: argparse.Namespace) -> str:
-    model, quick = arguments.model, arguments.quick
+    model, quick, size = arguments.model, arguments.quick, arguments.image_size
+    if size is not None and (arguments.interaction or arguments.start_up or arguments.training):
+        raise ConfigError("--image-size changes nothing here", fix="Leave it out, or measure something else")
+    sized = {} if size is None else {"image_size": size}
     if arguments.interaction:
         from napari_uniultra.benchmarks.interaction import run_interaction
 
@@ -60,7 +65,7 @@ def _table(arguments: argparse.Namespace) -> str:
     if arguments.long is not None:
         from napari_uniultra.benchmarks.long_loop import run_long
 
-        return run_long(model, arguments.long)
+        return run_long(model, arguments.long, **sized)
     if arguments.start_up:
         from napari_uniultra.benchmarks.start_up import run_start_up
 
@@ -70,9 +75,9 @@ def _table(arguments: argparse.Namespace) -> str:
 
         return run_training(quick=quick)
     if arguments.gpu:
-        from napari_uniultra.benchmarks.gpu import run_gpu
+        from napari_uniultra.benchmarks.gpu import Plan, run_gpu
 
-        return run_gpu(quick=quick)
+        return run_gpu(plan=Plan(**sized), quick=quick)
     from napari_uniultra.benchmarks.suite import run_benchmarks
 
-    return run_benchmarks(model, quick, arguments.image_size)
+    return run_benchmarks(model, quick, size)
