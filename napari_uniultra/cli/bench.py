@@ -35,7 +35,9 @@ def add_parser(commands: Any) -> None:
     what.add_argument("--training", action="store_true", help="the trainer beside a plain PyTorch loop")
     what.add_argument("--gpu", action="store_true", help="frames a second and memory on an NVIDIA GPU")
     parser.add_argument("--model", default="uniultra-mini", help="a model's name or path (default: %(default)s)")
-    parser.add_argument("--image-size", type=int, metavar="N", help="input size of the network in px, where it may vary")
+    parser.add_argument(
+        "--image-size", type=int, metavar="N", help="input size of the network in px, where it may vary"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer frames and repeats")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table to this file")
     parser.set_defaults(run=run)
