@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import cycle
 from typing import Any, NamedTuple
 
@@ -71,6 +72,7 @@ def run_gpu(device: str = "cuda", plan: Plan = Plan(), quick: bool = False) -> s
         lines.append(row(f"**{model.name}** ({known})", "", "", ""))
         lines.append(_images(pair, plan.repeats))
         lines += [propagation(pair, objects, plan.repeats).markdown() for objects in plan.objects]
+        lines.append(_half_beside_full(model, plan.frames))
         del model, pair
         lines += _peaks(name, device, plan)
     yardstick = getattr(contenders, plan.official).name
@@ -114,6 +116,22 @@ def _images(contenders: Sequence[Any], repeats: int) -> str:
     ratios = tuple(1 / ratio for ratio in timed.ratios)
     ours, official = 1000 / timed.ours, 1000 / timed.official
     return Row("images alone: embed, box to mask", ours, official, ratios, "frames/s").markdown()
+
+
+def _half_beside_full(model: Any, frames: int) -> str:
+    """How alike the masks are that are tracked in half and in full precision."""
+    from napari_uniultra.benchmarks.contenders import Ours, prompt
+    from napari_uniultra.core.metrics import dice
+
+    loop, masks = loop_in_memory(frames), []
+    for half in (True, False):
+        contender = Ours(replace(model, half=half))
+        contender.open(loop)
+        prompt(contender, boxes(1))
+        masks.append([found[1] for _, found in contender.propagate()])
+    alike = [dice(*pair) for pair in zip(*masks, strict=True)]
+    mean, least = sum(alike) / len(alike), min(alike)
+    return row(f"half beside full precision, {frames} frames", f"Dice {mean:.4f} (worst frame {least:.4f})", "", "")
 
 
 def _peaks(name: str, device: str, plan: Plan) -> list[str]:

@@ -171,6 +171,9 @@ def test_what_runs_on_a_gpu_runs_on_the_cpu(checkpoint: Path) -> None:
     ours, official, ratio = rows["propagate one frame, 2 objects"]
     assert number(ratio) == pytest.approx(number(ours) / number(official), rel=0.02)
     assert 50 < number(rows["peak memory, 3 frames, 2 objects"][0]) < 5000
+    word, mean, *_ = rows["half beside full precision, 3 frames"][0].split()
+    assert word == "Dice"
+    assert 0.9 < float(mean) <= 1
 
 
 def test_the_optimised_official_predictor_tracks_as_the_plain_one(
