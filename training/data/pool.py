@@ -12,7 +12,7 @@ import numpy as np
 from napari_uniultra.training.data.simulate import simulate_clip
 
 STILL_SIDE, CLIP_SIDE, CLIP_FRAMES = 384, 320, 8
-_VERSION = 3  # of the simulator: what an earlier one made is not taken for this one's
+_VERSION = 4  # of the simulator: what an earlier one made is not taken for this one's
 _CLIP_SEEDS = 10_000_000  # clips use other seeds than stills
 
 

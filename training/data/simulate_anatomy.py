@@ -18,6 +18,7 @@ MAX_EDGES = 8  # between layers of tissue
 MAX_STRUCTURES = 8
 MAX_DROPOUTS = 3
 NEVER = 9.0  # a value of noise that is never reached
+_FASCIA = 1.2, 2.0  # how many of its widths a fascia lies outside its muscle: thickness is measured between fasciae
 
 
 def noise_grid(rng: Generator, cells: float) -> np.ndarray:
@@ -399,8 +400,8 @@ def _band(rng: Generator) -> list[Structure]:
             fibre_angle=rng.normal(0, 0.6),
             fibre_gap=rng.uniform(-0.5, 0.7),
             sharpness=rng.uniform(20, 80),
-            rim_at=rng.uniform(1.0, 1.1),
-            rim_width=rng.uniform(0.02, 0.1),
+            rim_width=(width := rng.uniform(0.02, 0.1)),
+            rim_at=1 + width * rng.uniform(*_FASCIA),
             rim=rng.uniform(0.3, 2.5),
             hides=False,
             noise={"taper": noise_grid(rng, 2), "fibre": noise_grid(rng, 8), "gap": noise_grid(rng, 14)},
@@ -432,8 +433,8 @@ def _muscles(rng: Generator) -> list[Structure]:
                 fibre_angle=rng.choice([-1, 1]) * rng.uniform(0.05, 0.6),
                 fibre_gap=rng.uniform(-0.3, 1.3),
                 sharpness=rng.uniform(20, 80),
-                rim_at=rng.uniform(1.0, 1.1),
-                rim_width=rng.uniform(0.02, 0.1),
+                rim_width=(width := rng.uniform(0.02, 0.1)),
+                rim_at=1 + width * rng.uniform(*_FASCIA),
                 rim=rng.uniform(0.5, 3),
                 is_target=bool(rng.random() < 0.8),
                 hides=False,
@@ -503,5 +504,5 @@ def _distractor(rng: Generator) -> Structure:
 
 Kind = Callable[[Generator], list[Structure]]
 _KINDS: tuple[Kind, ...] = (_mass, _cyst, _organ, _vessel, _head, _nerve, _heart, _band, _tube, _muscles)
-_WEIGHTS = (0.22, 0.08, 0.08, 0.13, 0.11, 0.13, 0.08, 0.05, 0.05, 0.07)
+_WEIGHTS = (0.20, 0.08, 0.08, 0.13, 0.10, 0.13, 0.08, 0.05, 0.05, 0.10)
 _LAYERS = (_band, _muscles)  # painted before all others
