@@ -485,11 +485,14 @@ def test_stages_go_on_from_each_other_and_end_as_a_model(tmp_path: Path, manifes
         sizes = {"image_sizes": [64, 96]}
         stages.append(settings_of(tmp_path / name, manifest, model, run={"steps": 2, "seed": seed}, data=sizes))
         fit(stages[-1])
-    average_runs(tmp_path / "b", tmp_path / "c", tmp_path / "mean")
+    average_runs([tmp_path / "b", tmp_path / "c"], tmp_path / "mean")
     one, other, mean = (load_training_checkpoint(tmp_path / run / CHECKPOINT)["average"] for run in ("b", "c", "mean"))
     assert any(not torch.equal(one[name], other[name]) for name in one)
     for name, value in mean.items():
         torch.testing.assert_close(value, (one[name] + other[name]) / 2)
+    average_runs([tmp_path / "b", tmp_path / "c", tmp_path / "c"], tmp_path / "weighted")  # named twice, counts twice
+    for name, value in load_training_checkpoint(tmp_path / "weighted" / CHECKPOINT)["average"].items():
+        torch.testing.assert_close(value, (one[name] + 2 * other[name]) / 3)
     export_model(tmp_path / "mean", {"licence": "Apache-2.0"}, tmp_path / "packed", 96)
     packed = load_model(tmp_path / "packed", "cpu")
     assert packed.config == TINY.with_(image_size=96, memory=LIGHT_MEMORY)
