@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from napari_uniultra.errors import PromptError, ReadError
 from napari_uniultra.io.writers.prompts import ObjectPrompts, read_prompts, write_prompts
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.config import architecture
+from napari_uniultra.model.zoo import Model
 from napari_uniultra.segment.session import CineSession
 
 FRAMES, HEIGHT, WIDTH = 8, 60, 80
@@ -23,19 +23,17 @@ SMALL_BOX = (5, 5, 20, 20)
 
 
 @pytest.fixture(scope="module")
-def model() -> SimpleNamespace:
+def model() -> Model:
     torch.manual_seed(1)
     config = architecture("uniultra-mini", image_size=64)
     network = build_network(config)
     with torch.no_grad():
         network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
-    return SimpleNamespace(
-        network=network, config=config, device=torch.device("cpu"), name="random", sha256="0" * 64, image_size=64
-    )
+    return Model(network, config, torch.device("cpu"), "random", "0" * 64, {})
 
 
 @pytest.fixture
-def session(model: SimpleNamespace) -> CineSession:
+def session(model: Model) -> CineSession:
     frames = np.random.default_rng(5).integers(0, 255, (FRAMES, HEIGHT, WIDTH), np.uint8)
     return CineSession(Cine(frames), model)
 
@@ -59,7 +57,7 @@ def test_an_absent_object_has_no_mask_and_a_negative_score(session: CineSession)
     assert np.array_equal(np.delete(session.masks, 4, axis=0), np.delete(before, 4, axis=0))
 
 
-def test_its_pointer_and_memory_are_those_of_an_occluded_object(session: CineSession, model: SimpleNamespace) -> None:
+def test_its_pointer_and_memory_are_those_of_an_occluded_object(session: CineSession, model: Model) -> None:
     session.add_box(1, 0, BOX)
     session.mark_absent(1, 4)
     engine, state = session._engine, session._state
@@ -112,7 +110,7 @@ def test_an_object_that_was_never_seen_is_not_tracked(session: CineSession) -> N
     assert all(set(step.masks) <= {2} or step.frame == 2 for step in steps)
 
 
-def test_it_is_saved(session: CineSession, model: SimpleNamespace, tmp_path: Path) -> None:
+def test_it_is_saved(session: CineSession, model: Model, tmp_path: Path) -> None:
     tracked(session)
     session.mark_absent(1, 4)
     session.save(tmp_path / "session.npz")
@@ -227,7 +225,7 @@ def test_several_changes_as_one(session: CineSession) -> None:
 
 
 def test_colours_and_locks_are_saved_and_files_without_them_are_read(
-    session: CineSession, model: SimpleNamespace, tmp_path: Path
+    session: CineSession, model: Model, tmp_path: Path
 ) -> None:
     path = tmp_path / "session.npz"
     session.edit_object(1, name="lumen", colour=(250, 0, 17), locked=True)
