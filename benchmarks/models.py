@@ -38,7 +38,7 @@ def _random_model(name: str, device: str, image_size: int | None) -> Any:
 
     from napari_uniultra.model.build import build_network
     from napari_uniultra.model.config import architecture
-    from napari_uniultra.model.device import choose_device, half_is_faster
+    from napari_uniultra.model.device import choose_device
     from napari_uniultra.model.zoo import Model
 
     config, target = architecture(name), choose_device(device)
@@ -46,4 +46,4 @@ def _random_model(name: str, device: str, image_size: int | None) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = build_network(config)
-    return Model(network.to(target), config, target, f"{name} (random weights)", "", {}, half_is_faster(target))
+    return Model(network.to(target), config, target, f"{name} (random weights)", "", {})

@@ -34,7 +34,7 @@ def test_half_precision_keeps_the_masks(close_views: bool) -> None:
     assert not np.array_equal(session.logits(1, 0), full_session.logits(1, 0))  # it was half indeed
 
 
-def test_the_processor_computes_in_full_unless_told() -> None:
+def test_models_compute_in_full_unless_told() -> None:
     assert not load_model("uniultra-mini", "cpu").half
     assert load_model("uniultra-mini", "cpu", half=True).half
 

@@ -39,15 +39,6 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def half_is_faster(device: torch.device) -> bool:
-    """Whether networks run in float16 on a device unless told otherwise.
-
-    In float16 the bundled model's masks are those of float32 (Dice of at least 0.999, frame by frame), in bfloat16,
-    with an eighth of its precision, they drift apart while tracking.
-    """
-    return device.type == "cuda"
-
-
 def where_it_runs(device: torch.device) -> str:
     """A device in words for the panel, such as "on the processor (2 cores)"."""
     if device.type == "cuda":

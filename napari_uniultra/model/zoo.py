@@ -179,7 +179,7 @@ def model_card(info: ModelInfo) -> dict[str, Any]:
     return card if isinstance(card, dict) else {}
 
 
-def load_model(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto", half: bool | None = None) -> Model:
+def load_model(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto", half: bool = False) -> Model:
     """Load a model by name or path. Nothing is downloaded, and no random generator is touched.
 
     Parameters
@@ -189,8 +189,9 @@ def load_model(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto
         must be among the models or in the same folder.
     device : {"auto", "cuda", "mps", "cpu"}
         "auto" takes the fastest that the machine has.
-    half : bool, optional
-        Compute in half precision (`Model.half`); None does so on CUDA, where it is several times as fast.
+    half : bool
+        Compute in half precision (`Model.half`), for GPUs. Most masks stay the same; where it is undecided, tracking
+        may take another way.
 
     Raises
     ------
@@ -201,7 +202,7 @@ def load_model(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto
     """
     import torch
 
-    from napari_uniultra.model.device import choose_device, half_is_faster
+    from napari_uniultra.model.device import choose_device
 
     target = choose_device(device)
     label, path, sha256 = _locate(name)
@@ -219,7 +220,6 @@ def load_model(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto
             f"The model {label!r} does not fit into the memory of {target}",
             fix="Close other programs that use the GPU, choose a smaller model, or device='cpu'",
         ) from error
-    half = half_is_faster(target) if half is None else half
     return Model(network, about.config, target, label, about.sha256, about.card, half)
 
 
