@@ -222,9 +222,9 @@ def test_tracking_equals_the_viewers(with_prior: bool, tmp_path: Path) -> None:
     with torch.no_grad():  # so that an untrained network sees the object, in one piece
         model.network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
     images = batch(1, 4).images[0]
-    if with_prior:  # the viewer also follows motion, drops crumbs and looks closely: there is none of that
+    if with_prior:  # the viewer also follows motion, drops crumbs, looks closely and smooths: there is none of that
         model, images = model_at("uniultra-mini", "cpu", 256), batch(1, 1, 256).images[0].repeat(4, 1, 1)
-        model = replace(model, config=model.config.with_(close_views=False))
+        model = replace(model, config=model.config.with_(close_views=False, smooth=0.0))
     side = images.shape[-1]
     box = tuple(side * share for share in (0.19, 0.3, 0.5, 0.7))
     session = CineSession(Cine(images.numpy()), model)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -494,7 +495,7 @@ class CineSession:
         unsaved = False
         try:
             visits = [(reverse, frame) for reverse, frames in passes for frame in frames]
-            for (reverse, frame), following in zip(visits, [*visits[1:], None], strict=True):
+            for (reverse, frame), following in zip_longest(visits, visits[1:]):
                 if following is not None:
                     self.cine.read_ahead(following[1])
                 self._state.tracked.update(self._track(frame, ids, reverse))
