@@ -31,8 +31,8 @@ def run_long(model: str, frames: int, image_size: int = 128) -> str:
     session's caches are smaller alike, so that they are full as early as at the model's own size.
 
     Time is the processor's, which other work on the machine changes less than the clock's. A machine may be faster or
-    slower minutes later; so the loop's last tenth is left out of the ten parts and compared, in turn, with a session that
-    began shortly before it and tracks the same frames.
+    slower minutes later; so the loop's last tenth is left out of the ten parts and compared, in turn, with a session
+    that began shortly before it and tracks the same frames.
 
     Parameters
     ----------
