@@ -509,7 +509,7 @@ def test_tidying_shows_first_and_changes_only_what_no_hand_gave(session) -> None
 
 def test_a_further_click_decodes_once_and_gives_what_a_replay_gives(session, monkeypatch: pytest.MonkeyPatch) -> None:
     decode, calls = session._engine.predictor._decode, []
-    monkeypatch.setattr(session._engine.predictor, "_decode", lambda *given: calls.append(1) or decode(*given))
+    monkeypatch.setattr(session._engine.predictor, "_decode", lambda *a, **k: calls.append(1) or decode(*a, **k))
     session.add_box(1, 0, BOX)
     session.add_points(1, 0, [(50, 50)], [0])
     session.add_points(1, 0, [(30, 30)], [1])
@@ -550,8 +550,26 @@ def test_frames_are_decoded_while_those_before_are_tracked(model) -> None:
     assert {index for index, reader in frames.decoded if reader == "read ahead"} == {0, 1, 3, 4, 5}
 
 
-def test_a_damaged_frame_is_told_when_its_turn_comes(model) -> None:
+def test_a_device_of_its_own_embeds_the_next_frame_before_results_are_read(model) -> None:
+    overlapping, plain = (CineSession(Cine(discs(6)), model) for _ in range(2))
+    engine = overlapping._engine
+    engine.overlaps = True  # as on CUDA; here the same calls in the same order
+    for session in (overlapping, plain):
+        session.add_box(1, 2, BOX)
+        session.add_box(2, 2, (2, 2, 20, 20))
+    frames = []
+    for step, expected in zip(overlapping.propagate("backward"), plain.propagate("backward"), strict=True):
+        frames.append(step.frame)
+        assert all(np.array_equal(step.masks[each], expected.masks[each]) for each in (1, 2))
+        if step.frame == 1:  # the first that is tracked
+            assert (0, engine.memories.whole) in engine.embeddings
+    assert frames == [2, 1, 0]
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_a_damaged_frame_is_told_when_its_turn_comes(model, overlaps: bool) -> None:
     session = CineSession(Cine(OnDisk(discs(6), damaged=3)), model)
+    session._engine.overlaps = overlaps
     session.add_box(1, 0, BOX)
     seen = []
     with pytest.raises(ReadError, match="Frame 3"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,20 +17,19 @@ from torch import Tensor
 from napari_uniultra.core.postprocess import largest_piece
 from napari_uniultra.core.prompts import box_of_mask
 from napari_uniultra.core.types import Box, Cine, Prompt
-from napari_uniultra.model.config import Curve
+from napari_uniultra.errors import ReadError
 from napari_uniultra.model.inference import FrameEmbedding
 from napari_uniultra.model.preprocess import masks_at
 from napari_uniultra.model.resize import network_at
 from napari_uniultra.segment.approach import Approach, Approaches
 from napari_uniultra.segment.cache import ByteLimitedCache
 from napari_uniultra.segment.heap import trim_heap
+from napari_uniultra.segment.incoming import Incoming
 from napari_uniultra.segment.memories import Memories
 from napari_uniultra.segment.memory import MemoryLimits, MemoryPlan, plan_memory
 from napari_uniultra.segment.predictor import Prediction, Predictor
 from napari_uniultra.segment.reframe import seen_from
-from napari_uniultra.segment.results import PackedMask, Result, expected_iou
-from napari_uniultra.segment.smooth import smoothed
-from napari_uniultra.segment.solid import solid_mask
+from napari_uniultra.segment.results import Result
 from napari_uniultra.segment.state import Key, SessionState
 from napari_uniultra.segment.view import CLICK_MARGIN, MARGIN, View, close_view
 
@@ -43,6 +43,16 @@ class _Target(NamedTuple):
     object_id: int
     plan: MemoryPlan
     approach: Approach
+
+
+class _Begun(NamedTuple):
+    """Objects whose results are on their way."""
+
+    batch: Sequence[_Target]
+    view: View
+    prediction: Prediction
+    memories: Tensor
+    incoming: Incoming
 
 
 class Engine:
@@ -60,6 +70,8 @@ class Engine:
     ----------
     zoom : bool or None
         Track structures in close views that follow them; None does so with models that were trained on close views.
+    overlaps : bool
+        The device works by itself while Python waits, as CUDA's do: it embeds the next frame before results arrive.
     """
 
     def __init__(self, cine: Cine, model: Any, cache_bytes: int, memory_bytes: int, limits: MemoryLimits) -> None:
@@ -81,6 +93,7 @@ class Engine:
     @model.setter
     def model(self, model: Any) -> None:
         self._model = model
+        self.overlaps = model is not None and model.device.type == "cuda"
         self.predictor = None if model is None else Predictor(model)  # results can be looked at without one
         self._predictors = {} if model is None else {model.config.image_size: self.predictor}
         self.embeddings.clear()
@@ -110,18 +123,28 @@ class Engine:
         """The result of a prompt for an object on a frame."""
         prediction, view, asked = self._predict(state, key, prompt)
         tracked = state.tracked.get(key)
-        mask = PackedMask.pack(prompt.mask) if prompt.mask_only else None
-        reverse, curve = tracked is not None and tracked.reverse, self.model.config.prompted_iou
-        result = self._result(prediction, view, curve, reverse=reverse, mask=mask, asked=asked)
+        result = Incoming(prediction, view, self.model).result(
+            0,
+            self.memories.whole,
+            self.model.config.prompted_iou,
+            reverse=tracked is not None and tracked.reverse,
+            mask=prompt.mask if prompt.mask_only else None,
+            asked=asked,
+        )
         self.memories.put_given(key, result, prediction.logits)
         return result
 
-    def track(self, state: SessionState, frame: int, ids: Sequence[int], reverse: bool) -> dict[Key, Result]:
-        """Results on a frame of those objects that may change there."""
+    def track(
+        self, state: SessionState, frame: int, ids: Sequence[int], reverse: bool, following: int | None = None
+    ) -> dict[Key, Result]:
+        """Results on a frame of those objects that may change there; ``following`` is the frame that will be next."""
         todo = [object_id for object_id in ids if state.may_be_tracked((object_id, frame))]
-        found = {}
-        for batch in self._batches(state, todo, frame, reverse):
-            found |= self._track_together(state, frame, batch, reverse)
+        begun = [self._begin(state, frame, batch, reverse) for batch in self._batches(state, todo, frame, reverse)]
+        if self.overlaps and following is not None:
+            self._embed_meanwhile(following, begun)
+        found: dict[Key, Result] = {}
+        for each in begun:
+            found |= self._finish(frame, each, reverse)
         self._tracked += 1
         if self._tracked % _TRIM_EVERY == 0:
             trim_heap()
@@ -132,22 +155,31 @@ class Engine:
         own = self.memories.view_of(state.result(key))
         return seen_from(self.memories.logits(state, key), own, self.memories.whole)[0, 0]
 
-    def _track_together(
-        self, state: SessionState, frame: int, batch: Sequence[_Target], reverse: bool
-    ) -> dict[Key, Result]:
-        """Objects that remember frames in the same layout, and are seen through the same view."""
+    def _begin(self, state: SessionState, frame: int, batch: Sequence[_Target], reverse: bool) -> _Begun:
+        """Compute objects that remember frames in the same layout, and are seen through the same view."""
         view = batch[0].approach.view
         predictor, embedding = self._predictor_at(view.size), self.embed(frame, view)
         features = self._attend(state, embedding, view, batch)
         known = [target.approach.before for target in batch]
         before = None if known[0] is None else torch.cat(known)
         prediction = predictor.track(embedding, features, before, [target.approach.jumped for target in batch])
+        incoming = Incoming(prediction, view, self.model)
         memories = predictor.remember(embedding, prediction.logits, prediction.object_score, prompted=False)
-        found = {}
-        for index, target in enumerate(batch):
-            key, own = (target.object_id, frame), prediction[index]
-            found[key] = result = self._result(own, view, self.model.config.tracked_iou, reverse=reverse)
-            self.memories.put_found(key, result, own.logits, memories[index : index + 1])
+        return _Begun(batch, view, prediction, memories, incoming)
+
+    def _embed_meanwhile(self, frame: int, begun: Sequence[_Begun]) -> None:
+        """Give the device the next frame while results arrive, if it will be looked at as a whole as this one was."""
+        if any(each.view == self.memories.whole for each in begun):
+            with suppress(ReadError):  # which is for when its turn comes
+                self.embed(frame)
+
+    def _finish(self, frame: int, begun: _Begun, reverse: bool) -> dict[Key, Result]:
+        """Wait for results, and keep what they will be remembered by."""
+        found, curve = {}, self.model.config.tracked_iou
+        for index, target in enumerate(begun.batch):
+            key, own = (target.object_id, frame), slice(index, index + 1)
+            found[key] = result = begun.incoming.result(index, self.memories.whole, curve, reverse=reverse)
+            self.memories.put_found(key, result, begun.prediction.logits[own], begun.memories[own])
         return found
 
     def _predict(self, state: SessionState, key: Key, prompt: Prompt) -> tuple[Prediction, View, Prompt]:
@@ -252,28 +284,3 @@ class Engine:
 
     def _pointer(self, result: Result) -> Tensor:
         return torch.from_numpy(result.pointer)[None].to(self.model.device)
-
-    def _result(
-        self,
-        prediction: Prediction,
-        view: View,
-        iou_curve: Curve,
-        *,
-        reverse: bool,
-        mask: PackedMask | None = None,
-        asked: Prompt | None = None,
-    ) -> Result:
-        """A result, whose ``mask`` is that of the logits if it is not given; ``asked`` is the prompt in the view."""
-        if mask is None:
-            logits = smoothed(prediction.logits, self.model.config.smooth)
-            inside = (masks_at(logits, view.shape_hw)[0] > 0).cpu().numpy()
-            inside = solid_mask(inside, asked) if self.model.config.solid else inside
-            mask = PackedMask.pack(view.put(inside, self.cine.shape_hw))
-        return Result(
-            mask=mask,
-            predicted_iou=expected_iou(float(prediction.predicted_iou[0]), iou_curve),
-            object_score=float(prediction.object_score[0, 0]),
-            pointer=prediction.pointer[0].float().cpu().numpy(),
-            reverse=reverse,
-            view=None if view == self.memories.whole else view,
-        )

@@ -30,7 +30,7 @@ MASK_LOGIT = 10.0  # of a mask given by the user, as in the official predictor
 
 
 class HalfPrecisionError(ArithmeticError):
-    """Numbers were too large for half precision."""
+    """Numbers were too large for half precision: the object score of the answer is not finite."""
 
 
 def _inferring(verb: Callable[..., Any]) -> Callable[..., Any]:
@@ -156,7 +156,7 @@ class Predictor:
             dense = earlier_logits.clamp(-_CLAMP, _CLAMP) if earlier_logits is not None else None
             if dense is None and prompt.box is not None and self.model.config.box_prior:
                 dense = box_prior(coordinates[:, :2].reshape(1, 4), self._size)
-            prediction = self._decode(embedding, features, coordinates, labels, dense)
+            prediction = self._decode(embedding, features, coordinates, labels, dense, points=labels.shape[1])
             earlier_logits = prediction.logits
         return prediction
 
@@ -187,7 +187,7 @@ class Predictor:
             coordinates = torch.zeros(batch, 1, 2, device=features.device)
             labels = -torch.ones(batch, 1, dtype=torch.int32, device=features.device)
         dense = None if before is None else mask_prior(before)
-        return self._decode(embedding, features, coordinates, labels, dense)
+        return self._decode(embedding, features, coordinates, labels, dense, points=2 if any(jumped) else 0)
 
     @_inferring
     def accept_mask(self, embedding: FrameEmbedding, mask: np.ndarray) -> Prediction:
@@ -199,11 +199,22 @@ class Predictor:
         return Prediction(low_res.float(), iou[:, 0].float(), score.float(), pointer.float())
 
     def _decode(
-        self, embedding: FrameEmbedding, features: Tensor, coordinates: Tensor, labels: Tensor, dense: Tensor | None
+        self,
+        embedding: FrameEmbedding,
+        features: Tensor,
+        coordinates: Tensor,
+        labels: Tensor,
+        dense: Tensor | None,
+        *,
+        points: int,
     ) -> Prediction:
+        """Masks for B objects, of which the one with most has so many ``points``; they are not counted on the device.
+
+        In half precision, where numbers became too large for it, logits and score are NaN: the device need not be asked
+        before the answer is read, nor does a further round hide it.
+        """
         network, batch = self._network, features.shape[0]
-        prompted = int((labels >= 0).sum(dim=1).max())
-        multimask = network.multimask_min_pt_num <= prompted <= network.multimask_max_pt_num
+        multimask = network.multimask_min_pt_num <= points <= network.multimask_max_pt_num
         sparse, dense_embedding = network.sam_prompt_encoder(points=(coordinates, labels), boxes=None, masks=dense)
         logits, ious, tokens, score = network.sam_mask_decoder(
             image_embeddings=features,
@@ -214,13 +225,15 @@ class Predictor:
             repeat_image=False,
             high_res_features=[level.expand(batch, -1, -1, -1) for level in embedding.high_res],
         )
-        if self.model.half and not (logits.isfinite().all() and score.isfinite().all()):
-            raise HalfPrecisionError
         ious, score = ious.float(), score.float()
         best = ious.argmax(dim=-1)
         rows = torch.arange(batch, device=features.device)
         present = (score > 0).float()
         chosen = torch.where(present[:, :, None, None] > 0, logits[rows, best][:, None].float(), NO_OBJECT_LOGIT)
+        if self.model.half:
+            is_finite = logits.flatten(1).isfinite().all(dim=1, keepdim=True) & score.isfinite()
+            chosen = torch.where(is_finite[..., None, None], chosen, torch.nan)
+            score = torch.where(is_finite, score, torch.nan)
         token = tokens[rows, best if tokens.shape[1] > 1 else torch.zeros_like(best)]
         pointer = present * network.obj_ptr_proj(token) + (1 - present) * network.no_obj_ptr
         return Prediction(chosen, ious[rows, best], score, pointer.float())

@@ -495,10 +495,10 @@ class CineSession:
         unsaved = False
         try:
             visits = [(reverse, frame) for reverse, frames in passes for frame in frames]
-            for (reverse, frame), following in zip_longest(visits, visits[1:]):
+            for (reverse, frame), following in zip_longest(visits, [frame for _, frame in visits[1:]]):
                 if following is not None:
-                    self.cine.read_ahead(following[1])
-                self._state.tracked.update(self._track(frame, ids, reverse))
+                    self.cine.read_ahead(following)
+                self._state.tracked.update(self._track(frame, ids, reverse, following))
                 unsaved = not self._autosave.is_due
                 if not unsaved:
                     self._autosave.save()
@@ -507,8 +507,8 @@ class CineSession:
             if unsaved:
                 self._autosave.save()
 
-    def _track(self, frame: int, ids: Sequence[int], reverse: bool) -> dict[Key, Result]:
-        found = self._compute(lambda: self._engine.track(self._state, frame, ids, reverse))
+    def _track(self, frame: int, ids: Sequence[int], reverse: bool, following: int | None) -> dict[Key, Result]:
+        found = self._compute(lambda: self._engine.track(self._state, frame, ids, reverse, following))
         self._made_with = ModelName.of(self.model)
         return found
 
