@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import cycle
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from napari_uniultra.benchmarks.loops import SHAPE_HW, boxes, loop_in_memory
@@ -72,8 +73,10 @@ def run_gpu(device: str = "cuda", plan: Plan = Plan(), quick: bool = False) -> s
         lines.append(row(f"**{model.name}** ({known})", "", "", ""))
         lines.append(_images(pair, plan.repeats))
         lines += [propagation(pair, objects, plan.repeats).markdown() for objects in plan.objects]
+        lines += _fastest(model, pair[1], plan)
         lines.append(_half_beside_full(model, plan.frames))
         del model, pair
+        lines.append(_compiling(name, device, plan))
         lines += _peaks(name, device, plan)
     yardstick = getattr(contenders, plan.official).name
     height, width = SHAPE_HW
@@ -95,7 +98,7 @@ def _check(device: str) -> None:
         )
 
 
-def _images(contenders: Sequence[Any], repeats: int) -> str:
+def _images(contenders: Sequence[Any], repeats: int, note: str = "") -> str:
     """A box on a new image, to its mask in the CPU's memory: frames a second."""
     frames, box = loop_in_memory(2), boxes(1)[0]
 
@@ -115,7 +118,27 @@ def _images(contenders: Sequence[Any], repeats: int) -> str:
     timed = interleaved("", [segments(contender) for contender in contenders], repeats)
     ratios = tuple(1 / ratio for ratio in timed.ratios)
     ours, official = 1000 / timed.ours, 1000 / timed.official
-    return Row("images alone: embed, box to mask", ours, official, ratios, "frames/s").markdown()
+    return Row(f"images alone: embed, box to mask{note}", ours, official, ratios, "frames/s").markdown()
+
+
+def _fastest(model: Any, official: Any, plan: Plan) -> list[str]:
+    """The same in half precision and compiled."""
+    from napari_uniultra.benchmarks.contenders import Ours
+
+    pair = Ours(replace(model, half=True, compiled=True)), official
+    note = "; half, compiled"
+    return [
+        _images(pair, plan.repeats, note),
+        *(propagation(pair, objects, plan.repeats, note).markdown() for objects in plan.objects),
+    ]
+
+
+def _compiling(name: str, device: str, plan: Plan) -> str:
+    """Seconds of the first frames of a compiled model, in fresh processes: from nothing, and from what was kept."""
+    with TemporaryDirectory() as folder:
+        settings = dict(model=name, device=device, image_size=plan.image_size, kept_in=folder)
+        first, again = (in_own_process("compile", **settings)["seconds"] for _ in range(2))
+    return row("compiling, and first 3 frames", f"{first:.0f} s, kept: {again:.0f} s", "", "")
 
 
 def _half_beside_full(model: Any, frames: int) -> str:

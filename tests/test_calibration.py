@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from napari_uniultra.errors import CheckpointError, ReadError
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.checkpoint import read_checkpoint, save_checkpoint
 from napari_uniultra.model.config import architecture
+from napari_uniultra.model.zoo import Model
 from napari_uniultra.segment.results import expected_iou
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.training.calibrate import calibrate
@@ -80,7 +80,7 @@ def test_a_damaged_curve_is_refused(curve: tuple) -> None:
 def test_a_session_shows_what_the_curves_say() -> None:
     torch.manual_seed(0)
     config = CONFIG.with_(prompted_iou=((0.0, 0.3), (1.0, 0.3)), tracked_iou=((0.0, 0.7), (1.0, 0.7)))
-    model = SimpleNamespace(network=build_network(config), config=config, device=torch.device("cpu"), half=False)
+    model = Model(build_network(config), config, torch.device("cpu"), "random", "0" * 64, {})
     session = CineSession(Cine(np.random.default_rng(0).integers(0, 255, (3, 50, 60)).astype(np.uint8)), model)
     assert session.add_box(1, 0, (10, 10, 40, 40)).predicted_iou[1] == pytest.approx(0.3)
     assert [step.predicted_iou[1] for step in session.propagate("forward")] == pytest.approx([0.3, 0.7, 0.7])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -13,6 +11,7 @@ from napari_uniultra.core.types import Cine
 from napari_uniultra.model.build import build_network, network_arguments
 from napari_uniultra.model.config import LIGHT_MEMORY, MemoryConfig, architecture
 from napari_uniultra.model.preprocess import prepare_images
+from napari_uniultra.model.zoo import Model
 from napari_uniultra.segment.session import CineSession
 
 SIZE, HEIGHT, WIDTH, FRAMES = 128, 90, 120, 7
@@ -56,7 +55,7 @@ def pair(request: pytest.FixtureRequest):
         **network_arguments(config), add_all_frames_to_correct_as_cond=True
     ).eval()
     official.load_state_dict(network.state_dict())
-    model = SimpleNamespace(network=network, config=config, device=torch.device("cpu"), half=False)
+    model = Model(network, config, torch.device("cpu"), "random", "0" * 64, {})
     return model, official
 
 

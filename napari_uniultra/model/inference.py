@@ -6,7 +6,9 @@ finest levels to 256 channels only to project them again for the decoder: the tw
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,24 +41,28 @@ class InferenceEncoder:
     Parameters
     ----------
     network : SAM2Base
+    compile_with : callable, optional
+        From a function and its name to a faster one.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, compile_with: Callable[..., Any] | None = None) -> None:
         self._encoder = network.image_encoder
         lateral = self._encoder.neck.convs  # from coarse to fine
         self._coarse, self._middle = lateral[0].conv, lateral[1].conv
         with torch.inference_mode():
             self._fine = compose(lateral[2].conv, network.sam_mask_decoder.conv_s1)
             self._finest = compose(lateral[3].conv, network.sam_mask_decoder.conv_s0)
+        self._compute = self._levels if compile_with is None else compile_with(self._levels, "image encoder")
 
     def __call__(self, images: Tensor) -> FrameEmbedding:
         """Embed images (B, 3, S, S)."""
+        image, *high_res = self._compute(images)
+        return FrameEmbedding(image, tuple(high_res))
+
+    def _levels(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         finest, fine, middle, coarse = self._encoder.trunk(images)
         top_down = F.interpolate(self._coarse(coarse), scale_factor=2.0, mode="nearest")
-        return FrameEmbedding(
-            image=self._middle(middle) + top_down,
-            high_res=(F.conv2d(finest, *self._finest), F.conv2d(fine, *self._fine)),
-        )
+        return self._middle(middle) + top_down, F.conv2d(finest, *self._finest), F.conv2d(fine, *self._fine)
 
 
 def compose(first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tensor]:

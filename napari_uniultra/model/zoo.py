@@ -9,6 +9,7 @@ import shutil
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # listing models needs no torch
 
     from napari_uniultra.model.adapter_file import AdapterFile
     from napari_uniultra.model.checkpoint import Checkpoint
+    from napari_uniultra.model.parts import Parts
 
 DEFAULT_MODEL = "uniultra-mini"
 INFO_NAME = "info.json"
@@ -50,6 +52,8 @@ class Model:
         Training data, licence, version, intended use, normalisation.
     half : bool
         Compute matrix products and convolutions in float16, and the rest in float32.
+    compiled : bool
+        Compile what tracking computes (`model.compiled`), for GPUs.
     """
 
     network: nn.Module
@@ -59,11 +63,34 @@ class Model:
     sha256: str
     card: dict[str, Any]
     half: bool = False
+    compiled: bool = False
 
     @property
     def image_size(self) -> int:
         """Side of the square input in pixels."""
         return self.config.image_size
+
+    @cached_property
+    def parts(self) -> Parts:
+        """What inference computes with, made when it is first asked for."""
+        from napari_uniultra.model.parts import Parts
+
+        return Parts(self.network, self.image_size, self.device, self.compiled)
+
+    def at(self, image_size: int) -> Model:
+        """The same weights for an input of another size; made once for each."""
+        if image_size == self.image_size:
+            return self
+        if image_size not in self._at_sizes:
+            from napari_uniultra.model.resize import network_at
+
+            network, config = network_at(self.network, image_size), self.config.with_(image_size=image_size)
+            self._at_sizes[image_size] = replace(self, network=network, config=config)
+        return self._at_sizes[image_size]
+
+    @cached_property
+    def _at_sizes(self) -> dict[int, Model]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -179,7 +206,9 @@ def model_card(info: ModelInfo) -> dict[str, Any]:
     return card if isinstance(card, dict) else {}
 
 
-def load_model(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto", half: bool = False) -> Model:
+def load_model(
+    name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto", *, half: bool = False, compiled: bool = False
+) -> Model:
     """Load a model by name or path. Nothing is downloaded, and no random generator is touched.
 
     Parameters
@@ -192,6 +221,8 @@ def load_model(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto
     half : bool
         Compute in half precision (`Model.half`), for GPUs. Most masks stay the same; where it is undecided, tracking
         may take another way.
+    compiled : bool
+        Compile what tracking computes when it first runs (`Model.compiled`), for GPUs and long loops.
 
     Raises
     ------
@@ -220,7 +251,7 @@ def load_model(name: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto
             f"The model {label!r} does not fit into the memory of {target}",
             fix="Close other programs that use the GPU, choose a smaller model, or device='cpu'",
         ) from error
-    return Model(network, about.config, target, label, about.sha256, about.card, half)
+    return Model(network, about.config, target, label, about.sha256, about.card, half, compiled)
 
 
 def model_at(name: str | os.PathLike[str], device: str = "auto", image_size: int | None = None) -> Model:
@@ -231,12 +262,7 @@ def model_at(name: str | os.PathLike[str], device: str = "auto", image_size: int
     CheckpointError, ResourceError
     """
     model = load_model(name, device)
-    if image_size in (None, model.image_size):
-        return model
-    from napari_uniultra.model.resize import network_at
-
-    config = model.config.with_(image_size=image_size)
-    return replace(model, network=network_at(model.network, image_size), config=config)
+    return model if image_size is None else model.at(image_size)
 
 
 def add_model(path: str | os.PathLike[str], name: str | None = None) -> ModelInfo:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +19,6 @@ from napari_uniultra.core.types import Box, Cine, Prompt
 from napari_uniultra.errors import ReadError
 from napari_uniultra.model.inference import FrameEmbedding
 from napari_uniultra.model.preprocess import masks_at
-from napari_uniultra.model.resize import network_at
 from napari_uniultra.segment.approach import Approach, Approaches
 from napari_uniultra.segment.cache import ByteLimitedCache
 from napari_uniultra.segment.heap import trim_heap
@@ -104,9 +102,7 @@ class Engine:
         if size is None or size == self.model.config.image_size:
             return self.predictor
         if size not in self._predictors:
-            model = self.model
-            config = model.config.with_(image_size=size)
-            self._predictors[size] = Predictor(replace(model, network=network_at(model.network, size), config=config))
+            self._predictors[size] = Predictor(self.model.at(size))
         return self._predictors[size]
 
     def free_memory(self) -> None:

@@ -17,9 +17,7 @@ from torch import Tensor
 
 from napari_uniultra.core.prompts import BOX_LABELS, model_xy
 from napari_uniultra.core.types import Prompt
-from napari_uniultra.model.attention import FastMemoryAttention
-from napari_uniultra.model.inference import FrameEmbedding, InferenceEncoder
-from napari_uniultra.model.linear import use_fast_linears
+from napari_uniultra.model.inference import FrameEmbedding
 from napari_uniultra.model.preprocess import prepare_images, prepare_masks
 from napari_uniultra.model.prior import CARRIED_MARGIN, box_prior, boxes_of, mask_prior
 from napari_uniultra.segment.memory import MemoryPlan
@@ -87,11 +85,7 @@ class Predictor:
         self._size = model.config.image_size
         self._grid = self._size // 16
         with torch.inference_mode():
-            self._encoder = InferenceEncoder(network)
-            self._memory_attention = network.memory_attention
-            if model.device.type == "cpu":
-                use_fast_linears(network)
-                self._memory_attention = FastMemoryAttention(network.memory_attention, self._grid)
+            self._parts = model.parts
             blank = torch.empty(1, 1, self._grid, self._grid, device=model.device)
             image_position = network.image_encoder.neck.position_encoding(blank)
             remembered = F.avg_pool2d(blank, model.config.memory.pool)
@@ -114,7 +108,7 @@ class Predictor:
     def embed(self, frame: np.ndarray) -> FrameEmbedding:
         """Embed a frame, (H, W) or (H, W, 3) uint8."""
         tensor = torch.from_numpy(np.array(frame)).to(self.model.device)
-        return self._encoder(prepare_images(tensor[None], self._size))
+        return self._parts.encoder(prepare_images(tensor[None], self._size))
 
     @_inferring
     def unconditioned(self, embedding: FrameEmbedding) -> Tensor:
@@ -216,7 +210,8 @@ class Predictor:
         network, batch = self._network, features.shape[0]
         multimask = network.multimask_min_pt_num <= points <= network.multimask_max_pt_num
         sparse, dense_embedding = network.sam_prompt_encoder(points=(coordinates, labels), boxes=None, masks=dense)
-        logits, ious, tokens, score = network.sam_mask_decoder(
+        decoder = network.sam_mask_decoder if points else self._parts.mask_decoder
+        logits, ious, tokens, score = decoder(
             image_embeddings=features,
             image_pe=self._dense_position,
             sparse_prompt_embeddings=sparse,
@@ -257,7 +252,7 @@ class Predictor:
         masks = (masks > 0).float() if prompted else masks.sigmoid()
         masks = masks * network.sigmoid_scale_for_mem_enc + network.sigmoid_bias_for_mem_enc
         pixels = embedding.image.expand(masks.shape[0], -1, -1, -1)
-        features = network.memory_encoder(pixels, masks, skip_mask_sigmoid=True)["vision_features"]
+        features = self._parts.memory_encoder(pixels, masks, skip_mask_sigmoid=True)["vision_features"]
         if network.no_obj_embed_spatial is not None:
             absent = (object_score <= 0).float()[:, :, None, None]
             features = features + absent * network.no_obj_embed_spatial[:, :, None, None]
@@ -298,8 +293,8 @@ class Predictor:
             memory.append(tokens)
             position.append(code)
             pointer_tokens = tokens.shape[0]
-        same_for_all = 1 if isinstance(self._memory_attention, FastMemoryAttention) else batch
-        attended = self._memory_attention(
+        same_for_all = 1 if self._parts.shares_frame else batch
+        attended = self._parts.memory_attention(
             curr=_tokens(embedding.image).expand(-1, same_for_all, -1),
             curr_pos=self._image_position.expand(-1, same_for_all, -1),
             memory=torch.cat(memory),
