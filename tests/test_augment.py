@@ -37,6 +37,20 @@ def test_a_view_keeps_image_and_mask_together() -> None:
     assert ((seen > 0.5) != found).sum(dim=(2, 3)).max() <= 2
 
 
+def test_close_views_show_all_of_a_structure_or_a_part_alone() -> None:
+    mask = disc(256, 128, 120, 30)
+    box = np.array([98, 90, 159, 151]) / 256
+    views = np.stack([draw_view(np.random.default_rng(seed), box, 0.0, is_close=True) for seed in range(200)])
+    images, masks = torch.zeros(200, 1, 256, 256, dtype=torch.uint8), mask.expand(200, 1, 256, 256)
+    _, found = view(images, masks, views, 128)
+    sides = np.sqrt(np.linalg.det(views[:, :, :2]))  # of the frame's
+    seen = found.sum(dim=(1, 2, 3)).numpy() * (2 * sides) ** 2 / int(mask.sum())
+    is_close = sides > 1.5 * 61 / 256
+    assert (seen[is_close] > 0.95).all()
+    assert (seen[~is_close] < 0.95).mean() > 0.8  # the rest is just as large as the view
+    assert 0.25 < 1 - is_close.mean() < 0.45
+
+
 def test_a_view_is_what_its_matrix_says() -> None:
     image = torch.arange(64, dtype=torch.uint8).expand(1, 1, 64, 64)
     zoomed = np.array([[[0.5, 0, 0.25], [0, 0.5, 0]]])  # half of the frame, a quarter of its half-width to the right

@@ -24,6 +24,7 @@ _SHADOW, _HAZE, _SPECKLE, _MARK = 0.2, 0.1, 0.15, 0.15  # the shares of loops th
 _BLACK = 0.004  # of white: below it is no tissue, but what surrounds the scanned area
 _MOST_SUBSAMPLES = 4
 _CLOSE = 1.6, 4.0  # sides of close views, relative to the structure's
+_CUT, _CUT_SIDES = 0.35, (0.4, 1.1)  # the share of close views in which a part is seen alone, and their sides
 
 
 def look(
@@ -42,7 +43,8 @@ def look(
     strength : float
         0 only changes the size.
     close : float
-        The share of loops seen as a zoomed tracking sees them: the structure in the middle, with some margin.
+        The share of loops seen as a zoomed tracking sees them: the structure in the middle, with some margin; or a part
+        of it, as a view around a click may show a structure that is larger than was thought.
 
     Returns
     -------
@@ -69,15 +71,16 @@ def draw_view(rng: Generator, box: np.ndarray, strength: float = 1.0, is_close: 
     box : (4,) ndarray
         Around the structure: x0, y0, x1, y1 in shares of the frame's side.
     is_close : bool
-        With the structure near the middle of a view that is 1.6 to 4 times as large as it.
+        With the structure near the middle of a view that is 1.6 to 4 times as large as it, or cut by a smaller one.
     """
     centre = box[:2] + box[2:] - 1
     extent = float(max(box[2:] - box[:2])) + 1e-3
     # The view's side relative to the frame: below 1 zooms in. Large structures are not zoomed out of the view.
     zoom = np.exp(rng.normal(-0.1, 0.35) * strength) if strength else 1.0
     zoom = np.clip(zoom, min(1.0, 0.9 * extent + 0.15), 1.7)
+    is_cut = is_close and rng.random() < _CUT
     if is_close:
-        zoom = float(np.clip(extent * np.exp(rng.uniform(*np.log(_CLOSE))), 0.1, 1.7))
+        zoom = float(np.clip(extent * np.exp(rng.uniform(*np.log(_CUT_SIDES if is_cut else _CLOSE))), 0.1, 1.7))
     aspect = np.exp(rng.normal(0, 0.16) * strength)
     angle = np.deg2rad(rng.normal(0, 12) * strength)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -88,6 +91,8 @@ def draw_view(rng: Generator, box: np.ndarray, strength: float = 1.0, is_close: 
         matrix[:, 1] *= -1
     # Zoomed in, look anywhere that keeps the structure in the view; zoomed out, near the middle.
     slack = 0.15 * zoom if is_close else max(zoom - extent, 0.1 * zoom)
+    if is_cut:
+        slack = 0.6 * (box[2:] - box[:2])
     offset = rng.uniform(-1, 1, 2) * max(1 - zoom, 0.12 * strength)
     if is_close:
         offset = centre + rng.uniform(-1, 1, 2) * slack
