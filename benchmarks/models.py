@@ -39,7 +39,7 @@ def _random_model(name: str, device: str, image_size: int | None) -> Any:
     from napari_uniultra.model.build import build_network
     from napari_uniultra.model.config import architecture
     from napari_uniultra.model.device import choose_device
-    from napari_uniultra.model.zoo import Model
+    from napari_uniultra.model.loaded import Model
 
     config, target = architecture(name), choose_device(device)
     config = config.with_(image_size=image_size or config.image_size)

@@ -14,7 +14,7 @@ from napari_uniultra.errors import PromptError, ReadError
 from napari_uniultra.io.writers.prompts import ObjectPrompts, read_prompts, write_prompts
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.config import architecture
-from napari_uniultra.model.zoo import Model
+from napari_uniultra.model.loaded import Model
 from napari_uniultra.segment.session import CineSession
 
 FRAMES, HEIGHT, WIDTH = 8, 60, 80

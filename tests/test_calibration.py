@@ -14,7 +14,7 @@ from napari_uniultra.errors import CheckpointError, ReadError
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.checkpoint import read_checkpoint, save_checkpoint
 from napari_uniultra.model.config import architecture
-from napari_uniultra.model.zoo import Model
+from napari_uniultra.model.loaded import Model
 from napari_uniultra.segment.results import expected_iou
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.training.calibrate import calibrate

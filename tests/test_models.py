@@ -17,7 +17,7 @@ from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.checkpoint import adapt
 from napari_uniultra.model.config import ARCHITECTURES, AdapterConfig, ModelConfig, architecture
-from napari_uniultra.model.zoo import Model
+from napari_uniultra.model.loaded import Model
 
 OFFICIAL = [name for name, config in ARCHITECTURES.items() if config.adapter is None]
 

@@ -10,8 +10,8 @@ from sam2 import sam2_video_predictor as official_module
 from napari_uniultra.core.types import Cine
 from napari_uniultra.model.build import build_network, network_arguments
 from napari_uniultra.model.config import LIGHT_MEMORY, MemoryConfig, architecture
+from napari_uniultra.model.loaded import Model
 from napari_uniultra.model.preprocess import prepare_images
-from napari_uniultra.model.zoo import Model
 from napari_uniultra.segment.session import CineSession
 
 SIZE, HEIGHT, WIDTH, FRAMES = 128, 90, 120, 7

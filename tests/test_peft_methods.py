@@ -16,8 +16,8 @@ from napari_uniultra.core.settings import ConfigError
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.config import AdapterConfig, ModelConfig
+from napari_uniultra.model.loaded import Model
 from napari_uniultra.model.preprocess import prepare_images
-from napari_uniultra.model.zoo import Model
 from napari_uniultra.segment.predictor import Predictor
 from napari_uniultra.training.peft_methods import METHODS, apply_method
 from napari_uniultra.training.peft_methods.branches import LowRank, QueryValue

@@ -14,7 +14,7 @@ from napari_uniultra.errors import PromptError, ReadError, ResourceError
 from napari_uniultra.io.readers.lazy import LazyFrames
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.config import architecture
-from napari_uniultra.model.zoo import Model
+from napari_uniultra.model.loaded import Model
 from napari_uniultra.segment.session import CineSession
 
 HEIGHT, WIDTH, FRAMES = 72, 96, 12

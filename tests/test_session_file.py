@@ -18,7 +18,7 @@ from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.config import architecture
-from napari_uniultra.model.zoo import Model
+from napari_uniultra.model.loaded import Model
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.segment.session_file import read_about
 

@@ -8,8 +8,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,78 +18,19 @@ from napari_uniultra.core.places import data_folder
 from napari_uniultra.errors import CheckpointError, ResourceError
 from napari_uniultra.model.config import ModelConfig
 from napari_uniultra.model.download import DOWNLOADS, Download, fetch, received
+from napari_uniultra.model.loaded import Model
 from napari_uniultra.model.room import check_room
 
 if TYPE_CHECKING:  # listing models needs no torch
-    import torch
     from torch import nn
 
     from napari_uniultra.model.adapter_file import AdapterFile
     from napari_uniultra.model.checkpoint import Checkpoint
-    from napari_uniultra.model.parts import Parts
 
 DEFAULT_MODEL = "uniultra-mini"
 INFO_NAME = "info.json"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-
-
-@dataclass(frozen=True, eq=False)
-class Model:
-    """A network with weights on a device, ready to segment.
-
-    Attributes
-    ----------
-    network : SAM2Base
-        In evaluation mode.
-    config : ModelConfig
-    device : torch.device
-    name : str
-    sha256 : str
-        Of its checkpoint: results name it, so that they can be traced to the very weights.
-    card : dict
-        Training data, licence, version, intended use, normalisation.
-    half : bool
-        Compute matrix products and convolutions in float16, and the rest in float32.
-    compiled : bool
-        Compile what tracking computes (`model.compiled`), for GPUs.
-    """
-
-    network: nn.Module
-    config: ModelConfig
-    device: torch.device
-    name: str
-    sha256: str
-    card: dict[str, Any]
-    half: bool = False
-    compiled: bool = False
-
-    @property
-    def image_size(self) -> int:
-        """Side of the square input in pixels."""
-        return self.config.image_size
-
-    @cached_property
-    def parts(self) -> Parts:
-        """What inference computes with, made when it is first asked for."""
-        from napari_uniultra.model.parts import Parts
-
-        return Parts(self.network, self.image_size, self.device, self.compiled)
-
-    def at(self, image_size: int) -> Model:
-        """The same weights for an input of another size; made once for each."""
-        if image_size == self.image_size:
-            return self
-        if image_size not in self._at_sizes:
-            from napari_uniultra.model.resize import network_at
-
-            network, config = network_at(self.network, image_size), self.config.with_(image_size=image_size)
-            self._at_sizes[image_size] = replace(self, network=network, config=config)
-        return self._at_sizes[image_size]
-
-    @cached_property
-    def _at_sizes(self) -> dict[int, Model]:
-        return {}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 from napari_uniultra import __version__
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.errors import ReadError
-from napari_uniultra.model.zoo import Model
+from napari_uniultra.model.loaded import Model
 from napari_uniultra.training.ablation.plan import Asked
 from napari_uniultra.training.ablation.presets import DataSet, read_data_sets
 from napari_uniultra.training.ablation.quick import QUICK_SIZE
