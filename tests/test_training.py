@@ -112,13 +112,14 @@ def test_settings_that_cannot_be_are_named(group: str, values: dict[str, Any], w
         read_settings(FineTuneConfig, {"output": "x", group: values})
 
 
-@pytest.mark.parametrize("name", ["quick", "video", "paper", *(f"mini_bundled_{stage}" for stage in "abcdefghij")])
+@pytest.mark.parametrize("name", ["quick", "video", "paper", *(f"mini_bundled_{stage}" for stage in "abcdefghijklm")])
 def test_presets_can_be_read(name: str) -> None:
     config = read_file(FineTuneConfig, find_config(name))
     assert config.run.steps > 0
     base = config.model.base
-    if name == "mini_bundled_f":  # from the mean of the two stages before
-        assert base == "runs/mini_bundled/de"
+    means = {"f": "de", "m": "jl"}  # of stages before
+    if mean := means.get(name.removeprefix("mini_bundled_")):
+        assert base == f"runs/mini_bundled/{mean}"
     elif base and base.startswith("runs/"):  # a stage goes on from the output of the one before
         before = read_file(FineTuneConfig, find_config(f"{name[:-1]}{chr(ord(name[-1]) - 1)}"))
         assert before.output == base

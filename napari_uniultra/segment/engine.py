@@ -8,20 +8,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from napari_uniultra.core.types import Cine, Prompt
+from napari_uniultra.core.postprocess import largest_piece
+from napari_uniultra.core.prompts import box_of_mask
+from napari_uniultra.core.types import Box, Cine, Prompt
 from napari_uniultra.errors import ReadError
 from napari_uniultra.model.inference import FrameEmbedding
 from napari_uniultra.model.preprocess import masks_at
 from napari_uniultra.segment.approach import Approach, Approaches
 from napari_uniultra.segment.cache import ByteLimitedCache
-from napari_uniultra.segment.clicks import view_around_clicks
 from napari_uniultra.segment.heap import trim_heap
 from napari_uniultra.segment.incoming import Incoming
 from napari_uniultra.segment.memories import Memories
@@ -30,7 +29,7 @@ from napari_uniultra.segment.predictor import Prediction, Predictor
 from napari_uniultra.segment.reframe import seen_from
 from napari_uniultra.segment.results import Result
 from napari_uniultra.segment.state import Key, SessionState
-from napari_uniultra.segment.view import MARGIN, View, close_view
+from napari_uniultra.segment.view import CLICK_MARGIN, MARGIN, View, close_view
 
 _MAX_BATCH = 8  # objects computed together; more would only need more memory
 _TRIM_EVERY = 16  # tracked frames; it takes a few milliseconds
@@ -210,18 +209,24 @@ class Engine:
     def _looked_at(self, frame: int, prompt: Prompt) -> tuple[View, Prompt]:
         """Where a prompt without memory is answered, and the prompt there: closely, where the model knows how to."""
         whole = self.memories.whole
-        if prompt.box is None:
-            view = view_around_clicks(partial(self._mask_in, frame), prompt.first_round, whole)
-        else:
-            view = close_view(prompt.box, whole.shape_hw, whole.size, margin=MARGIN)
+        box = prompt.box or self._around_clicks(frame, prompt)
+        if box is None:
+            return whole, prompt
+        margin = CLICK_MARGIN if prompt.box is None else MARGIN
+        view = close_view(box, whole.shape_hw, whole.size, margin=margin)
         closely = None if view is None else view.prompt(prompt)
         return (whole, prompt) if closely is None else (view, closely)
 
-    def _mask_in(self, frame: int, view: View, prompt: Prompt) -> np.ndarray:
-        """What a prompt means in a view, in pixels of both, without memory: (h, w) bool."""
-        predictor, embedding = self._predictor_at(view.size), self.embed(frame, view)
-        found = predictor.predict(embedding, predictor.unconditioned(embedding), prompt, view.shape_hw)
-        return (masks_at(found.logits, view.shape_hw)[0] > 0).cpu().numpy()
+    def _around_clicks(self, frame: int, prompt: Prompt) -> Box | None:
+        """The box around what the first clicks give in the whole frame.
+
+        There a click may mean many things; in a view around one of them, that one mostly is what is meant.
+        """
+        embedding, whole = self.embed(frame), self.memories.whole
+        features = self.predictor.unconditioned(embedding)
+        found = self.predictor.predict(embedding, features, prompt.first_round, whole.shape_hw)
+        mask = (masks_at(found.logits, whole.shape_hw)[0] > 0).cpu().numpy()
+        return box_of_mask(largest_piece(mask))
 
     def _replayed(self, state: SessionState, key: Key, prompt: Prompt, view: View) -> tuple[Tensor | None, int]:
         """The logits after all rounds of a prompt but the last, and their number, where they were just computed.
