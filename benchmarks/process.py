@@ -47,14 +47,11 @@ def track(
 ) -> dict[str, float]:
     """Peak memory in MB of tracking objects through a loop that takes none itself; a GPU's where it runs there."""
     from napari_uniultra.benchmarks import contenders
-    from napari_uniultra.benchmarks.loops import SyntheticLoop, boxes
+    from napari_uniultra.benchmarks.loops import SyntheticLoop
     from napari_uniultra.benchmarks.models import benchmark_model
 
     found = getattr(contenders, contender)(benchmark_model(model, device, image_size))
-    found.open(SyntheticLoop(frames, discs=max(objects, 4)))
-    contenders.prompt(found, boxes(objects))
-    for _ in found.propagate():
-        pass
+    _track_through(found, SyntheticLoop(frames, discs=max(objects, 4)), objects)
     return {"peak_mb": peak_megabytes(device)}
 
 
@@ -62,16 +59,23 @@ def compile_parts(model: str, device: str, image_size: int, kept_in: str) -> dic
     """Seconds to track an object over three frames with a model that is compiled on the way; see `load_model`."""
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = kept_in
     from napari_uniultra.benchmarks import contenders
-    from napari_uniultra.benchmarks.loops import boxes, loop_in_memory
+    from napari_uniultra.benchmarks.loops import loop_in_memory
     from napari_uniultra.benchmarks.models import benchmark_model
 
     found = contenders.Ours(replace(benchmark_model(model, device, image_size), compiled=True))
     start = time.perf_counter()
-    found.open(loop_in_memory(3))
-    contenders.prompt(found, boxes(1))
-    for _ in found.propagate():
-        pass
+    _track_through(found, loop_in_memory(3), 1)
     return {"seconds": time.perf_counter() - start}
+
+
+def _track_through(contender: Any, frames: Any, objects: int) -> None:
+    from napari_uniultra.benchmarks.contenders import prompt
+    from napari_uniultra.benchmarks.loops import boxes
+
+    contender.open(frames)
+    prompt(contender, boxes(objects))
+    for _ in contender.propagate():
+        pass
 
 
 def interact(model: str, prompts: int) -> dict[str, Any]:

@@ -32,9 +32,8 @@ def use_fast_linears(network: nn.Module) -> None:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., K) times the transpose of weight (N, K), plus bias (N,); PyTorch's own with gradients or a compiler."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled():
-        return F.linear(x, weight, bias)
-    if _onednn_is_faster() and _is_plain(x) and _is_plain(weight):
+    is_free = not (torch.compiler.is_compiling() or torch.is_grad_enabled())
+    if is_free and _onednn_is_faster() and _is_plain(x) and _is_plain(weight):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
 

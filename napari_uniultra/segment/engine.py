@@ -99,8 +99,7 @@ class Engine:
 
     def _predictor_at(self, size: int | None) -> Predictor:
         """The predictor for an input size, with the same weights; that for the model's own size without one."""
-        if size is None or size == self.model.config.image_size:
-            return self.predictor
+        size = size or self.model.config.image_size
         if size not in self._predictors:
             self._predictors[size] = Predictor(self.model.at(size))
         return self._predictors[size]
@@ -119,14 +118,9 @@ class Engine:
         """The result of a prompt for an object on a frame."""
         prediction, view, asked = self._predict(state, key, prompt)
         tracked = state.tracked.get(key)
-        result = Incoming(prediction, view, self.model).result(
-            0,
-            self.memories.whole,
-            self.model.config.prompted_iou,
-            reverse=tracked is not None and tracked.reverse,
-            mask=prompt.mask if prompt.mask_only else None,
-            asked=asked,
-        )
+        incoming = Incoming(prediction, view, self.model, prompt.mask if prompt.mask_only else None)
+        reverse, curve = tracked is not None and tracked.reverse, self.model.config.prompted_iou
+        result = incoming.result(0, self.memories.whole, curve, reverse=reverse, asked=asked)
         self.memories.put_given(key, result, prediction.logits)
         return result
 

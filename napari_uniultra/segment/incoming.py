@@ -31,25 +31,18 @@ class Incoming:
         What was looked at.
     model : Model
         It made the prediction.
+    given : (H, W) bool, optional
+        The one object's mask, which its result has instead of the predicted one.
     """
 
-    def __init__(self, prediction: Prediction, view: View, model: Any) -> None:
-        self._view, self._model = view, model
-        masks = masks_at(smoothed(prediction.logits, model.config.smooth), view.shape_hw) > 0
-        self._download = _Download(
-            masks, prediction.predicted_iou, prediction.object_score[:, 0], prediction.pointer.float()
-        )
+    def __init__(self, prediction: Prediction, view: View, model: Any, given: np.ndarray | None = None) -> None:
+        self._view, self._model, self._given = view, model, given
+        tensors = [prediction.predicted_iou, prediction.object_score[:, 0], prediction.pointer]
+        if given is None:
+            tensors.append(masks_at(smoothed(prediction.logits, model.config.smooth), view.shape_hw) > 0)
+        self._download = _Download(*tensors)
 
-    def result(
-        self,
-        index: int,
-        whole: View,
-        curve: Curve,
-        *,
-        reverse: bool,
-        mask: np.ndarray | None = None,
-        asked: Prompt | None = None,
-    ) -> Result:
+    def result(self, index: int, whole: View, curve: Curve, *, reverse: bool, asked: Prompt | None = None) -> Result:
         """The result for one object.
 
         Parameters
@@ -62,8 +55,6 @@ class Incoming:
             What the network's own estimates of the IoU mean.
         reverse : bool
             Whether the frame was reached backwards in time.
-        mask : (H, W) bool, optional
-            A given one, which the result has instead of the predicted one.
         asked : Prompt, optional
             What was asked, in pixels of the view.
 
@@ -72,11 +63,12 @@ class Incoming:
         HalfPrecisionError
             If numbers were too large for the half precision of the model.
         """
-        masks, ious, scores, pointers = self._download.wait()
+        ious, scores, pointers, *masks = self._download.wait()
         if self._model.half and not np.isfinite(scores[index]):
             raise HalfPrecisionError
+        mask = self._given
         if mask is None:
-            inside = masks[index]
+            inside = masks[0][index]
             inside = solid_mask(inside, asked) if self._model.config.solid else inside
             mask = self._view.put(inside, whole.shape_hw)
         return Result(

@@ -63,12 +63,6 @@ class Prediction:
     object_score: Tensor
     pointer: Tensor
 
-    def __getitem__(self, index: int) -> Prediction:
-        """The answer for one object, still with its batch axis."""
-        return Prediction(
-            *(t[index : index + 1] for t in (self.logits, self.predicted_iou, self.object_score, self.pointer))
-        )
-
 
 class Predictor:
     """The verbs of segmentation over one loaded model.
