@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_uniultra.model.attention import FastMemoryAttention
+from napari_uniultra.model.attention import FastMemoryAttention, weighted_average
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.config import MemoryConfig, architecture
 from napari_uniultra.model.rotary import axial_rotations, memory_rotations
@@ -92,3 +92,17 @@ def test_spread_rotations_attend_alike_at_twice_the_size() -> None:
     between = fine[1::2, ::2] * coarse.conj()  # half a place further down: half the angle of one place
     one = coarse[1:] * coarse[:-1].conj()
     torch.testing.assert_close(between[:3] ** 2, one, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("gap", [0.0, 60.0, 200.0, -200.0])
+def test_scores_of_any_size_are_averaged(gap: float) -> None:
+    """Later blocks of keys with scores that are far above or below those of the first one."""
+    torch.manual_seed(0)
+    queries, keys, values = torch.randn(50, 16), torch.randn(96, 16), torch.randn(96, 8)
+    queries[:, 0], keys[:, 0] = 1.0, 0.0
+    keys[32:64, 0] = gap
+    expected = (queries.double() @ keys.double().T).softmax(dim=1) @ values.double()
+    blocks = list(zip(keys.split(32), values.split(32), strict=True))
+    with torch.inference_mode():
+        found = weighted_average(queries, lambda: iter(blocks))
+    torch.testing.assert_close(found, expected.float(), atol=1e-4, rtol=1e-4)

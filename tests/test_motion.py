@@ -18,7 +18,8 @@ from napari_uniultra.core.types import Cine
 from napari_uniultra.io.readers import read_cine
 from napari_uniultra.model.prior import PRIOR_LOGIT, boxes_of, moved
 from napari_uniultra.model.zoo import load_model
-from napari_uniultra.segment.motion import MotionSearch, Seen, _Look
+from napari_uniultra.segment.correlation import Look
+from napari_uniultra.segment.motion import MotionSearch, Seen
 from napari_uniultra.segment.session import CineSession
 
 HEIGHT, WIDTH = 240, 320
@@ -111,7 +112,7 @@ def test_the_correlation_is_scikit_images() -> None:
     image = ndimage.gaussian_filter(texture(3).astype(np.float32), 1)
     image[:60] = 0  # black beside the scan
     patch = image[100:160, 80:150]
-    found = _Look.of(image).correlation(patch)
+    found = Look(image).correlation(patch)
     np.testing.assert_allclose(found, match_template(image, patch), atol=2e-3)
     assert np.unravel_index(found.argmax(), found.shape) == (100, 80)
 
@@ -119,7 +120,7 @@ def test_the_correlation_is_scikit_images() -> None:
 def test_the_correlation_at_one_place_is_that_of_all_places() -> None:
     image = np.random.default_rng(3).rayleigh(40, (40, 50)).astype(np.float32)
     image[:12, :12] = 7.0  # flat
-    look, patch = _Look.of(image), image[20:29, 10:21]
+    look, patch = Look(image), image[20:29, 10:21]
     everywhere = look.correlation(patch)
     for row, column in ((0, 0), (20, 10), (31, 39), (5, 30)):
         assert look.correlation_at(patch, row, column) == pytest.approx(everywhere[row, column], abs=2e-3)
@@ -157,3 +158,34 @@ def test_a_structure_that_moves_within_what_stays_is_found() -> None:
         frame[inside] = np.roll(pattern, (row - 100, column - 120), axis=(0, 1))[inside]
     found = MotionSearch(Cine(frames)).displacement([Seen(0, disc(100, 120, 25))], 1)
     assert found == pytest.approx((20, 30), abs=4)  # what stays pulls a little
+
+
+@pytest.mark.parametrize("shift", [(4, -6), (30, -50)])
+def test_a_search_nearby_finds_what_one_everywhere_finds(shift: tuple[int, int]) -> None:
+    """What has changed its look a little: the less it has, the less far it is looked for."""
+    still, rng = texture(), np.random.default_rng(2)
+    there = np.roll(still, shift, axis=(0, 1)) * 0.6 + still * 0.4 + rng.uniform(0, 10, still.shape)
+    search = MotionSearch(Cine(np.stack([still, there.astype(np.uint8)])))
+    found = search.displacement([Seen(0, disc(120, 150, 25))], 1)
+    everywhere = MotionSearch(search._cine)
+    everywhere._around = lambda place, reach: MotionSearch._around(everywhere, place, 400)
+    assert found == everywhere.displacement([Seen(0, disc(120, 150, 25))], 1)
+
+
+def test_a_part_of_an_image_correlates_as_the_whole_does() -> None:
+    image = np.random.default_rng(3).rayleigh(40, (60, 70)).astype(np.float32)
+    look, patch = Look(image), image[20:29, 10:21]
+    part = look.part(slice(13, 42), slice(5, 40)).correlation(patch)
+    np.testing.assert_allclose(part, look.correlation(patch)[13:34, 5:30], atol=2e-3)
+
+
+@pytest.mark.parametrize("shape", [(600, 800), (200, 310)])
+def test_small_masks_are_what_pytorch_makes_of_them(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    mask = np.zeros(shape, bool)
+    mask[40:150, 60:170] = rng.random((110, 110)) > 0.4
+    search = MotionSearch(Cine(np.zeros((1, *shape), np.uint8)))
+    tensor = torch.from_numpy(mask.astype(np.float32))[None, None]
+    expected = torch.nn.functional.interpolate(tensor, search._small_hw, mode="area")[0, 0]
+    np.testing.assert_allclose(search._shrunk(mask, (60, 40, 170, 150)), expected, atol=1e-6)
+    np.testing.assert_allclose(search._shrunk(mask), expected, atol=1e-6)

@@ -12,7 +12,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -86,14 +87,14 @@ class _Layer:
         normed = layer.norm1(x)
         q, k = (self._rotated(linear(normed, *projection)) for projection in (self._own_q, self._own_k))
         attended = F.scaled_dot_product_attention(q[:, None], k[:, None], own.v_proj(normed)[:, None])
-        x = x + own.out_proj(attended[:, 0])
+        x = own.out_proj(attended[:, 0]).add_(x)
         q = self._rotated(linear(layer.norm2(x), *self._cross_q))
         averages = [
-            weighted_average(own_q, self._blocks(own_coded, own_tokens, pointers))
+            weighted_average(own_q, partial(self._blocks, own_coded, own_tokens, pointers))
             for own_q, own_coded, own_tokens in zip(q.expand(len(coded), -1, -1), coded, tokens, strict=True)
         ]
-        x = x + linear(torch.stack(averages), *self._value_out)
-        return x + layer.linear2(F.relu(layer.linear1(layer.norm3(x))))
+        x = linear(torch.stack(averages), *self._value_out).add_(x)
+        return layer.linear2(layer.linear1(layer.norm3(x)).relu_()).add_(x)
 
     def _blocks(self, coded: Tensor, tokens: Tensor, pointers: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Rotated keys (n, D) and their values (n, 64) of memory tokens (M, 64), block by block."""
@@ -121,36 +122,37 @@ def _rotate_in_place(first: Tensor, second: Tensor, cos: Tensor, sin: Tensor) ->
     first.copy_(turned)
 
 
-def weighted_average(queries: Tensor, blocks: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+def weighted_average(queries: Tensor, blocks: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> Tensor:
     """softmax(Q K) V for queries (N, D) and blocks of keys (n, D) and values (n, E)."""
-    parts = [_Average(part) for part in queries.split(_QUERIES)]
-    for keys, values in blocks:
-        # A column of ones sums the weights up on the way.
-        values = torch.cat([values, values.new_ones(len(values), 1)], dim=1)
-        for part in parts:
-            part.add(keys, values)
-    sums = torch.cat([part.sums for part in parts])
+    sums = torch.cat(_weighted_sums(queries, blocks(), follow_peaks=False))
+    if not sums.isfinite().all():  # some scores are far larger than all of the first block
+        sums = torch.cat(_weighted_sums(queries, blocks(), follow_peaks=True))
     return sums[:, :-1] / sums[:, -1:]
 
 
-class _Average:
-    """Values weighted with exp(score - largest score) and summed; an earlier largest score is corrected for."""
+def _weighted_sums(queries: Tensor, blocks: Iterable[tuple[Tensor, Tensor]], *, follow_peaks: bool) -> Sequence[Tensor]:
+    """Values weighted with exp(score - a peak of each query), and the sums of the weights, (n, E + 1) for n queries.
 
-    def __init__(self, queries: Tensor) -> None:
-        self._queries = queries
-        self._largest: Tensor | None = None
-        self.sums: Tensor | None = None
-
-    def add(self, keys: Tensor, values: Tensor) -> None:
-        """One more block."""
-        scores = linear(self._queries, keys)
-        peak = scores.amax(dim=1, keepdim=True)
-        if self._largest is None:
-            self._largest, self.sums = peak, linear(scores.sub_(peak).exp_(), values.t())
-            return
-        before, self._largest = self._largest, torch.maximum(self._largest, peak)
-        weights = scores.sub_(self._largest).exp_()
-        self.sums = self.sums.mul_((before - self._largest).exp()).add_(linear(weights, values.t()))
+    Any peak gives the same average while nothing overflows: that of the first block takes the least time.
+    """
+    parts = queries.split(_QUERIES)
+    peaks: list[Tensor | None] = [None] * len(parts)
+    sums: list[Tensor | None] = [None] * len(parts)
+    for keys, values in blocks:
+        # A column of ones sums the weights up on the way.
+        values = torch.cat([values, values.new_ones(len(values), 1)], dim=1).t()
+        for index, part in enumerate(parts):
+            scores = linear(part, keys)
+            before = peaks[index]
+            if before is None:
+                peaks[index] = scores.amax(dim=1, keepdim=True)
+                sums[index] = linear(scores.sub_(peaks[index]).exp_(), values)
+                continue
+            if follow_peaks:
+                peaks[index] = torch.maximum(before, scores.amax(dim=1, keepdim=True))
+                sums[index].mul_((before - peaks[index]).exp_())
+            sums[index].add_(linear(scores.sub_(peaks[index]).exp_(), values))
+    return sums
 
 
 def _reordered(projection: nn.Linear) -> tuple[Tensor, Tensor]:

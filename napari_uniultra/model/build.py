@@ -11,12 +11,13 @@ from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, Memory
 from sam2.modeling.position_encoding import PositionEmbeddingSine
 from sam2.modeling.sam.transformer import RoPEAttention
 from sam2.modeling.sam2_base import SAM2Base
+from sam2.modeling.sam2_utils import LayerNorm2d
 
 from napari_uniultra.model.config import ModelConfig
 from napari_uniultra.model.rotary import PooledKeys, PooledMemory, memory_rotations
 from napari_uniultra.model.trunk import AdaptedTrunk
 
-__all__ = ["SAM2Base", "build_network", "network_arguments"]
+__all__ = ["LayerNorm2d", "SAM2Base", "build_network", "network_arguments"]
 
 _STRIDE = 16  # of the coarsest feature map that the decoder and the memory see
 _DIM = 256

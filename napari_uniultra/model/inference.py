@@ -1,7 +1,8 @@
 """The image encoder at inference: the same numbers as sam2's own, without the parts nobody reads.
 
-sam2 codes the positions of all four feature levels although only the coarsest one's are used, and projects the two
-finest levels to 256 channels only to project them again for the decoder: the two 1 x 1 convolutions are one.
+sam2 codes the positions of all four feature levels although only the coarsest one's are used, resizes the code of the
+patches' positions for every image, and projects the two finest levels to 256 channels only to project them again for
+the decoder: the two 1 x 1 convolutions are one.
 """
 
 from __future__ import annotations
@@ -41,17 +42,19 @@ class InferenceEncoder:
     Parameters
     ----------
     network : SAM2Base
+    image_size : int
     compile_with : callable, optional
         From a function and its name to a faster one.
     """
 
-    def __init__(self, network: nn.Module, compile_with: Callable[..., Any] | None = None) -> None:
+    def __init__(self, network: nn.Module, image_size: int, compile_with: Callable[..., Any] | None = None) -> None:
         self._encoder = network.image_encoder
         lateral = self._encoder.neck.convs  # from coarse to fine
         self._coarse, self._middle = lateral[0].conv, lateral[1].conv
         with torch.inference_mode():
             self._fine = compose(lateral[2].conv, network.sam_mask_decoder.conv_s1)
             self._finest = compose(lateral[3].conv, network.sam_mask_decoder.conv_s0)
+            self._frozen = self._encoder.trunk.frozen(image_size)
         self._compute = self._levels if compile_with is None else compile_with(self._levels, "image encoder")
 
     def __call__(self, images: Tensor) -> FrameEmbedding:
@@ -60,9 +63,19 @@ class InferenceEncoder:
         return FrameEmbedding(image, tuple(high_res))
 
     def _levels(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        finest, fine, middle, coarse = self._encoder.trunk(images)
+        finest, fine, middle, coarse = self._encoder.trunk(images, self._frozen)
         top_down = F.interpolate(self._coarse(coarse), scale_factor=2.0, mode="nearest")
-        return self._middle(middle) + top_down, F.conv2d(finest, *self._finest), F.conv2d(fine, *self._fine)
+        return self._middle(middle) + top_down, mix_channels(finest, *self._finest), mix_channels(fine, *self._fine)
+
+
+def mix_channels(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A 1 x 1 convolution of x (B, C, H, W) with weight (D, C, 1, 1) and bias (D,), as a product of matrices.
+
+    The result lies channel by channel, as the mask decoder needs it; a convolution would keep the trunk's order.
+    """
+    batch, _, height, width = x.shape
+    mixed = torch.bmm(weight.flatten(1).expand(batch, -1, -1), x.flatten(2)) + bias[:, None]
+    return mixed.view(batch, -1, height, width)
 
 
 def compose(first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tensor]:

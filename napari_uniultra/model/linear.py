@@ -23,23 +23,16 @@ class FastLinear(nn.Linear):
         return linear(input, self.weight, self.bias)
 
 
-def use_fast_linears(network: nn.Module) -> None:
-    """Let a network's linear layers compute by `linear` from now on; their weights and names stay."""
-    for module in network.modules():
-        if type(module) is nn.Linear:  # another one may compute something else
-            module.__class__ = FastLinear
-
-
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., K) times the transpose of weight (N, K), plus bias (N,); PyTorch's own with gradients or a compiler."""
-    is_free = not (torch.compiler.is_compiling() or torch.is_grad_enabled())
-    if is_free and _onednn_is_faster() and _is_plain(x) and _is_plain(weight):
+    if is_plain(x) and is_plain(weight) and _onednn_is_faster():
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
 
 
-def _is_plain(tensor: Tensor) -> bool:
-    if torch.is_autocast_enabled("cpu"):
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a layer may compute with a tensor as it likes: float32 on a CPU, without gradients or a compiler."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return False
     return tensor.device.type == "cpu" and tensor.dtype == torch.float32 and tensor.numel() > 0
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from napari_uniultra.model.attention import FastMemoryAttention
 from napari_uniultra.model.inference import InferenceEncoder
-from napari_uniultra.model.linear import use_fast_linears
+from napari_uniultra.model.layers import use_fast_layers
 
 
 class Parts:
@@ -38,12 +38,12 @@ class Parts:
         on_cpu = device.type == "cpu"
         compile_with = _compiler() if compiled else None
         self.shares_frame = on_cpu
-        self.encoder: Any = InferenceEncoder(network, compile_with)
+        self.encoder: Any = InferenceEncoder(network, image_size, compile_with)
         self.memory_attention: Any = network.memory_attention
         self.memory_encoder: Any = network.memory_encoder
         self.mask_decoder: Any = network.sam_mask_decoder
         if on_cpu:
-            use_fast_linears(network)
+            use_fast_layers(network)
             self.memory_attention = FastMemoryAttention(network.memory_attention, image_size // 16)
         elif compile_with is not None:  # its lengths change until the memory is full
             self.memory_attention = compile_with(self.memory_attention, "memory attention", graphs=False)

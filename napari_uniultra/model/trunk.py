@@ -6,11 +6,30 @@ features and the embedded patches, which sam2's blocks keep to themselves.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from napari_uniultra.model.adapters import CHAdapter, EdgeFilter, PatchMixer
 from napari_uniultra.model.config import AdapterConfig
+from napari_uniultra.model.feed_forward import MergedFeedForward
+
+
+class Frozen(NamedTuple):
+    """What a trunk computes once for all images of a size.
+
+    Attributes
+    ----------
+    position : Tensor
+        (1, S/4, S/4, D), the code of the patches' positions.
+    feed_forwards : sequence of MergedFeedForward or None
+        A block's, where it can be merged.
+    """
+
+    position: Tensor
+    feed_forwards: Sequence[MergedFeedForward | None]
 
 
 class AdaptedTrunk:
@@ -25,15 +44,22 @@ class AdaptedTrunk:
         for block in self.blocks:
             block.adapter = CHAdapter(block.dim_out, config)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def frozen(self, image_size: int) -> Frozen:
+        """What the forward pass of images with sides S = ``image_size`` may take from now on, if no weight changes."""
+        position = self._get_pos_embed((image_size // 4, image_size // 4)).contiguous()
+        scale = getattr(self, "adapter_scale", 0.0)
+        return Frozen(position, [MergedFeedForward.of(block, scale) for block in self.blocks])
+
+    def forward(self, x: Tensor, frozen: Frozen | None = None) -> list[Tensor]:
         """Images (B, 3, S, S) to one feature map (B, D, S/4.., S/4..) a stage, from fine to coarse."""
         x = self.patch_embed(x)
-        x = x + self._get_pos_embed(x.shape[1:3])
+        x = x + (self._get_pos_embed(x.shape[1:3]) if frozen is None else frozen.position)
         patches = self.patch_mixer(x) if getattr(self, "patch_mixer", None) is not None else None
         edges = self._edges(patches)
         outputs = []
         for index, block in enumerate(self.blocks):
-            x = self._block(block, x, edges)
+            merged = None if frozen is None else frozen.feed_forwards[index]
+            x = self._block(block, x, edges, merged)
             if index in self.stage_ends:
                 outputs.append(x.permute(0, 3, 1, 2))
                 if patches is not None and index != self.stage_ends[-1]:
@@ -44,14 +70,17 @@ class AdaptedTrunk:
     def _edges(self, patches: Tensor | None) -> Tensor | None:
         return None if patches is None else self.edge_filter(patches).permute(0, 2, 3, 1)
 
-    def _block(self, block: nn.Module, x: Tensor, edges: Tensor | None) -> Tensor:
+    def _block(self, block: nn.Module, x: Tensor, edges: Tensor | None, merged: MergedFeedForward | None) -> Tensor:
         x = attend(block, x)
         normed = block.norm2(x)
-        x = x + block.drop_path(block.mlp(normed))
-        if (adapter := getattr(block, "adapter", None)) is not None:
-            x = x + self.adapter_scale * adapter(normed, edges)
+        x = self._fed_forward(block, x, normed, edges) if merged is None else x + merged(normed, edges)
         after = getattr(block, "after_block", None)  # a fine-tuning method's own part
         return x if after is None else x + after(x)
+
+    def _fed_forward(self, block: nn.Module, x: Tensor, normed: Tensor, edges: Tensor | None) -> Tensor:
+        x = x + block.drop_path(block.mlp(normed))
+        adapter = getattr(block, "adapter", None)
+        return x if adapter is None else x + self.adapter_scale * adapter(normed, edges)
 
 
 def attend(block: nn.Module, x: Tensor) -> Tensor:

@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from scipy import fft, ndimage
+from scipy import ndimage
+from torch import Tensor
 
 from napari_uniultra.core.prompts import box_of_mask
-from napari_uniultra.core.types import Cine
+from napari_uniultra.core.types import Box, Cine
 from napari_uniultra.segment.cache import ByteLimitedCache
+from napari_uniultra.segment.correlation import Look
 
 _SIDE = 256  # px of the image's longer side: what is searched
 _BLUR_PX = 1.0  # against speckle, which is another one in every frame
@@ -24,7 +25,6 @@ _GAIN = 0.05  # by which the correlation must rise before a structure counts as 
 _NEARER = 0.5  # of correlation that a place loses for each image's side that it lies away: tissue moves a little
 _SURE = 0.5  # of correlation with what was marked, above which the frame before is trusted fully
 _OUTSIDE = -1.0  # the likeness of places at which a structure's surroundings would not fit into the image
-_FLAT = 1e-4  # of the grey values' standard deviation: a place where nothing can be told
 _CACHE_BYTES = 16 << 20
 
 
@@ -35,60 +35,23 @@ class Seen(NamedTuple):
     mask: np.ndarray
 
 
-class _Look(NamedTuple):
-    """A small image (h, w) with what every search in it needs: its spectrum, and running sums (h + 1, w + 1)."""
-
-    grey: np.ndarray
-    spectrum: np.ndarray
-    sums: np.ndarray
-    squares: np.ndarray
-
-    @classmethod
-    def of(cls, grey: np.ndarray) -> _Look:
-        """Of grey values (h, w) float32."""
-        centred = grey - grey.mean()  # for the numbers' sake; correlations stay the same
-        return cls(grey, fft.rfft2(centred), _running_sums(centred), _running_sums(centred**2))
-
-    @property
-    def nbytes(self) -> int:
-        return sum(array.nbytes for array in self)
-
-    def correlation(self, patch: np.ndarray) -> np.ndarray:
-        """Normalised cross-correlation (h - a + 1, w - b + 1) with a patch (a, b), 0 where the image is flat."""
-        (height, width), (rows, columns) = self.grey.shape, patch.shape
-        centred = patch - patch.mean()
-        products = fft.irfft2(self.spectrum * np.conj(fft.rfft2(centred, (height, width))), (height, width))
-        products = products[: height - rows + 1, : width - columns + 1]
-        sums, squares = (_window_sums(own, rows, columns) for own in (self.sums, self.squares))
-        spread = np.sqrt(np.maximum(squares - sums**2 / patch.size, 0))
-        is_flat = spread < _FLAT * np.sqrt(patch.size)
-        return np.where(is_flat, 0, products / (np.where(is_flat, 1, spread) * np.linalg.norm(centred)))
-
-    def correlation_at(self, patch: np.ndarray, row: int, column: int) -> float | None:
-        """That at one place alone, without a Fourier transform; None where the patch would not fit into the image."""
-        rows, columns = patch.shape
-        if not (0 <= row <= self.grey.shape[0] - rows and 0 <= column <= self.grey.shape[1] - columns):
-            return None
-        seen = self.grey[row : row + rows, column : column + columns]
-        if seen.std() < _FLAT:
-            return 0.0
-        return float(np.corrcoef(seen.ravel(), patch.ravel())[0, 1])
-
-
-def _running_sums(values: np.ndarray) -> np.ndarray:
-    return np.pad(values.cumsum(0, dtype=np.float64).cumsum(1), ((1, 0), (1, 0)))
-
-
-def _window_sums(sums: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    return sums[rows:, columns:] - sums[:-rows, columns:] - sums[rows:, :-columns] + sums[:-rows, :-columns]
-
-
 class _Patch(NamedTuple):
     """A structure with its surroundings: grey values, and its centre in the image and in the patch."""
 
     grey: np.ndarray
     centre: tuple[int, int]
     offset: tuple[int, int]
+
+
+class _Area(NamedTuple):
+    """Places of the small image: those of ``rows`` and ``columns``, which have a start and a stop."""
+
+    rows: slice
+    columns: slice
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
 
 
 class MotionSearch:
@@ -103,7 +66,8 @@ class MotionSearch:
         self._cine = cine
         self._scale = _SIDE / max(cine.shape_hw)
         self._small_hw = tuple(max(8, round(side * self._scale)) for side in cine.shape_hw)
-        self._images: ByteLimitedCache[_Look] = ByteLimitedCache(_CACHE_BYTES)
+        self._to_rows, self._to_columns = map(_averages, cine.shape_hw, self._small_hw)
+        self._images: ByteLimitedCache[Look] = ByteLimitedCache(_CACHE_BYTES)
 
     def displacement(self, seen: Sequence[Seen], frame: int) -> tuple[float, float]:
         """How far the structure has moved from where it was on the first of ``seen``, as (rows, columns) in pixels.
@@ -116,58 +80,119 @@ class MotionSearch:
         patches = [patch for patch in map(self._patch, seen) if patch is not None]
         if not patches:
             return 0.0, 0.0
-        (last, *marked), here = patches, patches[0].centre
+        here, marked = patches[0].centre, patches[1:]
         trust = min((self._trust(own, seen[0].frame, here) for own in marked), default=1.0)
-        votes = trust * self._likeness(last, frame) + sum(self._likeness(own, frame) for own in marked)
-        votes = votes / (trust + len(marked)) - _NEARER * self._distances(here)
-        place = np.unravel_index(votes.argmax(), votes.shape)
-        if votes[place] - votes[here] < _GAIN:
+        shares = np.array([trust, *(1.0 for _ in marked)]) / (trust + len(marked))
+        stays = sum(share * self._likeness_at(own, frame, here) for share, own in zip(shares, patches, strict=True))
+        reach = (1 - _GAIN - stays) / _NEARER * _SIDE  # farther away even what looks quite the same gains too little
+        if reach < 1:
             return 0.0, 0.0
-        return tuple((float(there) - own) / self._scale for there, own in zip(place, here, strict=True))
+        area = self._around(here, int(reach))
+        votes = sum(share * self._likeness(own, frame, area) for share, own in zip(shares, patches, strict=True))
+        votes = votes - _NEARER * _distances(area, here)
+        if votes.max() - stays < _GAIN:
+            return 0.0, 0.0
+        place = np.unravel_index(votes.argmax(), votes.shape)
+        found = area.rows.start + place[0], area.columns.start + place[1]
+        return tuple((float(there) - own) / self._scale for there, own in zip(found, here, strict=True))
 
     def _patch(self, seen: Seen) -> _Patch | None:
         """The surroundings of a structure; None where there is nothing to tell places by."""
-        mask = self._shrunk(seen.mask) >= 0.5
-        if not mask.any():
+        mask = self._shrunk(seen.mask, box_of_mask(seen.mask)) >= 0.5
+        box = box_of_mask(mask)
+        if box is None:
             return None
-        left, top, right, bottom = box_of_mask(mask)
+        left, top, right, bottom = map(int, box)
         rows, columns = (2 + int(_MARGIN * side) for side in (bottom - top, right - left))
-        top, left = max(0, int(top) - rows), max(0, int(left) - columns)
-        grey = self._image(seen.frame).grey[top : int(bottom) + rows, left : int(right) + columns]
-        centre = tuple(round(place) for place in ndimage.center_of_mass(mask))
+        middle = ndimage.center_of_mass(mask[top:bottom, left:right])
+        centre = round(top + middle[0]), round(left + middle[1])
+        top, left = max(0, top - rows), max(0, left - columns)
+        grey = self._image(seen.frame).grey[top : bottom + rows, left : right + columns]
         return None if grey.std() == 0 else _Patch(grey, centre, (centre[0] - top, centre[1] - left))
 
     def _trust(self, marked: _Patch, frame: int, place: tuple[int, int]) -> float:
         """How much a place looks like what was marked, 0 to 1; 1 where that cannot be told, at the image's edge."""
-        corner = (own - offset for own, offset in zip(place, marked.offset, strict=True))
-        likeness = self._image(frame).correlation_at(marked.grey, *corner)
+        likeness = self._image(frame).correlation_at(marked.grey, *_corner(marked, place))
         return 1.0 if likeness is None else min(max(likeness / _SURE, 0.0), 1.0)
 
-    def _likeness(self, patch: _Patch, frame: int) -> np.ndarray:
-        """(h, w): how much each place of ``frame`` looks like the structure's centre, -1 to 1."""
-        likeness = np.full(self._small_hw, _OUTSIDE, np.float32)
-        found = self._image(frame).correlation(patch.grey)
-        row, column = patch.offset
-        likeness[row : row + found.shape[0], column : column + found.shape[1]] = found
+    def _likeness_at(self, patch: _Patch, frame: int, place: tuple[int, int]) -> float:
+        likeness = self._image(frame).correlation_at(patch.grey, *_corner(patch, place))
+        return _OUTSIDE if likeness is None else likeness
+
+    def _likeness(self, patch: _Patch, frame: int, area: _Area) -> np.ndarray:
+        """How much each place of an area of ``frame`` looks like the structure's centre, -1 to 1."""
+        likeness = np.full(area.shape, _OUTSIDE, np.float32)
+        image = self._image(frame)
+        needed = [
+            slice(max(0, own.start - offset), min(side, own.stop - offset + extent))
+            for own, offset, extent, side in zip(area, patch.offset, patch.grey.shape, self._small_hw, strict=True)
+        ]
+        if any(own.stop - own.start < extent for own, extent in zip(needed, patch.grey.shape, strict=True)):
+            return likeness
+        if not _is_small(needed, self._small_hw):  # then what is kept of the whole image takes less time
+            needed = [slice(0, side) for side in self._small_hw]
+            found = image.correlation(patch.grey)
+        else:
+            found = image.part(*needed).correlation(patch.grey)
+        first = [own.start + offset for own, offset in zip(needed, patch.offset, strict=True)]
+        into, out_of = zip(*map(_overlap, area, first, found.shape), strict=True)
+        likeness[into] = found[out_of]
         return likeness
 
-    def _distances(self, place: tuple[int, int]) -> np.ndarray:
-        """(h, w): how far each place lies from one, relative to the image's longer side."""
-        rows, columns = (
-            np.arange(side, dtype=np.float32) - own for side, own in zip(self._small_hw, place, strict=True)
-        )
-        return np.hypot(rows[:, None], columns) / _SIDE
+    def _around(self, place: tuple[int, int], reach: int) -> _Area:
+        spans = zip(place, self._small_hw, strict=True)
+        return _Area(*(slice(max(0, own - reach), min(side, own + reach + 1)) for own, side in spans))
 
-    def _image(self, frame: int) -> _Look:
+    def _image(self, frame: int) -> Look:
         return self._images.get_or(frame, lambda: self._made_small(frame))
 
-    def _made_small(self, frame: int) -> _Look:
+    def _made_small(self, frame: int) -> Look:
         image = np.asarray(self._cine.frame(frame))
-        grey = image.mean(axis=-1) if image.ndim == 3 else image
+        grey = image if image.ndim == 2 else sum(image[..., own].astype(np.float32) for own in range(3)) / 3
         # The square root lets the dim inside of a structure count beside the bright echoes around it.
-        return _Look.of(ndimage.gaussian_filter(np.sqrt(self._shrunk(grey)), _BLUR_PX))
+        return Look(ndimage.gaussian_filter(np.sqrt(self._shrunk(grey)), _BLUR_PX))
 
-    def _shrunk(self, image: np.ndarray) -> np.ndarray:
-        """(H, W) to the size of the search, each pixel the mean of those that it covers, float32."""
-        tensor = torch.from_numpy(image.astype(np.float32))[None, None]
-        return F.interpolate(tensor, self._small_hw, mode="area")[0, 0].numpy()
+    def _shrunk(self, image: np.ndarray, box: Box | None = None) -> np.ndarray:
+        """(H, W) to the size of the search, each pixel the mean of those that it covers, float32.
+
+        With a box, the image is known to be 0 outside it.
+        """
+        left, top, right, bottom = map(int, box or (0, 0, image.shape[1], image.shape[0]))
+        part = torch.from_numpy(image[top:bottom, left:right].astype(np.float32))
+        with torch.inference_mode():
+            return (self._to_rows[:, top:bottom] @ part @ self._to_columns[:, left:right].T).numpy()
+
+
+def _averages(side: int, small: int) -> Tensor:
+    """The matrix (small, side) that takes the mean of what each of ``small`` pixels covers of ``side`` ones."""
+    edges = np.arange(small + 1) * side
+    first, last = edges[:-1] // small, -(-edges[1:] // small)
+    pixel = np.arange(side)
+    covers = (pixel >= first[:, None]) & (pixel < last[:, None])
+    return torch.from_numpy((covers / covers.sum(axis=1, keepdims=True)).astype(np.float32))
+
+
+def _corner(patch: _Patch, place: tuple[int, int]) -> tuple[int, int]:
+    """Where the patch's corner lies when its structure's centre is at a place."""
+    return place[0] - patch.offset[0], place[1] - patch.offset[1]
+
+
+def _distances(area: _Area, place: tuple[int, int]) -> np.ndarray:
+    """How far each place of an area lies from one, relative to the image's longer side."""
+    rows, columns = (
+        np.arange(own.start, own.stop, dtype=np.float32) - here for own, here in zip(area, place, strict=True)
+    )
+    return np.hypot(rows[:, None], columns) / _SIDE
+
+
+def _is_small(part: Sequence[slice], shape_hw: Sequence[int]) -> bool:
+    """Whether a part of an image is so small that a search in it takes less time than one in all of it."""
+    height, width = (own.stop - own.start for own in part)
+    return height * width < 0.5 * shape_hw[0] * shape_hw[1]
+
+
+def _overlap(wanted: slice, first: int, count: int) -> tuple[slice, slice]:
+    """Where ``count`` values from ``first`` on belong in the span ``wanted``, and which of them do."""
+    start, stop = max(wanted.start, first), min(wanted.stop, first + count)
+    stop = max(start, stop)
+    return slice(start - wanted.start, stop - wanted.start), slice(start - first, stop - first)
