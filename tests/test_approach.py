@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import center_of_mass
 
+from napari_uniultra.core.prompts import box_of_mask
 from napari_uniultra.core.types import Cine
 from napari_uniultra.model.config import architecture
 from napari_uniultra.segment.approach import Approaches, last_seen, without_crumbs
@@ -103,7 +105,12 @@ def test_the_main_piece_of_a_packed_mask_is_that_of_the_frame() -> None:
     main[20:31, 30:45] = True
     packed = PackedMask.pack(mask)
     assert np.array_equal(packed.unpack(), mask)
-    assert np.array_equal(packed.unpack_main_piece(), main)
+    piece = packed.main_piece()
+    assert np.array_equal(piece.unpack(), main)
+    assert piece.main_piece() is piece
+    assert piece.box == (30, 20, 45, 31) == box_of_mask(main)
+    assert piece.centre == pytest.approx(center_of_mass(main))
     empty = PackedMask.pack(np.zeros_like(mask))
     assert not empty.unpack().any()
-    assert not empty.unpack_main_piece().any()
+    assert empty.main_piece() is empty
+    assert empty.box is None

@@ -20,6 +20,7 @@ from napari_uniultra.model.prior import PRIOR_LOGIT, boxes_of, moved
 from napari_uniultra.model.zoo import load_model
 from napari_uniultra.segment.correlation import Look
 from napari_uniultra.segment.motion import MotionSearch, Seen
+from napari_uniultra.segment.results import PackedMask
 from napari_uniultra.segment.session import CineSession
 
 HEIGHT, WIDTH = 240, 320
@@ -32,9 +33,9 @@ def texture(seed: int = 0) -> np.ndarray:
     return np.interp(smooth, (smooth.min(), smooth.max()), (0, 255)).astype(np.uint8)
 
 
-def disc(row: float, column: float, radius: float) -> np.ndarray:
+def disc(row: float, column: float, radius: float) -> PackedMask:
     y, x = np.mgrid[:HEIGHT, :WIDTH]
-    return (y - row) ** 2 + (x - column) ** 2 < radius**2
+    return PackedMask.pack((y - row) ** 2 + (x - column) ** 2 < radius**2)
 
 
 @pytest.mark.parametrize("shift", [(30, -50), (-12, 7), (60, 90)])
@@ -54,7 +55,7 @@ def test_what_stays_does_not_move_whatever_the_noise() -> None:
 def test_nothing_to_see_moves_nowhere() -> None:
     flat = MotionSearch(Cine(np.full((2, HEIGHT, WIDTH), 90, np.uint8)))
     assert flat.displacement([Seen(0, disc(120, 150, 25))], 1) == (0.0, 0.0)
-    assert flat.displacement([Seen(0, np.zeros((HEIGHT, WIDTH), bool))], 1) == (0.0, 0.0)
+    assert flat.displacement([Seen(0, PackedMask.pack(np.zeros((HEIGHT, WIDTH), bool)))], 1) == (0.0, 0.0)
     assert flat.displacement([], 1) == (0.0, 0.0)
 
 
@@ -154,7 +155,7 @@ def test_a_structure_that_moves_within_what_stays_is_found() -> None:
     still, pattern = texture(), texture(7)
     frames = np.stack([still, still])
     for frame, (row, column) in zip(frames, ((100, 120), (120, 150)), strict=True):
-        inside = disc(row, column, 26)
+        inside = disc(row, column, 26).unpack()
         frame[inside] = np.roll(pattern, (row - 100, column - 120), axis=(0, 1))[inside]
     found = MotionSearch(Cine(frames)).displacement([Seen(0, disc(100, 120, 25))], 1)
     assert found == pytest.approx((20, 30), abs=4)  # what stays pulls a little
@@ -187,5 +188,5 @@ def test_small_masks_are_what_pytorch_makes_of_them(shape: tuple[int, int]) -> N
     search = MotionSearch(Cine(np.zeros((1, *shape), np.uint8)))
     tensor = torch.from_numpy(mask.astype(np.float32))[None, None]
     expected = torch.nn.functional.interpolate(tensor, search._small_hw, mode="area")[0, 0]
-    np.testing.assert_allclose(search._shrunk(mask, (60, 40, 170, 150)), expected, atol=1e-6)
+    np.testing.assert_allclose(search._shrunk(mask[40:150, 60:170], (40, 60)), expected, atol=1e-6)
     np.testing.assert_allclose(search._shrunk(mask), expected, atol=1e-6)

@@ -6,12 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.ndimage import center_of_mass
 from torch import Tensor
 
 from napari_uniultra.core.postprocess import largest_piece
-from napari_uniultra.core.prompts import box_of_mask
-from napari_uniultra.core.types import Cine
+from napari_uniultra.core.types import Box, Cine
 from napari_uniultra.model.config import ModelConfig
 from napari_uniultra.model.prior import PRIOR_LOGIT, mask_prior
 from napari_uniultra.segment.memories import Memories
@@ -65,11 +63,11 @@ class Approaches:
         before = last_seen(state, before, frame)
         seen, anchor = self._seen(state, before, frame)
         shift = np.zeros(2)
-        if config.mask_prior and config.motion_prior and seen.mask.any():
+        if config.mask_prior and config.motion_prior and seen.mask:
             shift = np.array(self._motion.displacement([seen, *anchor], frame))
         view = self._memories.whole
         if zoom and state.result(before).object_score > 0:
-            view = self._close(state, before, seen.mask, shift, config.image_size)
+            view = self._close(state, before, seen.mask.box, shift, config.image_size)
         if not config.mask_prior:
             return Approach(view, None, False)
         carried = self._carried(state, before, view, shift)
@@ -78,20 +76,20 @@ class Approaches:
         # What jumped is mixed with the nearest frame that was given, put at the same place: where the two differ, the
         # network decides. What moves gently is left to the network alone, which sees it change its shape.
         given = object_id, anchor[0].frame
-        shift = shift + np.subtract(*(center_of_mass(own.mask) for own in (seen, *anchor)))
+        shift = shift + np.subtract(*(own.mask.centre for own in (seen, *anchor)))
         mixed = (mask_prior(carried) + mask_prior(self._carried(state, given, view, shift))) / 2
         return Approach(view, mixed, True)
 
     def _seen(self, state: SessionState, before: Key, frame: int) -> tuple[Seen, list[Seen]]:
         """The object where it was seen last, and on the nearest frame that was given if that is another one."""
         object_id, last = before
-        seen = Seen(last, state.result(before).mask.unpack_main_piece())  # crumbs would widen its view
+        seen = Seen(last, state.result(before).mask.main_piece())  # crumbs would widen its view
         given = min(state.conditioning_frames(object_id), key=lambda other: abs(other - frame), default=last)
         known = state.result((object_id, given)).mask
-        return seen, [Seen(given, known.unpack())] if given != last and known else []
+        return seen, [Seen(given, known)] if given != last and known else []
 
-    def _close(self, state: SessionState, before: Key, mask: np.ndarray, shift: np.ndarray, image_size: int) -> View:
-        result, box, whole = state.result(before), box_of_mask(mask), self._memories.whole
+    def _close(self, state: SessionState, before: Key, box: Box | None, shift: np.ndarray, image_size: int) -> View:
+        result, whole = state.result(before), self._memories.whole
         if box is None:
             return whole
         margin = MARGIN if _is_sure(result) else _WIDER * MARGIN

@@ -14,9 +14,10 @@ from scipy import ndimage
 from torch import Tensor
 
 from napari_uniultra.core.prompts import box_of_mask
-from napari_uniultra.core.types import Box, Cine
+from napari_uniultra.core.types import Cine
 from napari_uniultra.segment.cache import ByteLimitedCache
 from napari_uniultra.segment.correlation import Look
+from napari_uniultra.segment.results import PackedMask
 
 _SIDE = 256  # px of the image's longer side: what is searched
 _BLUR_PX = 1.0  # against speckle, which is another one in every frame
@@ -25,14 +26,14 @@ _GAIN = 0.05  # by which the correlation must rise before a structure counts as 
 _NEARER = 0.5  # of correlation that a place loses for each image's side that it lies away: tissue moves a little
 _SURE = 0.5  # of correlation with what was marked, above which the frame before is trusted fully
 _OUTSIDE = -1.0  # the likeness of places at which a structure's surroundings would not fit into the image
-_CACHE_BYTES = 16 << 20
+_CACHE_BYTES, _PATCH_BYTES = 16 << 20, 2 << 20
 
 
 class Seen(NamedTuple):
-    """A structure on a frame where it is known: frame number, and mask (H, W) bool."""
+    """A structure on a frame where it is known: frame number and mask."""
 
     frame: int
-    mask: np.ndarray
+    mask: PackedMask
 
 
 class _Patch(NamedTuple):
@@ -41,6 +42,10 @@ class _Patch(NamedTuple):
     grey: np.ndarray
     centre: tuple[int, int]
     offset: tuple[int, int]
+
+    @property
+    def nbytes(self) -> int:
+        return self.grey.nbytes
 
 
 class _Area(NamedTuple):
@@ -68,6 +73,7 @@ class MotionSearch:
         self._small_hw = tuple(max(8, round(side * self._scale)) for side in cine.shape_hw)
         self._to_rows, self._to_columns = map(_averages, cine.shape_hw, self._small_hw)
         self._images: ByteLimitedCache[Look] = ByteLimitedCache(_CACHE_BYTES)
+        self._patches: ByteLimitedCache[_Patch] = ByteLimitedCache(_PATCH_BYTES)
 
     def displacement(self, seen: Sequence[Seen], frame: int) -> tuple[float, float]:
         """How far the structure has moved from where it was on the first of ``seen``, as (rows, columns) in pixels.
@@ -98,7 +104,9 @@ class MotionSearch:
 
     def _patch(self, seen: Seen) -> _Patch | None:
         """The surroundings of a structure; None where there is nothing to tell places by."""
-        mask = self._shrunk(seen.mask, box_of_mask(seen.mask)) >= 0.5
+        if (known := self._patches.get(seen)) is not None:
+            return known
+        mask = self._shrunk(seen.mask.inside, seen.mask.origin) >= 0.5
         box = box_of_mask(mask)
         if box is None:
             return None
@@ -108,7 +116,9 @@ class MotionSearch:
         centre = round(top + middle[0]), round(left + middle[1])
         top, left = max(0, top - rows), max(0, left - columns)
         grey = self._image(seen.frame).grey[top : bottom + rows, left : right + columns]
-        return None if grey.std() == 0 else _Patch(grey, centre, (centre[0] - top, centre[1] - left))
+        if grey.std() == 0:
+            return None
+        return self._patches.put(seen, _Patch(grey.copy(), centre, (centre[0] - top, centre[1] - left)))
 
     def _trust(self, marked: _Patch, frame: int, place: tuple[int, int]) -> float:
         """How much a place looks like what was marked, 0 to 1; 1 where that cannot be told, at the image's edge."""
@@ -152,15 +162,15 @@ class MotionSearch:
         # The square root lets the dim inside of a structure count beside the bright echoes around it.
         return Look(ndimage.gaussian_filter(np.sqrt(self._shrunk(grey)), _BLUR_PX))
 
-    def _shrunk(self, image: np.ndarray, box: Box | None = None) -> np.ndarray:
-        """(H, W) to the size of the search, each pixel the mean of those that it covers, float32.
+    def _shrunk(self, part: np.ndarray, origin: tuple[int, int] = (0, 0)) -> np.ndarray:
+        """An image (H, W) at the size of the search, each pixel the mean of those that it covers, float32.
 
-        With a box, the image is known to be 0 outside it.
+        ``part`` (h, w) is all of the image, or what of it is not 0, with its first row and column.
         """
-        left, top, right, bottom = map(int, box or (0, 0, image.shape[1], image.shape[0]))
-        part = torch.from_numpy(image[top:bottom, left:right].astype(np.float32))
+        (top, left), (height, width) = origin, part.shape
+        rows, columns = self._to_rows[:, top : top + height], self._to_columns[:, left : left + width]
         with torch.inference_mode():
-            return (self._to_rows[:, top:bottom] @ part @ self._to_columns[:, left:right].T).numpy()
+            return (rows @ torch.from_numpy(part.astype(np.float32)) @ columns.T).numpy()
 
 
 def _averages(side: int, small: int) -> Tensor:

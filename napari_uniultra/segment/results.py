@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.ndimage import center_of_mass
 
 from napari_uniultra.core.postprocess import largest_piece
 from napari_uniultra.core.prompts import box_of_mask
+from napari_uniultra.core.types import Box
 from napari_uniultra.segment.view import View
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PackedMask:
-    """A mask as the bits of its bounding box.
+    """A mask as the bits of its bounding box. Compared by identity: what was computed of one may be kept by it.
 
     Attributes
     ----------
@@ -49,23 +51,38 @@ class PackedMask:
 
     def unpack(self) -> np.ndarray:
         """The mask, (H, W) bool."""
-        return self._unpacked(self._inside)
-
-    def unpack_main_piece(self) -> np.ndarray:
-        """The largest piece of the mask alone, (H, W) bool."""
-        return self._unpacked(largest_piece(self._inside))
+        mask = np.zeros(self.shape_hw, bool)
+        (top, left), (height, width) = self.origin, self.size
+        mask[top : top + height, left : left + width] = self.inside
+        return mask
 
     @property
-    def _inside(self) -> np.ndarray:
+    def inside(self) -> np.ndarray:
         """The bounding box's pixels, (height, width) bool."""
         height, width = self.size
         return np.unpackbits(self.bits, count=height * width).astype(bool).reshape(height, width)
 
-    def _unpacked(self, inside: np.ndarray) -> np.ndarray:
-        mask = np.zeros(self.shape_hw, bool)
+    @property
+    def box(self) -> Box | None:
+        """The bounding box (x0, y0, x1, y1), as `box_of_mask` gives it; None for an empty mask."""
         (top, left), (height, width) = self.origin, self.size
-        mask[top : top + height, left : left + width] = inside
-        return mask
+        return (float(left), float(top), float(left + width), float(top + height)) if self else None
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """The centre of mass (row, column) of a mask that is not empty."""
+        row, column = center_of_mass(self.inside)
+        return self.origin[0] + row, self.origin[1] + column
+
+    def main_piece(self) -> PackedMask:
+        """The largest piece of the mask alone; the mask itself where there are no others."""
+        inside = self.inside
+        piece = largest_piece(inside)
+        if np.array_equal(piece, inside):
+            return self
+        packed = PackedMask.pack(piece)
+        (top, left), (down, right) = self.origin, packed.origin
+        return replace(packed, shape_hw=self.shape_hw, origin=(top + down, left + right))
 
 
 @dataclass(frozen=True, eq=False)

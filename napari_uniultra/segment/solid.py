@@ -28,10 +28,14 @@ def solid_mask(mask: np.ndarray, prompt: Prompt | None = None) -> np.ndarray:
         return mask
     left, top, right, bottom = map(int, box)
     part = mask[top:bottom, left:right]
+    pieces, count = ndimage.label(part)
+    holes = _enclosed(part)
+    if count == 1 and not holes.any():
+        return mask
     clicks = () if prompt is None else zip(prompt.points, prompt.labels, strict=True)
     moved = [((x - left, y - top), label) for (x, y), label in clicks]
-    limit = _SMALL * np.bincount(ndimage.label(part)[0][part]).max()
-    part = part | _small(_enclosed(part), limit, (xy for xy, label in moved if not label))
+    limit = _SMALL * np.bincount(pieces[part]).max()
+    part = part | _small(holes, limit, (xy for xy, label in moved if not label))
     result = np.zeros_like(mask)
     result[top:bottom, left:right] = part & ~_small(part, limit, (xy for xy, label in moved if label))
     return result
