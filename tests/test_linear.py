@@ -17,7 +17,7 @@ from napari_uniultra.model.linear import linear
 def library(request, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param and not torch.backends.mkldnn.is_available():
         pytest.skip("this PyTorch has no oneDNN")
-    monkeypatch.setattr(module, "_onednn_is_faster", lambda: request.param)
+    monkeypatch.setattr(module, "onednn_is_faster", lambda: request.param)
 
 
 @pytest.mark.parametrize("shape", [(5, 32), (1, 8, 32), (2, 3, 7, 32), (0, 32)])

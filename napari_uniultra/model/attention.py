@@ -1,7 +1,8 @@
 """SAM2's memory attention at inference on a CPU: the same numbers with fewer operations.
 
-- A value is a linear map of a 64-wide memory token, and the rows of a softmax sum to one: so the tokens themselves are
-  averaged and the value and output projections applied to the averages, which takes a quarter of the products.
+- A value is a linear map of a token, and the rows of a softmax sum to one: so the tokens themselves are averaged, and
+  the value and output projections, which are one, applied to the averages. For memory tokens, which are 64 wide, that
+  takes a quarter of the products.
 - Rotary codes turn pairs of neighbouring features. Products of queries and keys do not change when both are reordered,
   so the projections give all first members of the pairs and then all second ones, and no complex numbers are needed.
 - Keys and their scores exist for one block at a time, which stays in the processor's cache; the softmax is joined over
@@ -13,15 +14,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_uniultra.model.linear import linear
+from napari_uniultra.model.linear import linear, onednn_is_faster
 
-_QUERIES, _KEYS = 1024, 512  # of a block
+_QUERIES = 1024  # of a block
 
 
 class FastMemoryAttention:
@@ -79,33 +80,30 @@ class _Layer:
         scale = weight.shape[0] ** -0.5
         self._cross_q = (weight * scale, bias * scale)
         self._cross_k = _reordered(cross.k_proj)
-        value, out = cross.v_proj, cross.out_proj
-        self._value_out = (out.weight @ value.weight, out.weight @ value.bias + out.bias)
+        self._own_value_out, self._cross_value_out = map(_values_and_output, (own, cross))
 
     def __call__(self, x: Tensor, tokens: Tensor, coded: Tensor, pointers: int) -> Tensor:
-        layer, own = self._layer, self._layer.self_attn
+        layer = self._layer
         normed = layer.norm1(x)
         q, k = (self._rotated(linear(normed, *projection)) for projection in (self._own_q, self._own_k))
-        attended = F.scaled_dot_product_attention(q[:, None], k[:, None], own.v_proj(normed)[:, None])
-        x = own.out_proj(attended[:, 0]).add_(x)
+        averages = F.scaled_dot_product_attention(q[:, None], k[:, None], normed[:, None])[:, 0]
+        x = linear(averages, *self._own_value_out).add_(x)
         q = self._rotated(linear(layer.norm2(x), *self._cross_q))
         averages = [
             weighted_average(own_q, partial(self._blocks, own_coded, own_tokens, pointers))
             for own_q, own_coded, own_tokens in zip(q.expand(len(coded), -1, -1), coded, tokens, strict=True)
         ]
-        x = linear(torch.stack(averages), *self._value_out).add_(x)
+        x = linear(torch.stack(averages), *self._cross_value_out).add_(x)
         return layer.linear2(layer.linear1(layer.norm3(x)).relu_()).add_(x)
 
     def _blocks(self, coded: Tensor, tokens: Tensor, pointers: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Rotated keys (n, D) and their values (n, 64) of memory tokens (M, 64), block by block."""
-        places, spatial = len(self._key_cos), len(coded) - pointers
-        for frame in range(0, spatial, places):
-            for first in range(0, places, _KEYS):
-                last = min(first + _KEYS, places)
-                own = slice(frame + first, frame + last)
-                keys = linear(coded[own], *self._cross_k)
-                _rotate_in_place(*keys.chunk(2, dim=-1), self._key_cos[first:last], self._key_sin[first:last])
-                yield keys, tokens[own]
+        spatial = len(coded) - pointers
+        for own, places in _parts_of(spatial, len(self._key_cos), _keys_at_once()):
+            keys = linear(coded[own], *self._cross_k)
+            cos, sin = self._key_cos[places], self._key_sin[places]
+            _rotate_in_place(*keys.view(-1, len(cos), keys.shape[-1]).chunk(2, dim=-1), cos, sin)
+            yield keys, tokens[own]
         if pointers:
             yield linear(coded[spatial:], *self._cross_k), tokens[spatial:]
 
@@ -113,6 +111,28 @@ class _Layer:
         """Turn the features of x (B, s * s, D), in place."""
         _rotate_in_place(*x.chunk(2, dim=-1), self._cos, self._sin)
         return x
+
+
+def _parts_of(tokens: int, places: int, most: int) -> Iterator[tuple[slice, slice]]:
+    """Blocks of about ``most`` tokens that remember frames of so many places each, and which places they are of.
+
+    A block holds whole frames, or a part of one that has more places than that.
+    """
+    if places <= most:
+        step = most // places * places
+        for first in range(0, tokens, step):
+            yield slice(first, min(first + step, tokens)), slice(0, places)
+        return
+    for frame in range(0, tokens, places):
+        for first in range(0, places, most):
+            last = min(first + most, places)
+            yield slice(frame + first, frame + last), slice(first, last)
+
+
+@cache
+def _keys_at_once() -> int:
+    """Keys of a block: what was fastest with each of the two libraries that multiply matrices."""
+    return 512 if onednn_is_faster() else 1024
 
 
 def _rotate_in_place(first: Tensor, second: Tensor, cos: Tensor, sin: Tensor) -> None:
@@ -159,6 +179,12 @@ def _reordered(projection: nn.Linear) -> tuple[Tensor, Tensor]:
     """Weight and bias of a projection whose even outputs come first and odd ones second."""
     order = torch.cat([torch.arange(0, projection.out_features, 2), torch.arange(1, projection.out_features, 2)])
     return projection.weight[order].contiguous(), projection.bias[order].contiguous()
+
+
+def _values_and_output(attention: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one linear layer that does what the value and then the output projection do."""
+    value, out = attention.v_proj, attention.out_proj
+    return out.weight @ value.weight, out.weight @ value.bias + out.bias
 
 
 def _parts(rotations: Tensor) -> tuple[Tensor, Tensor]:

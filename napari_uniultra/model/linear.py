@@ -25,7 +25,7 @@ class FastLinear(nn.Linear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., K) times the transpose of weight (N, K), plus bias (N,); PyTorch's own with gradients or a compiler."""
-    if is_plain(x) and is_plain(weight) and _onednn_is_faster():
+    if is_plain(x) and is_plain(weight) and onednn_is_faster():
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
 
@@ -38,7 +38,8 @@ def is_plain(tensor: Tensor) -> bool:
 
 
 @cache
-def _onednn_is_faster() -> bool:
+def onednn_is_faster() -> bool:
+    """Whether PyTorch's other library multiplies faster here than the one that it would use."""
     backends = torch.backends
     has_both = backends.mkl.is_available() and backends.mkldnn.is_available()
     return has_both and hasattr(torch.ops.mkldnn, "_linear_pointwise") and _is_amd()
