@@ -195,3 +195,15 @@ def test_ctrl_c_ends_with_a_checkpoint_and_code_130(config: Path, tmp_path: Path
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
     assert load_training_checkpoint(tmp_path / "run" / CHECKPOINT)["step"] >= 1
+
+
+def test_bfloat16_on_a_cpu_stays_away_from_its_matrix_units(config: Path) -> None:
+    """oneDNN names the instructions that it may use; where a processor has none of the kind, that is true anyway."""
+    code = "import sys; from napari_uniultra.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "train", str(config), "--set", "run.precision=bf16"]
+    environment = {name: value for name, value in os.environ.items() if name != "ONEDNN_MAX_CPU_ISA"}
+    ended = subprocess.run(command, env={**environment, "ONEDNN_VERBOSE": "1"}, capture_output=True, text=True)
+    assert ended.returncode == 0
+    if "isa:" not in ended.stdout:
+        pytest.skip("this PyTorch has no oneDNN")
+    assert "amx" not in ended.stdout.lower()
