@@ -60,8 +60,8 @@ def make_fabric(run: RunSettings) -> Fabric:
 def spare_amx() -> None:
     """Keep the matrix units of Intel's processors, AMX, out of computations in bfloat16; others are not concerned.
 
-    With PyTorch 2.13 (oneDNN 3.12) they wrote beyond their memory while UniUltra-mini was trained, and the process ended
-    within 40 steps; without them it took about as long. oneDNN asks for this when it computes for the first time.
+    With PyTorch 2.13 (oneDNN 3.12) they wrote beyond their memory while UniUltra-mini was trained, and the process
+    ended within 40 steps; without them it took about as long. oneDNN asks for this when it computes for the first time.
     """
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
