@@ -55,3 +55,11 @@ def test_a_part_after_the_block_stays() -> None:
     with torch.inference_mode():
         for ours, plain in zip(network(images, network.frozen(128)), network(images), strict=True):
             torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
+
+
+def test_wide_blocks_keep_a_single_copy_of_their_weights() -> None:
+    tiny = build_network(architecture("sam2.1-tiny", image_size=128)).image_encoder.trunk
+    merged = tiny.frozen(128).feed_forwards
+    assert [each is not None for each in merged] == [block.dim_out <= 256 for block in tiny.blocks]
+    assert any(merged)
+    assert not all(merged)

@@ -13,15 +13,20 @@ from torch import Tensor, nn
 from napari_uniultra.model.adapters import CHAdapter
 from napari_uniultra.model.linear import FastLinear, linear
 
+_WIDEST = 256  # features of a block: wider ones take their time for the products, and copies of their weights are large
+
 
 class MergedFeedForward:
     """What a block adds to its features after its attention, for weights that do not change any more."""
 
     @classmethod
     def of(cls, block: nn.Module, adapter_scale: float) -> MergedFeedForward | None:
-        """That of a block as sam2 builds it, with a `CHAdapter` or none; None where something else is in its place."""
+        """That of a block as sam2 builds it, with a `CHAdapter` or none.
+
+        None where something else is in its place, or where it would be no faster.
+        """
         mlp, adapter = block.mlp, getattr(block, "adapter", None)
-        if adapter is not None and type(adapter) is not CHAdapter:
+        if block.dim_out > _WIDEST or (adapter is not None and type(adapter) is not CHAdapter):
             return None
         parts = [*mlp.modules(), *([] if adapter is None else adapter.modules())]
         layers = [*mlp.layers, *([] if adapter is None else [adapter.down, adapter.up])]
