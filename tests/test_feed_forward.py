@@ -33,7 +33,7 @@ def test_equals_mlp_and_adapter(adapter: AdapterConfig | None) -> None:
         assert all(frozen.feed_forwards)
         for ours, plain in zip(network(images, frozen), network(images), strict=True):
             assert plain.std() > 0.1
-            torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(ours, plain, atol=5e-5, rtol=5e-5)
 
 
 def test_what_is_hooked_or_replaced_is_not_merged() -> None:
@@ -54,7 +54,7 @@ def test_a_part_after_the_block_stays() -> None:
     network.blocks[3].after_block = nn.Linear(network.blocks[3].dim_out, network.blocks[3].dim_out)
     with torch.inference_mode():
         for ours, plain in zip(network(images, network.frozen(128)), network(images), strict=True):
-            torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(ours, plain, atol=5e-5, rtol=5e-5)
 
 
 def test_wide_blocks_keep_a_single_copy_of_their_weights() -> None:
