@@ -63,3 +63,12 @@ def test_wide_blocks_keep_a_single_copy_of_their_weights() -> None:
     assert [each is not None for each in merged] == [block.dim_out <= 256 for block in tiny.blocks]
     assert any(merged)
     assert not all(merged)
+
+
+def test_an_untrained_adapter_adds_nothing_to_the_bit() -> None:
+    plain, images = trunk(None), torch.randn(1, 3, 128, 128)
+    adapted = build_network(architecture("uniultra-mini", image_size=128, adapter=AdapterConfig())).image_encoder.trunk
+    assert all(".adapter." in name or "mixer" in name for name in adapted.load_state_dict(plain.state_dict(), False)[0])
+    with torch.inference_mode():
+        for ours, theirs in zip(adapted(images, adapted.frozen(128)), plain(images, plain.frozen(128)), strict=True):
+            assert torch.equal(ours, theirs)

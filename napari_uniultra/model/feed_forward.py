@@ -23,7 +23,8 @@ class MergedFeedForward:
     def of(cls, block: nn.Module, adapter_scale: float) -> MergedFeedForward | None:
         """That of a block as sam2 builds it, with a `CHAdapter` or none.
 
-        None where something else is in its place, or where it would be no faster.
+        An adapter that was never trained adds nothing, and is left out. None where something else is in the place of
+        either, or where it would be no faster.
         """
         mlp, adapter = block.mlp, getattr(block, "adapter", None)
         if block.dim_out > _WIDEST or (adapter is not None and type(adapter) is not CHAdapter):
@@ -31,7 +32,9 @@ class MergedFeedForward:
         parts = [*mlp.modules(), *([] if adapter is None else adapter.modules())]
         layers = [*mlp.layers, *([] if adapter is None else [adapter.down, adapter.up])]
         is_known = len(mlp.layers) == 2 and isinstance(mlp.act, nn.GELU) and all(map(_is_plain, layers))
-        return cls(mlp, adapter, adapter_scale) if is_known and not any(map(_is_hooked, parts)) else None
+        if not is_known or any(map(_is_hooked, parts)):
+            return None
+        return cls(mlp, adapter if adapter is not None and _adds(adapter) else None, adapter_scale)
 
     def __init__(self, mlp: nn.Module, adapter: CHAdapter | None, scale: float) -> None:
         first, second = ((layer.weight, layer.bias) for layer in mlp.layers)
@@ -47,6 +50,11 @@ class MergedFeedForward:
         """Normalised features (B, H, W, D) and edges (B, H, W, C) to (B, H, W, D)."""
         added = linear(F.gelu(linear(normed, *self._first)), *self._second)
         return added if self._edges is None else added + linear(edges, self._edges)
+
+
+def _adds(adapter: CHAdapter) -> bool:
+    last = [layer for layer in (adapter.up, adapter.channel_mixer) if layer is not None]
+    return any(bool(parameter.any()) for layer in last for parameter in layer.parameters())
 
 
 def _is_plain(layer: nn.Module) -> bool:
