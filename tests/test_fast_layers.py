@@ -9,6 +9,7 @@ import torch
 from sam2.modeling.sam2_utils import LayerNorm2d
 from torch import nn
 
+from napari_uniultra.model import linear
 from napari_uniultra.model.layers import FastLayerNorm2d, FastUpscaling, use_fast_layers
 from napari_uniultra.model.linear import FastLinear
 
@@ -43,7 +44,11 @@ def test_maps_are_the_same(layout: torch.memory_format) -> None:
     assert torch.equal(x, given)
 
 
-def test_tokens_are_the_same() -> None:
+@pytest.mark.parametrize("onednn", [True, False])
+def test_tokens_are_the_same(onednn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if onednn and not torch.backends.mkldnn.is_available():
+        pytest.skip("this PyTorch has no oneDNN")
+    monkeypatch.setattr(linear, "onednn_is_faster", lambda: onednn)
     network, x = tokens(), torch.randn(5, 6)
     fast = deepcopy(network)
     use_fast_layers(fast)

@@ -38,7 +38,7 @@ def make_fabric(run: RunSettings) -> Fabric:
         raise ConfigError("run.precision fp16 needs an NVIDIA GPU", f"this run is on {device.type}", "Use bf16 or fp32")
     precision = _PRECISIONS[run.precision]
     if run.precision == "bf16" and device.type == "cpu":
-        spare_amx()
+        _spare_amx()
     if LAUNCHED not in os.environ:
         devices = [device.index or 0] if device.type == "cuda" else 1
         alone = LightningEnvironment()  # also within a cluster's job, whose processes fabric would otherwise count
@@ -57,7 +57,7 @@ def make_fabric(run: RunSettings) -> Fabric:
     return fabric
 
 
-def spare_amx() -> None:
+def _spare_amx() -> None:
     """Keep the matrix units of Intel's processors, AMX, out of computations in bfloat16; others are not concerned.
 
     With PyTorch 2.13 (oneDNN 3.12) they wrote beyond their memory while UniUltra-mini was trained, and the process

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache, partial
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -129,7 +129,6 @@ def _parts_of(tokens: int, places: int, most: int) -> Iterator[tuple[slice, slic
             yield slice(frame + first, frame + last), slice(first, last)
 
 
-@cache
 def _keys_at_once() -> int:
     """Keys of a block: what was fastest with each of the two libraries that multiply matrices."""
     return 512 if onednn_is_faster() else 1024

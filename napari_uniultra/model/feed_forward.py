@@ -31,7 +31,7 @@ class MergedFeedForward:
             return None
         parts = [*mlp.modules(), *([] if adapter is None else adapter.modules())]
         layers = [*mlp.layers, *([] if adapter is None else [adapter.down, adapter.up])]
-        is_known = len(mlp.layers) == 2 and isinstance(mlp.act, nn.GELU) and all(map(_is_plain, layers))
+        is_known = len(mlp.layers) == 2 and isinstance(mlp.act, nn.GELU) and all(map(_is_linear, layers))
         if not is_known or any(map(_is_hooked, parts)):
             return None
         return cls(mlp, adapter if adapter is not None and _adds(adapter) else None, adapter_scale)
@@ -57,7 +57,7 @@ def _adds(adapter: CHAdapter) -> bool:
     return any(bool(parameter.any()) for layer in last for parameter in layer.parameters())
 
 
-def _is_plain(layer: nn.Module) -> bool:
+def _is_linear(layer: nn.Module) -> bool:
     return type(layer) in (nn.Linear, FastLinear) and layer.bias is not None
 
 

@@ -74,7 +74,7 @@ def mix_channels(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     The result lies channel by channel, as the mask decoder needs it; a convolution would keep the trunk's order.
     """
     batch, _, height, width = x.shape
-    mixed = torch.bmm(weight.flatten(1).expand(batch, -1, -1), x.flatten(2)) + bias[:, None]
+    mixed = torch.baddbmm(bias[:, None], weight.flatten(1).expand(batch, -1, -1), x.flatten(2))
     return mixed.view(batch, -1, height, width)
 
 

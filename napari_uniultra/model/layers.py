@@ -48,5 +48,5 @@ def use_fast_layers(network: nn.Module) -> None:
 
 def _doubles(layer: nn.ConvTranspose2d) -> bool:
     two, none = (2, 2), (0, 0)
-    is_plain = layer.groups == 1 and layer.dilation == (1, 1) and layer.bias is not None
-    return is_plain and layer.kernel_size == layer.stride == two and layer.padding == layer.output_padding == none
+    is_simple = layer.groups == 1 and layer.dilation == (1, 1) and layer.bias is not None
+    return is_simple and layer.kernel_size == layer.stride == two and layer.padding == layer.output_padding == none

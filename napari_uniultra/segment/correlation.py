@@ -44,8 +44,9 @@ class Look:
         return _running_sums(self._centred), _running_sums(self._centred**2)
 
     def part(self, rows: slice, columns: slice) -> Look:
-        """A part of it, for a search that need not go farther."""
-        return Look(self.grey[rows, columns])
+        """A part of it, for a search that need not go farther; itself, with what it has computed, where that is all."""
+        grey = self.grey[rows, columns]
+        return self if grey.shape == self.grey.shape else Look(grey)
 
     def correlation(self, patch: np.ndarray) -> np.ndarray:
         """Normalised cross-correlation (h - a + 1, w - b + 1) with a patch (a, b), 0 where the image is flat."""

@@ -13,7 +13,6 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from napari_uniultra.core.prompts import box_of_mask
 from napari_uniultra.core.types import Cine
 from napari_uniultra.segment.cache import ByteLimitedCache
 from napari_uniultra.segment.correlation import Look
@@ -106,14 +105,12 @@ class MotionSearch:
         """The surroundings of a structure; None where there is nothing to tell places by."""
         if (known := self._patches.get(seen)) is not None:
             return known
-        mask = self._shrunk(seen.mask.inside, seen.mask.origin) >= 0.5
-        box = box_of_mask(mask)
-        if box is None:
+        small = PackedMask.pack(self._shrunk(seen.mask.inside, seen.mask.origin) >= 0.5)
+        if not small:
             return None
-        left, top, right, bottom = map(int, box)
+        left, top, right, bottom = map(int, small.box)
         rows, columns = (2 + int(_MARGIN * side) for side in (bottom - top, right - left))
-        middle = ndimage.center_of_mass(mask[top:bottom, left:right])
-        centre = round(top + middle[0]), round(left + middle[1])
+        centre = tuple(map(round, small.centre))
         top, left = max(0, top - rows), max(0, left - columns)
         grey = self._image(seen.frame).grey[top : bottom + rows, left : right + columns]
         if grey.std() == 0:
@@ -132,7 +129,6 @@ class MotionSearch:
     def _likeness(self, patch: _Patch, frame: int, area: _Area) -> np.ndarray:
         """How much each place of an area of ``frame`` looks like the structure's centre, -1 to 1."""
         likeness = np.full(area.shape, _OUTSIDE, np.float32)
-        image = self._image(frame)
         needed = [
             slice(max(0, own.start - offset), min(side, own.stop - offset + extent))
             for own, offset, extent, side in zip(area, patch.offset, patch.grey.shape, self._small_hw, strict=True)
@@ -141,9 +137,7 @@ class MotionSearch:
             return likeness
         if not _is_small(needed, self._small_hw):  # then what is kept of the whole image takes less time
             needed = [slice(0, side) for side in self._small_hw]
-            found = image.correlation(patch.grey)
-        else:
-            found = image.part(*needed).correlation(patch.grey)
+        found = self._image(frame).part(*needed).correlation(patch.grey)
         first = [own.start + offset for own, offset in zip(needed, patch.offset, strict=True)]
         into, out_of = zip(*map(_overlap, area, first, found.shape), strict=True)
         likeness[into] = found[out_of]
