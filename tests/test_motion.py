@@ -109,6 +109,31 @@ def test_the_bundled_model_follows_a_jump_that_it_loses_without(model: Any, repo
     assert min(without) < 0.5
 
 
+def test_an_object_that_jumps_changes_nothing_for_another_one(model: Any) -> None:
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:240, :320]
+    still = ((y - 80) / 55) ** 2 + ((x - 90) / 70) ** 2 < 1
+    tissue = ndimage.gaussian_filter(rng.gamma(2, 1, y.shape), 1.5)
+    frames = []
+    for row, column in ((170, 200), (170, 200), (150, 255)):
+        frame = 20 + 160 * tissue / tissue.max()
+        frame[still] *= 0.25
+        frame[np.hypot(y - row, x - column) < 34] = 230
+        frame[np.hypot(y - row, x - column) < 28] = 20
+        frames.append(frame + rng.normal(0, 4, y.shape))
+    cine = Cine(np.clip(frames, 0, 255).astype(np.uint8))
+    found = []
+    for others in ((), ((166, 136, 234, 204),)):
+        session = CineSession(cine, model)
+        session.zoom = False
+        for object_id, box in enumerate(((20, 25, 160, 135), *others), start=1):
+            session.add_box(object_id, 0, box)
+        found.append([step.masks for step in session.propagate()])
+    jump = ndimage.center_of_mass(found[1][2][2])
+    assert jump == pytest.approx((150, 255), abs=5), "the other one jumps"
+    assert sum(np.count_nonzero(alone[1] ^ beside[1]) for alone, beside in zip(*found, strict=True)) <= 2
+
+
 def test_the_correlation_is_scikit_images() -> None:
     image = ndimage.gaussian_filter(texture(3).astype(np.float32), 1)
     image[:60] = 0  # black beside the scan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ from napari_uniultra.errors import PromptError, ReadError, ResourceError
 from napari_uniultra.io.readers.lazy import LazyFrames
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.config import architecture
+from napari_uniultra.model.device import copied_to
 from napari_uniultra.model.loaded import Model
+from napari_uniultra.segment.fallback import run_with_fallback
+from napari_uniultra.segment.predictor import HalfPrecisionError
 from napari_uniultra.segment.session import CineSession
 
 HEIGHT, WIDTH, FRAMES = 72, 96, 12
@@ -168,6 +172,30 @@ def test_objects_do_not_disturb_each_other(model) -> None:
     for t in range(FRAMES):
         differing = alone.step(t).masks[1] ^ together.step(t).masks[1]
         assert differing.mean() < 1e-3  # batched products round differently
+
+
+def test_an_object_whose_last_mark_goes_while_it_is_tracked_does_not_end_the_others(session) -> None:
+    session.add_mask(1, 0, disc(20))
+    session.add_mask(2, 0, disc(70))
+    steps = session.propagate()
+    next(steps)
+    next(steps)
+    session.set_prompt(2, 0, None)
+    assert [step.frame for step in steps] == list(range(2, FRAMES))
+    assert session.step(FRAMES - 1).masks.keys() == {1}
+
+
+def test_numbers_of_numpy_are_as_good_as_pythons(session, tmp_path) -> None:
+    one, frames = np.int64(1), np.arange(4)
+    session.add_box(one, frames[0], BOX)
+    session.add_points(one, frames[1], [(40, 40)], np.array([1]))
+    session.add_mask(one, frames[3], disc(40))
+    session.interpolate(frames[2], objects=[one])
+    list(session.propagate(objects=np.array([1])))
+    session.lock(frames, objects=np.array([1]))
+    session.save(tmp_path / "work.npz")
+    again = CineSession.restore(tmp_path / "work.npz", session.cine, None)
+    assert np.array_equal(again.masks, session.masks)
 
 
 def test_an_object_added_late_keeps_the_others(session) -> None:
@@ -431,6 +459,31 @@ def test_when_the_memory_never_suffices_the_session_stands(session, monkeypatch)
     assert np.array_equal(session.masks, before)
 
 
+def test_half_precision_may_fail_after_memory_has(session, model) -> None:
+    errors = [torch.OutOfMemoryError("CUDA out of memory"), HalfPrecisionError()]
+    notices = []
+    session.model = replace(model, half=True)
+
+    def work() -> str:
+        if errors:
+            raise errors.pop(0)
+        return "done"
+
+    assert run_with_fallback(session._engine, work, notices.append) == "done"
+    assert not session.model.half
+    assert [words[:32] for words in notices] == ["Numbers became too large for half"[:32]]
+
+
+def test_a_network_copied_to_a_device_shares_nothing(model) -> None:
+    twin = copied_to(model.network, "cpu")
+    assert twin.state_dict().keys() == model.network.state_dict().keys()
+    for name, value in model.network.state_dict().items():
+        other = twin.state_dict()[name]
+        assert torch.equal(value, other)
+        assert value.data_ptr() != other.data_ptr()
+    assert {v.device.type for v in copied_to(model.network, "meta").state_dict().values()} == {"meta"}
+
+
 def test_results_can_be_read_from_another_thread_while_tracking(session) -> None:
     session.add_box(1, 0, BOX)
     stop, failures = threading.Event(), []
@@ -477,6 +530,29 @@ def test_filling_between_needs_both_sides_and_leaves_what_was_accepted(session) 
     accepted = session.step(6).masks[1]
     assert session.interpolate(4) <= {3, 4, 5}
     assert np.array_equal(session.step(6).masks[1], accepted)
+
+
+def disc(column: int, radius: int = 12) -> np.ndarray:
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    return (y - 36) ** 2 + (x - column) ** 2 < radius**2
+
+
+def test_filling_between_leaves_what_was_given_and_what_is_locked(session) -> None:
+    for frame, column in ((0, 20), (5, 70), (10, 60)):
+        session.add_mask(1, frame, disc(column))
+    with pytest.raises(PromptError, match="between no two frames"):
+        session.interpolate(5)  # it was painted itself
+    assert session.interpolate(7) == frozenset(range(6, 10))  # from there on
+    session.mark_absent(1, 8)
+    with pytest.raises(PromptError, match="between no two frames"):
+        session.interpolate(7)  # the structure was gone before the next one
+    before = session.masks
+    session.edit_object(1, locked=True)
+    with pytest.raises(PromptError, match="between no two frames"):
+        session.interpolate(3)
+    with pytest.raises(PromptError, match="is locked"):
+        session.interpolate(3, objects=[1])
+    assert np.array_equal(session.masks, before)
 
 
 def test_filled_frames_survive_saving(session, model, tmp_path) -> None:

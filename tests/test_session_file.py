@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,31 @@ def test_opening_is_one_undo_away_from_what_was_there(saved: Path, cine: Cine, m
     assert (session.names, np.array_equal(session.masks[4] == 2, mine)) == ({2: "Object 2"}, True)
     session.redo()
     assert session.names == {1: "lumen"}
+
+
+def test_a_scale_set_by_hand_is_one_undo_away_too(saved: Path, cine: Cine, model: Model) -> None:
+    session = CineSession(cine, model)
+    session.set_spacing((0.1, 0.1))
+    session.open(saved)
+    session.undo()
+    assert (session.spacing_mm, session.names) == ((0.1, 0.1), {})
+
+
+def test_what_was_undone_before_opening_cannot_be_made_again_after_it(saved: Path, cine: Cine, model: Model) -> None:
+    session = CineSession(cine, model)
+    session.add_box(2, 0, BOX)
+    session.undo()
+    session.open(saved)
+    assert not session.can_redo
+
+
+def test_undoing_an_opening_names_the_model_of_what_is_back(saved: Path, cine: Cine, model: Model) -> None:
+    session = CineSession(cine, replace(model, name="other", sha256="cd" * 32))
+    session.add_box(1, 0, BOX)
+    session.open(saved)
+    assert session.made_with.name == "tiny"
+    session.undo()
+    assert session.made_with.name == "other"
 
 
 def test_opening_needs_no_model(saved: Path, cine: Cine, model: Model) -> None:

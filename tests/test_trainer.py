@@ -26,6 +26,7 @@ from PIL import Image
 from torch import Generator, Tensor, nn
 from torch.utils.data import Dataset
 
+from napari_uniultra.core.lock import InUseError, locked
 from napari_uniultra.errors import CheckpointError, ResourceError, TrainingError, WriteError
 from napari_uniultra.model.config import architecture
 from napari_uniultra.training import optim
@@ -184,6 +185,20 @@ def test_a_changed_setting_is_named_and_a_harmless_one_is_not(tmp_path: Path) ->
     assert Trainer(config(tmp_path, steps=3, log_every=2, max_minutes=5.0), Toy(), ToyData()).fit() == "done"
     assert Trainer(config(tmp_path, {"learning_rate": 0.5}), Toy(), ToyData(), restart=True).step == 0
     assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_a_run_that_another_process_trains_is_not_deleted(tmp_path: Path) -> None:
+    train(tmp_path, steps=2)
+    with locked(tmp_path), pytest.raises(InUseError, match="in use"):
+        Trainer(config(tmp_path), Toy(), ToyData(), restart=True)
+    assert load_training_checkpoint(tmp_path / CHECKPOINT)["step"] == 2
+
+
+def test_what_was_best_by_another_metric_counts_no_more(tmp_path: Path) -> None:
+    train(tmp_path, Toy(scores=(0.5, 0.9)), steps=4, validate_every=4)
+    assert Trainer(config(tmp_path), Toy(), ToyData())._best == 0.9
+    again = Trainer(config(tmp_path, monitor="iou_error"), Toy(), ToyData())
+    assert (again.step, again._best) == (4, None)
 
 
 def test_a_damaged_checkpoint_and_one_that_would_run_code_are_refused(tmp_path: Path) -> None:

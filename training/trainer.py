@@ -390,7 +390,8 @@ class Trainer:
 
     def _clear_or_resume(self, restart: bool) -> None:
         if restart and self.fabric.is_global_zero:
-            remove_run(self.folder)
+            with locked(self.folder):
+                remove_run(self.folder)
         self.fabric.barrier()  # so that no process sees what another is about to delete
         self._resume()
 
@@ -406,7 +407,9 @@ class Trainer:
         self.average.load(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
-        self.step, self._best, self._since_best = state["step"], state["best"], state["since_best"]
+        self.step = state["step"]
+        if state["config"]["run"]["monitor"] == self._run.monitor:  # else what was best so far says nothing
+            self._best, self._since_best = state["best"], state["since_best"]
 
     # --- data and progress
 

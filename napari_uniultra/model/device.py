@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from copy import deepcopy
+from typing import Any
 
 import torch
+from torch import nn
 
 from napari_uniultra.errors import ResourceError
 
@@ -37,6 +40,14 @@ def choose_device(name: str = "auto") -> torch.device:
             "Choose one of these, or 'auto' (Automatic in the panel)",
         )
     return torch.device(name)
+
+
+def copied_to(network: nn.Module, device: torch.device | str) -> nn.Module:
+    """A copy of a network on another device, for which its own device needs no memory."""
+    memo: dict[int, Any] = {id(buffer): buffer.to(device, copy=True) for buffer in network.buffers()}
+    for parameter in network.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.detach().to(device, copy=True), parameter.requires_grad)
+    return deepcopy(network, memo)
 
 
 def where_it_runs(device: torch.device) -> str:

@@ -128,7 +128,8 @@ class Engine:
         self, state: SessionState, frame: int, ids: Sequence[int], reverse: bool, following: int | None = None
     ) -> dict[Key, Result]:
         """Results on a frame of those objects that may change there; ``following`` is the frame that will be next."""
-        todo = [object_id for object_id in ids if state.may_be_tracked((object_id, frame))]
+        seen = state.seen_objects()  # an object's last mark may have been removed meanwhile
+        todo = [object_id for object_id in ids if object_id in seen and state.may_be_tracked((object_id, frame))]
         begun = [self._begin(state, frame, batch, reverse) for batch in self._batches(state, todo, frame, reverse)]
         if self.overlaps and following is not None:
             self._embed_meanwhile(following, begun)
@@ -146,13 +147,13 @@ class Engine:
         return seen_from(self.memories.logits(state, key), own, self.memories.whole)[0, 0]
 
     def _begin(self, state: SessionState, frame: int, batch: Sequence[_Target], reverse: bool) -> _Begun:
-        """Compute objects that remember frames in the same layout, and are seen through the same view."""
+        """Compute objects that remember frames in the same layout, and are looked at in the same way."""
         view = batch[0].approach.view
         predictor, embedding = self._predictor_at(view.size), self.embed(frame, view)
         features = self._attend(state, embedding, view, batch)
         known = [target.approach.before for target in batch]
         before = None if known[0] is None else torch.cat(known)
-        prediction = predictor.track(embedding, features, before, [target.approach.jumped for target in batch])
+        prediction = predictor.track(embedding, features, before, jumped=batch[0].approach.jumped)
         incoming = Incoming(prediction, view, self.model)
         memories = predictor.remember(embedding, prediction.logits, prediction.object_score, prompted=False)
         return _Begun(batch, view, prediction, memories, incoming)
@@ -246,7 +247,7 @@ class Engine:
             key = object_id, frame
             approach = self._approaches.to(state, key, reverse, self.model.config, zoom)
             target = _Target(object_id, self._plan(state, key, reverse), approach)
-            groups[target.plan.layout, approach.view, approach.before is None].append(target)
+            groups[target.plan.layout, approach.view, approach.before is None, approach.jumped].append(target)
         for group in groups.values():
             for first in range(0, len(group), _MAX_BATCH):
                 yield group[first : first + _MAX_BATCH]

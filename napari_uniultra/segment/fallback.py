@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from napari_uniultra.errors import ResourceError
+from napari_uniultra.model.device import copied_to
 from napari_uniultra.segment.predictor import HalfPrecisionError
 
 T = TypeVar("T")
@@ -36,16 +36,11 @@ def run_with_fallback(host: Host, work: Callable[[], T], notify: Callable[[str],
     ResourceError
         If the memory does not suffice on the CPU either.
     """
-    try:
-        done, value = attempt(work)
-    except HalfPrecisionError:
-        notify("Numbers became too large for half precision. The session goes on in full precision, more slowly.")
-        host.model = replace(host.model, half=False)
-        done, value = attempt(work)
+    done, value = _attempt_precisely(host, work, notify)
     if done:
         return value
     _free(host)
-    done, value = attempt(work)
+    done, value = _attempt_precisely(host, work, notify)
     if done:
         return value
     if host.model.device.type != "cpu":
@@ -60,6 +55,15 @@ def run_with_fallback(host: Host, work: Callable[[], T], notify: Callable[[str],
         "even after freeing everything that could be freed",
         "Close other programs, or choose a model with a smaller input",
     )
+
+
+def _attempt_precisely(host: Host, work: Callable[[], T], notify: Callable[[str], None]) -> tuple[bool, T | None]:
+    try:
+        return attempt(work)
+    except HalfPrecisionError:
+        notify("Numbers became too large for half precision. The session goes on in full precision, more slowly.")
+        host.model = replace(host.model, half=False)
+    return attempt(work)
 
 
 def attempt(work: Callable[[], T]) -> tuple[bool, T | None]:
@@ -83,4 +87,4 @@ def _free(host: Host) -> None:
 
 def _on_cpu(model: Any) -> Any:
     device = torch.device("cpu")
-    return replace(model, network=copy.deepcopy(model.network).to(device), device=device, half=False)
+    return replace(model, network=copied_to(model.network, device), device=device, half=False, compiled=False)

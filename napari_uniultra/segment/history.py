@@ -29,6 +29,10 @@ class History:
         self._past.append(present)
         self._future.clear()
 
+    def start_anew(self) -> None:
+        """Call before the present state, in which nothing was done, is replaced."""
+        self._future.clear()
+
     def undo(self, present: SessionState) -> SessionState | None:
         """The state before the last change, or None."""
         if not self._past:

@@ -160,22 +160,21 @@ class Predictor:
 
     @_inferring
     def track(
-        self, embedding: FrameEmbedding, features: Tensor, before: Tensor | None = None, jumped: Sequence[bool] = ()
+        self, embedding: FrameEmbedding, features: Tensor, before: Tensor | None = None, *, jumped: bool = False
     ) -> Prediction:
         """Masks on a frame without prompts, from features (B, 256, s, s) that remember B objects.
 
-        ``before`` has the objects' logits (B, 1, 4s, 4s) on the frame before, for models with a mask prior; those of
+        ``before`` has the objects' logits (B, 1, 4s, 4s) on the frame before, for models with a mask prior. Those of
         objects that ``jumped`` were moved to where they are now, and count as boxes too.
         """
-        if any(jumped):
+        if jumped:
             coordinates, labels = boxes_of(before, self._size, CARRIED_MARGIN)
-            labels[[not each for each in jumped]] = -1
         else:
             batch = features.shape[0]
             coordinates = torch.zeros(batch, 1, 2, device=features.device)
             labels = -torch.ones(batch, 1, dtype=torch.int32, device=features.device)
         dense = None if before is None else mask_prior(before)
-        return self._decode(embedding, features, coordinates, labels, dense, points=2 if any(jumped) else 0)
+        return self._decode(embedding, features, coordinates, labels, dense, points=2 if jumped else 0)
 
     @_inferring
     def accept_mask(self, embedding: FrameEmbedding, mask: np.ndarray) -> Prediction:

@@ -27,7 +27,7 @@ from napari_uniultra.segment.memory import MemoryLimits
 from napari_uniultra.segment.passes import Pass, count_frames, plan_passes
 from napari_uniultra.segment.results import Result
 from napari_uniultra.segment.session_about import LoopName, ModelName, SessionAbout
-from napari_uniultra.segment.session_file import load_state, read_about, save_state
+from napari_uniultra.segment.session_file import load_state, save_state
 from napari_uniultra.segment.state import Key, SessionState, paint
 from napari_uniultra.segment.tidy import ends_around, interpolated_results, put_results, tidied_results
 
@@ -83,7 +83,6 @@ class CineSession:
         self._state = SessionState()
         self._history = History()
         self._in_one_change = False
-        self._made_with: ModelName | None = None
 
     @property
     def model(self) -> Any:
@@ -181,9 +180,9 @@ class CineSession:
 
         It replaces the box that was there; points stay. Returns the frame's new masks.
         """
-        box = normalise_box(box, self.cine.shape_hw)
-        before = self._editable_prompt(object_id, frame)
-        return self._set(object_id, frame, Prompt(box, before.points, before.labels, before.mask))
+        box, key = normalise_box(box, self.cine.shape_hw), self._editable(object_id, frame)
+        before = self._prompt_before(key)
+        return self._set(key, Prompt(box, before.points, before.labels, before.mask))
 
     def add_points(self, object_id: int, frame: int, points: Iterable[Sequence[float]], labels: Iterable[int]) -> Step:
         """Click points (x, y), in pixels at pixel edges; label 1 belongs to the object, 0 does not.
@@ -191,8 +190,8 @@ class CineSession:
         They refine what earlier clicks and the box gave. Returns the frame's new masks.
         """
         points, labels = checked_points(points, self.cine.shape_hw), tuple(int(label) for label in labels)
-        before = self._editable_prompt(object_id, frame)
-        return self._set(object_id, frame, before.with_round(points, labels))
+        key = self._editable(object_id, frame)
+        return self._set(key, self._prompt_before(key).with_round(points, labels))
 
     def add_mask(self, object_id: int, frame: int, mask: np.ndarray) -> Step:
         """Give an object's mask, (H, W) bool; it replaces the prompts that were there, and later clicks refine it."""
@@ -212,27 +211,30 @@ class CineSession:
         PromptError
             If the prompt does not fit the frame, or the frame was accepted. The session stays as it was.
         """
-        before = self._editable_prompt(object_id, frame)
+        key = self._editable(object_id, frame)
         if prompt is None or prompt.empty:
-            return self._clear(object_id, frame)
+            return self._clear(key)
         mask = prompt.mask
         if mask is not None:
             mask = checked_mask(mask, self.cine.shape_hw, may_be_empty=prompt.mask_only)
         box = None if prompt.box is None else normalise_box(prompt.box, self.cine.shape_hw)
         points = checked_points(prompt.points, self.cine.shape_hw)
-        asked = Prompt(box, points, prompt.labels, mask, prompt.rounds)
+        asked, before = Prompt(box, points, prompt.labels, mask, prompt.rounds), self._prompt_before(key)
         if not asked.rounds and asked.extends(before):
             known = len(before.points)
             asked = before.with_round(points[known:], asked.labels[known:])
-        return self._set(object_id, frame, asked)
+        return self._set(key, asked)
 
-    def _editable_prompt(self, object_id: int, frame: int) -> Prompt:
-        self._checked_id(object_id)
+    def _editable(self, object_id: int, frame: int) -> Key:
         self.cine.frame(frame)
-        if (object_id, frame) in self._state.locked:
+        key = self._checked_id(object_id), int(frame)
+        if key in self._state.locked:
             raise PromptError(f"Frame {frame} was accepted for this object", fix="Unlock it to change it")
         self._check_unlocked(object_id)
-        before = self._state.prompts.get((object_id, frame), Prompt())
+        return key
+
+    def _prompt_before(self, key: Key) -> Prompt:
+        before = self._state.prompts.get(key, Prompt())
         return Prompt() if before.absent else before  # there is nothing that a box or clicks could refine
 
     def _check_unlocked(self, object_id: int) -> None:
@@ -240,23 +242,21 @@ class CineSession:
             name = self._state.names.get(object_id, f"Object {object_id}")
             raise PromptError(f"{name} is locked", fix="Unlock it to change it")
 
-    def _set(self, object_id: int, frame: int, prompt: Prompt) -> Step:
-        key = (object_id, frame)
+    def _set(self, key: Key, prompt: Prompt) -> Step:
+        object_id, frame = key
         if prompt != self._state.prompts.get(key):
             result = self._compute(lambda: self._engine.answer(self._state, key, prompt))
-            self._made_with = ModelName.of(self.model)
-            with self._change() as state:
+            with self._change(made_with=ModelName.of(self.model)) as state:
                 state.names.setdefault(object_id, f"Object {object_id}")
                 state.prompts[key] = prompt
                 state.prompted[key] = result
         return self.step(frame)
 
-    def _clear(self, object_id: int, frame: int) -> Step:
-        key = (object_id, frame)
+    def _clear(self, key: Key) -> Step:
         if key in self._state.prompts:
             with self._change() as state:
                 del state.prompts[key], state.prompted[key]
-        return self.step(frame)
+        return self.step(key[1])
 
     @staticmethod
     def _checked_id(object_id: int) -> int:
@@ -334,36 +334,45 @@ class CineSession:
 
     def _keys(self, frames: int | Iterable[int], objects: Iterable[int] | None) -> list[Key]:
         frames = [frames] if isinstance(frames, (int, np.integer)) else list(frames)
-        ids = self.object_ids if objects is None else list(objects)
-        return [(object_id, int(frame)) for object_id in ids for frame in frames]
+        return [(object_id, int(frame)) for object_id in self._chosen(objects) for frame in frames]
+
+    def _chosen(self, objects: Iterable[int] | None) -> Sequence[int]:
+        return self.object_ids if objects is None else sorted({int(object_id) for object_id in objects})
+
+    def _changeable(self, objects: Iterable[int] | None) -> Sequence[int]:
+        """Those that are not locked, or those asked for. Raises PromptError if one of these is locked."""
+        ids = self._chosen(objects)
+        if objects is None:
+            return [object_id for object_id in ids if object_id not in self._state.locked_objects]
+        for object_id in ids:
+            self._check_unlocked(object_id)
+        return ids
 
     # Changing results without the model -----------------------------------------------------------------------------
 
     def tidy(self, settings: TidySettings, objects: Iterable[int] | None = None) -> frozenset[int]:
         """Tidy the results of some objects, all by default; what was painted or accepted stays. Returns the frames."""
-        ids = self.object_ids if objects is None else sorted(set(objects))
-        return self._rewrite(tidied_results(self._state, settings, ids))
+        return self._rewrite(tidied_results(self._state, settings, self._chosen(objects)))
 
     def preview_tidy(self, settings: TidySettings, frame: int, objects: Iterable[int] | None = None) -> np.ndarray:
         """A frame's labels (H, W) uint16 as they would be after `tidy`; nothing changes."""
-        ids = self.object_ids if objects is None else sorted(set(objects))
-        found = tidied_results(self._state, settings, ids, range(frame, frame + 1))
+        found = tidied_results(self._state, settings, self._chosen(objects), range(frame, frame + 1))
         return paint(put_results(self._state.copy(), found).step(frame), self.cine.shape_hw)
 
     def interpolate(self, frame: int, objects: Iterable[int] | None = None) -> frozenset[int]:
         """Fill the frames around ``frame`` with masks between those that were given or accepted on either side.
 
-        For stretches that tracking does not get right. Returns the frames that changed.
+        For stretches that tracking does not get right. What was given or accepted stays, and so do locked objects.
+        Returns the frames that changed.
 
         Raises
         ------
         PromptError
-            When no object is known on both sides.
+            When no object is known on both sides, or one that is asked for is locked.
         """
-        ids = self.object_ids if objects is None else sorted(set(objects))
-        ends = {object_id: ends_around(self._state, object_id, frame) for object_id in ids}
         results = {}
-        for object_id, between in ends.items():
+        for object_id in self._changeable(objects):
+            between = ends_around(self._state, object_id, frame)
             if between is not None:
                 results |= interpolated_results(self._state, object_id, *between)
         if not results:
@@ -404,7 +413,7 @@ class CineSession:
     @property
     def made_with(self) -> ModelName | None:
         """The model of the latest results; of results from a file, the one that they were made with."""
-        return self._made_with
+        return self._state.made_with
 
     # Propagation ----------------------------------------------------------------------------------------------------
 
@@ -472,15 +481,13 @@ class CineSession:
         return count_frames(self.passes(direction, start=start, stop=stop, objects=objects))
 
     def _objects_to_track(self, objects: Iterable[int] | None) -> list[int]:
-        with_prompts = sorted(self._state.seen_objects())
+        with_prompts = self._state.seen_objects()
+        ids = list(self._changeable(objects))
         if objects is None:
-            ids = [object_id for object_id in with_prompts if object_id not in self._state.locked_objects]
+            ids = [object_id for object_id in ids if object_id in with_prompts]
             if with_prompts and not ids:
                 raise PromptError("There is nothing to track: every object is locked", fix="Unlock one to track it")
         else:
-            ids = sorted(set(objects))
-            for object_id in ids:
-                self._check_unlocked(object_id)
             missing = [object_id for object_id in ids if object_id not in with_prompts]
             if missing:
                 fix = "Draw a box or click on it on some frame first"
@@ -509,7 +516,7 @@ class CineSession:
 
     def _track(self, frame: int, ids: Sequence[int], reverse: bool, following: int | None) -> dict[Key, Result]:
         found = self._compute(lambda: self._engine.track(self._state, frame, ids, reverse, following))
-        self._made_with = ModelName.of(self.model)
+        self._state = replace(self._state, made_with=ModelName.of(self.model))
         return found
 
     # Computing ------------------------------------------------------------------------------------------------------
@@ -590,8 +597,8 @@ class CineSession:
         if not self._in_one_change:
             self._autosave.save()
 
-    def _change(self) -> _Change:
-        return _Change(self)
+    def _change(self, **values: Any) -> _Change:
+        return _Change(self, values)
 
     def save(self, path: str | Path, tables: Mapping[str, str] | None = None) -> None:
         """Write prompts, results, names, locks and markers to a file, atomically, and the name of their model.
@@ -610,7 +617,7 @@ class CineSession:
         WriteError
             If it cannot be written; a file that was there before is untouched.
         """
-        about = SessionAbout(LoopName.of(self.cine), self._made_with, tables or {})
+        about = SessionAbout(LoopName.of(self.cine), self.made_with, tables or {})
         save_state(Path(path), self._state, about)
 
     def open(self, path: str | Path) -> frozenset[int]:
@@ -623,10 +630,11 @@ class CineSession:
         ReadError
             If the file is damaged or belongs to another loop; the session stays as it was.
         """
-        state, about = load_state(Path(path), self.cine), read_about(Path(path))
-        if self._state.names:
+        state = load_state(Path(path), self.cine)
+        if self._state == SessionState():
+            self._history.start_anew()
+        else:
             self._history.remember(self._state)
-        self._made_with = about.model
         before, self._state = self._state, state
         if Path(path) != self._autosave.path:  # which holds it already
             self._autosave.save()
@@ -642,18 +650,18 @@ class CineSession:
             If the file is damaged or belongs to another loop.
         """
         session = cls(cine, model, **options)
-        session._state, session._made_with = load_state(Path(path), cine), read_about(Path(path)).model
+        session._state = load_state(Path(path), cine)
         return session
 
 
 class _Change:
     """One change of a session's state: all of it happens, or none."""
 
-    def __init__(self, session: CineSession) -> None:
-        self._session = session
+    def __init__(self, session: CineSession, values: Mapping[str, Any]) -> None:
+        self._session, self._values = session, values
 
     def __enter__(self) -> SessionState:
-        self._draft = self._session._state.copy()
+        self._draft = replace(self._session._state.copy(), **self._values)
         return self._draft
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def load_state(path: Path, cine: Cine) -> SessionState:
                 f"it was made for {about.loop.words}; this one has {LoopName.of(cine).words}",
                 "Open the loop that it was made for, and then the session",
             )
-        return _state_of(meta, _Unpacker(file["bits"], file["pointers"], cine.shape_hw))
+        state = _state_of(meta, _Unpacker(file["bits"], file["pointers"], cine.shape_hw))
+        return replace(state, made_with=about.model)
 
 
 def read_about(path: Path) -> SessionAbout:

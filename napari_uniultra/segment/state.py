@@ -12,6 +12,7 @@ from napari_uniultra.core.measure.cardiac import Axis, Cycle
 from napari_uniultra.core.palette import Colour
 from napari_uniultra.core.types import Prompt, Step
 from napari_uniultra.segment.results import Result
+from napari_uniultra.segment.session_about import ModelName
 
 Key = tuple[int, int]  # (object id, frame)
 
@@ -43,6 +44,8 @@ class SessionState:
         Long axes that were set by hand.
     spacing_mm : (float, float) or None
         Size of a pixel (row, column) in mm, where it was set by hand; None for what the loop itself says.
+    made_with : ModelName or None
+        The model of the latest results.
     """
 
     names: dict[int, str] = field(default_factory=dict)
@@ -56,6 +59,7 @@ class SessionState:
     cycles: dict[int, tuple[Cycle, ...]] = field(default_factory=dict)
     axes: dict[Key, Axis] = field(default_factory=dict)
     spacing_mm: tuple[float, float] | None = None
+    made_with: ModelName | None = None
 
     def copy(self) -> SessionState:
         """A state that can be changed without changing this one; the results themselves are shared."""

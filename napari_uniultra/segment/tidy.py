@@ -58,11 +58,15 @@ def put_results(state: SessionState, results: dict[Key, Result]) -> SessionState
 
 
 def ends_around(state: SessionState, object_id: int, frame: int) -> tuple[int, int] | None:
-    """The nearest frames before and after one on which the user gave or accepted an object, and it is there."""
-    seen = [known for known in state.conditioning_frames(object_id) if all(state.result((object_id, known)).mask.size)]
-    before = max((known for known in seen if known < frame), default=None)
-    after = min((known for known in seen if known > frame), default=None)
-    return None if before is None or after is None else (before, after)
+    """The frames before and after one between which nothing was given or accepted of an object, which is seen on both.
+
+    None where there are none, such as on a frame that was given itself, or after one on which the object is absent.
+    """
+    known = state.conditioning_frames(object_id)
+    ends = max((k for k in known if k < frame), default=None), min((k for k in known if k > frame), default=None)
+    if frame in known or None in ends or not all(state.result((object_id, end)).mask for end in ends):
+        return None
+    return ends
 
 
 def interpolated_results(state: SessionState, object_id: int, first: int, last: int) -> dict[Key, Result]:

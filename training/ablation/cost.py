@@ -6,7 +6,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+
+from napari_uniultra.model.device import copied_to
 
 _GRID = 16  # pixels of the input for one place of the coarsest map that the decoder reads
 
@@ -102,7 +103,7 @@ def count_operations(network: nn.Module) -> tuple[int, int]:
         linear layers and attention.
     """
     image_size = network.image_size
-    shapes_only = without_values(network)
+    shapes_only = copied_to(network, "meta")
     counter = FlopCounterMode(display=False)
     with torch.device("meta"), torch.inference_mode(), _thop_counts(shapes_only) as counts:
         with counter:
@@ -113,14 +114,6 @@ def count_operations(network: nn.Module) -> tuple[int, int]:
         places = dense = torch.zeros(1, width, side, side)
         _decode(shapes_only, features, places, torch.zeros(1, 0, width), dense)
     return sum(counts), counter.get_total_flops() // 2
-
-
-def without_values(network: nn.Module) -> nn.Module:
-    """A copy of shapes without values."""
-    memo: dict[int, Any] = {id(buffer): buffer.to("meta") for buffer in network.buffers()}
-    for parameter in network.parameters():
-        memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
-    return deepcopy(network, memo)
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from torch import nn
 
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.config import ARCHITECTURES, ModelConfig, architecture
-from napari_uniultra.training.ablation.cost import parameter_count, without_values
+from napari_uniultra.model.device import copied_to
+from napari_uniultra.training.ablation.cost import parameter_count
 from napari_uniultra.training.ablation.plan import Plan
 from napari_uniultra.training.base import Base, load_base
 from napari_uniultra.training.config import ModelSettings
@@ -55,7 +56,7 @@ def untrained(plan: Plan, with_values: bool = True, with_method: bool = True) ->
     """
     if isinstance(plan.settings, DistillConfig):
         network = build_network(student_config(plan.settings.student, _config_of(plan.teacher)))
-        return network if with_values else without_values(network)
+        return network if with_values else copied_to(network, "meta")
     base = load_base(_scratch(plan.settings.model)) if with_values else _shapes(_scratch(plan.settings.model))
     if plan.kind == "finetune" and with_method:
         apply_method(base.network, base.config, plan.settings.method)
@@ -97,11 +98,11 @@ def _config_of(plan: Plan) -> ModelConfig:
 
 def _shapes(model: ModelSettings) -> Base:
     base = _valueless_base(model)
-    return replace(base, network=without_values(base.network))
+    return replace(base, network=copied_to(base.network, "meta"))
 
 
 @lru_cache(maxsize=2)
 def _valueless_base(model: ModelSettings) -> Base:
     """Building a large network takes seconds, and the rows of a table often share one."""
     base = load_base(model)
-    return replace(base, network=without_values(base.network))
+    return replace(base, network=copied_to(base.network, "meta"))

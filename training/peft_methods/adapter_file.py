@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from napari_uniultra.model.adapter_file import AdapterFile, read_adapter_file, s
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.checkpoint import check_fit, load_into
 from napari_uniultra.model.config import ModelConfig
+from napari_uniultra.model.device import copied_to
 from napari_uniultra.training.peft_methods import apply_method
 from napari_uniultra.training.peft_methods.method import Method
 from napari_uniultra.training.peft_methods.settings import MethodSettings
@@ -135,7 +135,7 @@ def merged_state(method: Method, network: nn.Module, state: Mapping[str, Tensor]
     ConfigError
         When the method cannot be merged.
     """
-    plain = copy.deepcopy(network).cpu()
+    plain = copied_to(network, "cpu")
     if state is not None:
         plain.load_state_dict(state)
     method.merge(plain)
