@@ -75,6 +75,49 @@ def test_measure_takes_what_the_loop_knows(tmp_path: Path) -> None:
     assert not (tmp_path / "no.csv").exists()
 
 
+def test_the_masks_own_scale_and_times_outrank_the_loops(tmp_path: Path) -> None:
+    heart = read_cine(heart_path())
+    labels = np.zeros((len(heart), *heart.shape_hw), np.uint8)
+    labels[:, 50:100, 50:100] = 1
+    times = np.arange(len(heart)) * 0.5
+    assert heart.spacing_mm not in (None, (0.5, 0.25))
+    assert heart.frame_times_s[1] != 0.5
+    write_masks(tmp_path / "m.json", Masks(labels, {1: "lv"}, (0.5, 0.25), times))
+    assert run("measure", tmp_path / "m.json", "--loop", heart_path(), "--out", tmp_path / "t.csv") == 0
+    row = rows_of(tmp_path / "t.csv")[1]
+    assert (row["area_mm2"], row["time_s"]) == ("312.5", "0.5")  # 2500 pixels of 0.125 mm2
+    assert run("export", tmp_path / "m.json", tmp_path / "again.json", "--loop", heart_path()) == 0
+    back = read_masks(tmp_path / "again.json")
+    assert (back.spacing_mm, back.names) == ((0.5, 0.25), {1: "lv"})
+    np.testing.assert_allclose(back.frame_times_s, times)
+    # What the masks do not know, each by itself, the loop gives.
+    write_masks(tmp_path / "m.json", Masks(labels, {1: "lv"}, (0.5, 0.25)))
+    assert run("measure", tmp_path / "m.json", "--loop", heart_path(), "--out", tmp_path / "t.csv") == 0
+    row = rows_of(tmp_path / "t.csv")[1]
+    assert (row["area_mm2"], float(row["time_s"])) == ("312.5", pytest.approx(heart.frame_times_s[1]))
+    write_masks(tmp_path / "m.json", Masks(labels, {1: "lv"}, None, times))
+    assert run("export", tmp_path / "m.json", tmp_path / "again.json", "--loop", heart_path()) == 0
+    back = read_masks(tmp_path / "again.json")
+    assert back.spacing_mm == pytest.approx(heart.spacing_mm)
+    np.testing.assert_allclose(back.frame_times_s, times)
+
+
+def test_a_loop_without_times_is_shown_at_those_of_its_masks(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "loop.tif", np.zeros((FRAMES, 64, 64), np.uint8), photometric="minisblack")
+    write_masks(tmp_path / "m.json", Masks(beating_masks(), frame_times_s=np.arange(FRAMES) * 0.25))
+    assert run("export", tmp_path / "m.json", tmp_path / "m.mp4", "--loop", tmp_path / "loop.tif") == 0
+    np.testing.assert_allclose(read_cine(tmp_path / "m.mp4").frame_times_s, np.arange(FRAMES) * 0.25, atol=1e-4)
+
+
+def test_beats_of_masks_on_a_part_of_a_loop(tmp_path: Path) -> None:
+    labels = np.concatenate([beating_masks(), beating_masks()])
+    labels[25:] = 0  # a plateau after the second end-diastole would be 23 frames long
+    write_masks(tmp_path / "m.tif", Masks(labels))
+    assert run("measure", tmp_path / "m.tif", "--out", tmp_path / "t.csv", "--cycles", tmp_path / "c.csv") == 0
+    (cycle,) = rows_of(tmp_path / "c.csv")
+    assert (cycle["ed_frame"], cycle["es_frame"]) == ("0", "12")
+
+
 def test_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     heart = read_cine(heart_path())
     labels = np.zeros((len(heart), *heart.shape_hw), np.uint8)
@@ -91,6 +134,17 @@ def test_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(list((tmp_path / "folder").glob("*.png"))) == len(heart)
     assert run("export", tmp_path / "m.dcm", tmp_path / "m.xyz") == 7
     assert run("export", tmp_path / "none.tif", tmp_path / "m.json") == 3
+
+
+def test_a_dicom_segmentation_of_a_few_frames_belongs_to_the_whole_loop(tmp_path: Path) -> None:
+    heart = read_cine(heart_path())
+    labels = np.zeros((len(heart), *heart.shape_hw), np.uint8)
+    labels[1:3, 50:100, 50:100] = 1
+    write_masks(tmp_path / "m.dcm", Masks.of_cine(heart, labels, {1: "lv"}))
+    assert run("measure", tmp_path / "m.dcm", "--loop", heart_path(), "--out", tmp_path / "t.csv") == 0
+    assert [row["frame"] for row in rows_of(tmp_path / "t.csv") if float(row["area_mm2"])] == ["1", "2"]
+    assert run("export", tmp_path / "m.dcm", tmp_path / "m.tif", "--loop", heart_path()) == 0
+    np.testing.assert_array_equal(read_masks(tmp_path / "m.tif").labels, labels)
 
 
 def test_anonymise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,6 +166,24 @@ def test_anonymise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(read_cine(next(out.glob("*.dcm")))) == int(source.NumberOfFrames)
     key.write_text("no key")
     assert run("anonymise", tmp_path / "CANARY.dcm", "--out", out, "--key", key) == 3
+
+
+def test_anonymise_goes_on_after_a_file_that_cannot_be_copied(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    (tmp_path / "words.txt").write_text("no loop")
+    out = tmp_path / "out"
+    files = tmp_path / "bad.dcm", heart_path(), tmp_path / "words.txt", tmp_path / "gone.dcm"
+    assert run("anonymise", *files, "--out", out, "--whole-picture") == 3
+    printed = capsys.readouterr()
+    (copy,) = out.glob("*.dcm")
+    assert printed.out == f"{copy}\n"
+    assert copy.with_suffix(".png").is_file()
+    for words in ("bad.dcm", "words.txt", "gone.dcm", "look at the pictures", "3 of 4 files were not copied"):
+        assert words in printed.err
+    assert run("anonymise", tmp_path / "bad.dcm", "--out", out) == 3
+    assert "look at the pictures" not in capsys.readouterr().err
 
 
 def test_an_instance_stored_twice_is_two_copies(tmp_path: Path) -> None:

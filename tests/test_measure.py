@@ -244,6 +244,13 @@ def test_rows_of_steps() -> None:
     ]
 
 
+def test_the_curve_of_steps_has_no_area_where_the_object_is_absent() -> None:
+    steps = [Step(0, {1: square(4)}, {}, {}), Step(1, {1: square(0)}, {}, {1: -4.0}), Step(2, {1: square(3)}, {}, {})]
+    rows = measurement_rows(Cine(np.zeros((4, 10, 12), np.uint8)), steps)
+    assert [row.area for row in rows] == [16, 0, 9]
+    np.testing.assert_array_equal(area_curve(rows, 1, 4), [16, np.nan, 9, np.nan])
+
+
 def test_rows_of_labels_without_spacing_or_times() -> None:
     labels = np.stack([square(3) * 2, square(0) * 1, square(1) * 1])
     labels[0, 9, 9:] = 1

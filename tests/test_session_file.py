@@ -16,7 +16,7 @@ import torch
 
 from napari_uniultra.core.measure import Cycle, Markers
 from napari_uniultra.core.types import Cine
-from napari_uniultra.errors import ReadError
+from napari_uniultra.errors import PromptError, ReadError
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.config import architecture
 from napari_uniultra.model.loaded import Model
@@ -159,6 +159,8 @@ def test_undoing_an_opening_names_the_model_of_what_is_back(saved: Path, cine: C
 def test_opening_needs_no_model(saved: Path, cine: Cine, model: Model) -> None:
     session = CineSession(cine, None)
     session.open(saved)
+    with pytest.raises(PromptError, match="no model to segment with"):
+        session.mark_absent(1, 1)
     expected = CineSession.restore(saved, cine, model)
     assert np.array_equal(session.masks, expected.masks)
     session.save(saved)

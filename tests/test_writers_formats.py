@@ -15,6 +15,7 @@ import yaml
 from highdicom.seg import segread
 from PIL import Image, ImageSequence
 from pycocotools.coco import COCO
+from segmentations import without_empty_frames
 from skimage.draw import polygon2mask
 
 from napari_uniultra.core.masks import Masks
@@ -127,6 +128,19 @@ def test_nrrd_is_what_slicer_reads(masks: Masks, tmp_path: Path) -> None:
     assert image.GetMetaData("Segment3_Extent") == "0 -1 0 -1 0 -1"
 
 
+def test_slicers_sequences_and_layers(tmp_path: Path) -> None:
+    """Where frames are the fastest axis, and where layers of segments that overlap are."""
+    head = "NRRD0004\ntype: uint8\ndimension: 4\nsizes: 3 4 2 1\nkinds: list domain domain domain\nencoding: raw\n"
+    numbers = bytes(range(24))  # of pixel (row, column) and frame: 12 row + 3 column + frame
+    (tmp_path / "a.seq.nrrd").write_bytes(f"{head}\n".encode() + numbers)
+    expected = [[[12 * y + 3 * x + t for x in range(4)] for y in range(2)] for t in range(3)]
+    np.testing.assert_array_equal(read_masks(tmp_path / "a.seq.nrrd").labels, expected)
+    layers = "".join(f"Segment{number}_Layer:={number}\n" for number in range(3))
+    (tmp_path / "a.seg.nrrd").write_bytes(f"{head}{layers}\n".encode() + numbers)
+    with pytest.raises(ReadError, match="several layers"):
+        read_masks(tmp_path / "a.seg.nrrd")
+
+
 def test_nifti_as_nibabel_and_itk_see_it(masks: Masks, tmp_path: Path) -> None:
     for suffix in (".nii", ".nii.gz"):
         path = tmp_path / f"m{suffix}"
@@ -163,6 +177,35 @@ def test_dicom_as_highdicom_reads_it(masks: Masks, tmp_path: Path) -> None:
     assert segmentation.get_source_image_uids() == [("1.2", "1.2.3", "1.2.3.4")]
     measures = segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     assert list(measures.PixelSpacing) == list(SPACING)
+
+
+@pytest.mark.parametrize("annotated", [[0], [1, 2]])
+def test_dicom_says_how_long_the_loop_is(annotated: list[int], tmp_path: Path) -> None:
+    stack = np.zeros((4, 45, 61), np.uint8)
+    stack[annotated, 10:20, 30:50] = 7
+    stack[annotated[0], 30:40, 30:50] = 9
+    (written,) = write_masks(
+        tmp_path / "seg.dcm", Masks.of_cine(read_cine(write_source(tmp_path / "source.dcm", frames=4)), stack)
+    )
+    np.testing.assert_array_equal(read_masks(written).labels, stack)
+    segmentation = segread(written)
+    frames = [int(groups.FrameContentSequence[0].InStackPositionNumber) for groups in
+              segmentation.PerFrameFunctionalGroupsSequence]  # fmt: skip
+    assert frames == [*(frame + 1 for frame in annotated), 4, annotated[0] + 1]
+    back = segmentation.get_pixels_by_source_frame("1.2.3.4", [1, 2, 3, 4], assert_missing_frames_are_empty=True)
+    np.testing.assert_array_equal(back, np.stack([stack == 7, stack == 9], axis=-1))
+    without_empty_frames(written)
+    assert len(read_masks(written)) == annotated[-1] + 1
+    np.testing.assert_array_equal(read_masks(written, frames=4).labels, stack)
+    assert len(read_masks(written, frames=1)) == annotated[-1] + 1  # of a longer loop: nothing is cut off
+
+
+def test_dicom_of_a_still_is_one_frame_of_any_loop(tmp_path: Path) -> None:
+    source = pydicom.dcmread(write_source(tmp_path / "source.dcm", frames=1))
+    del source.NumberOfFrames
+    source.save_as(tmp_path / "source.dcm")
+    (written,) = write_masks(tmp_path / "seg.dcm", Masks.of_cine(read_cine(tmp_path / "source.dcm"), labels(1)))
+    np.testing.assert_array_equal(read_masks(written, frames=5).labels, labels(1))
 
 
 def test_dicom_of_real_loops(shared_data: Path, tmp_path: Path) -> None:
@@ -254,6 +297,32 @@ def test_a_still_is_one_png(tmp_path: Path) -> None:
     assert (back.spacing_mm, back.names[1]) == (SPACING, "lumen")
 
 
+def test_the_json_beside_a_still_is_replaced_only_if_it_is_ours(tmp_path: Path) -> None:
+    still, beside = Masks(labels(1), {1: "lumen"}, SPACING), tmp_path / "still.json"
+    contents = (
+        '{"spacing_mm": [0.5, 0.4]}',  # of still.jpg
+        '{"spacing_mm": [0.5, 0.4], "frame_times_s": [0.0, 0.1]}',  # of still.mp4
+        '{"fps": 25, "objects": {"1": "lumen"}}',
+        '{"objects": [{"id": 1, "frames": {"0": {"box": [1, 2, 3, 4]}}}]}',  # prompts
+        '{"objects": {"1": {"polygon": []}}}',
+        '{"objects": {"lumen": "1"}}',
+        '["objects"]',
+        "no JSON",
+        "",
+    )
+    for content in contents:
+        beside.write_text(content)
+        with pytest.raises(WriteError, match=r"still\.json, which exists and holds something else"):
+            write_masks(tmp_path / "still.png", still)
+        assert [path.name for path in tmp_path.iterdir()] == ["still.json"]
+        assert beside.read_text() == content
+    beside.unlink()
+    write_masks(tmp_path / "still.png", Masks(np.zeros((1, 45, 61), np.uint8)))
+    write_masks(tmp_path / "still.png", Masks(labels(1), {1: "wall"}, SPACING, [0.0]))
+    write_masks(tmp_path / "still.png", still)
+    assert read_masks(tmp_path / "still.png").names[1] == "lumen"
+
+
 def test_gif_has_every_frame_at_its_time(tmp_path: Path) -> None:
     times = np.array([0, 0.04, 0.10, 0.20, 0.3, 0.4])
     loop = Cine(np.full((FRAMES, 45, 61), 70, np.uint8), frame_times_s=times)
@@ -267,6 +336,30 @@ def test_gif_has_every_frame_at_its_time(tmp_path: Path) -> None:
     assert durations == [40, 60, 100, 100, 100, 80]
     for frame, picture in enumerate(pictures):
         np.testing.assert_allclose(picture, draw_masks(loop.frame(frame), labels()[frame]), atol=12)
+
+
+@pytest.mark.parametrize(
+    ("times", "shown", "durations"),
+    [
+        (np.arange(6) / 50, [0, 1, 2, 3, 4, 5], [20] * 6),
+        (np.arange(6) / 60, [0, 1, 3, 4], [20, 30, 20, 30]),  # at 0, 2, 5, 7 of 10 hundredths
+        (np.arange(6) / 100, [0, 2, 4], [20] * 3),
+        (np.arange(6) / 200, [0, 3], [20] * 2),  # at 0 and 2 of 3; the last one stays for as long as any must
+        ([0, 0.005, 0.01, 0.5, 0.505, 0.75], [0, 3, 5], [500, 250, 150]),  # 0.15 s is the mean step
+        (np.arange(6) / 1000, [0], [None]),  # a still
+    ],
+)
+def test_gif_of_a_fast_loop_is_as_long_as_the_loop(
+    times: list[float], shown: list[int], durations: list[int], tmp_path: Path
+) -> None:
+    frames = np.repeat(np.arange(10, 250, 40, np.uint8), 45 * 61).reshape(FRAMES, 45, 61)
+    loop = Cine(frames, frame_times_s=times)
+    write_masks(tmp_path / "overlay.gif", Masks.of_cine(loop, np.zeros_like(frames)), patient_data=True)
+    with Image.open(tmp_path / "overlay.gif") as image:
+        pictures = ImageSequence.Iterator(image)
+        found = [(np.asarray(picture.convert("L"))[0, 0], picture.info.get("duration")) for picture in pictures]
+    assert [grey for grey, _ in found] == [10 + 40 * frame for frame in shown]
+    assert [duration for _, duration in found] == durations
 
 
 @pytest.mark.parametrize("name", ["mp4", "gif"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Convert one file or folder of masks."""
-    from napari_uniultra.core.masks import Masks
     from napari_uniultra.io.readers import read_cine
     from napari_uniultra.io.readers.masks import read_masks
     from napari_uniultra.io.writers import format_of, write_masks
@@ -38,9 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     format_of(arguments.out, arguments.format)  # a format that is not known is said before anything is read
     masks = read_masks(arguments.masks)
     if arguments.loop is not None:
-        stated = masks.spacing_mm
-        masks = Masks.of_cine(read_cine(arguments.loop), masks.labels, masks.names)
-        masks = replace(masks, spacing_mm=masks.spacing_mm or stated)
+        masks = masks.with_loop(read_cine(arguments.loop))
     for path in write_masks(arguments.out, masks, arguments.format, arguments.with_patient_data):
         print(path)
     return 0

@@ -21,7 +21,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("masks", type=Path, metavar="MASKS", help="TIFF, NRRD, NIfTI, COCO, DICOM, or a folder of PNG")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the table, a .csv")
-    parser.add_argument("--loop", type=Path, metavar="LOOP", help="the loop, for its spacing, times and scan area")
+    parser.add_argument(
+        "--loop", type=Path, metavar="LOOP", help="the loop, for its scan area, and spacing and times if MASKS has none"
+    )
     parser.add_argument(
         "--spacing", type=_spacing, metavar="ROW,COLUMN", help="size of a pixel in mm, in place of what the files say"
     )
@@ -49,9 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
         blank = np.broadcast_to(np.zeros(1, np.uint8), masks.labels.shape)
         cine = Cine(blank, spacing_mm=masks.spacing_mm, frame_times_s=masks.frame_times_s)
     else:
-        cine = read_cine(arguments.loop)
-        _check_fit(cine, masks.labels.shape, arguments)
-        cine = cine.with_(spacing_mm=cine.spacing_mm or masks.spacing_mm)
+        loop = read_cine(arguments.loop)
+        _check_fit(loop, masks.labels.shape, arguments)
+        cine = masks.with_loop(loop).cine
     cine = cine.with_(spacing_mm=arguments.spacing or cine.spacing_mm)
     rows = measurement_rows(cine, masks.labels, masks.names)
     write_measurements_csv(arguments.out, rows)

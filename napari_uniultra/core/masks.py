@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,14 @@ class Masks:
     ) -> Masks:
         """Masks of a loop, with its spacing and times."""
         return cls(labels, names or {}, cine.spacing_mm, cine.frame_times_s, cine, colours or {})
+
+    def with_loop(self, cine: Cine) -> Masks:
+        """These masks and their loop, both with the masks' spacing and times, or the loop's where these are unknown."""
+        fitting = replace(self, cine=cine)  # raises where they do not fit
+        spacing_mm = cine.spacing_mm if self.spacing_mm is None else self.spacing_mm
+        times = cine.frame_times_s if self.frame_times_s is None else self.frame_times_s
+        cine = cine.with_(spacing_mm=spacing_mm, frame_times_s=times)
+        return replace(fitting, spacing_mm=spacing_mm, frame_times_s=times, cine=cine)
 
     def __len__(self) -> int:
         return self.labels.shape[0]

@@ -9,11 +9,12 @@ from napari_uniultra.core.measure import (
     CycleMeasurement,
     Measurement,
     area_curve,
-    find_cycles,
+    chosen_cycles,
     long_axis,
-    measure_object_cycle,
+    measure_cycle,
     measurement_rows,
 )
+from napari_uniultra.core.measure.outline import PIXELS
 from napari_uniultra.core.types import Cine
 from napari_uniultra.io.writers.measurements import csv_text, cycle_table, measurement_table
 
@@ -37,13 +38,13 @@ def session_tables(session: Any, cine: Cine) -> dict[str, str]:
 
 
 def _cycles(session: Any, cine: Cine, rows: list[Measurement]) -> Iterator[CycleMeasurement]:
-    masks, markers = session.masks, session.markers
+    markers, spacing = session.markers, cine.spacing_mm or PIXELS
     for object_id, name in sorted(session.names.items()):
         curve = area_curve(rows, object_id, len(cine))
-        for cycle in markers.cycles.get(object_id) or find_cycles(curve, cine.frame_times_s):
-            axes = tuple(
-                markers.axes.get((object_id, frame))
-                or long_axis(masks[frame] == object_id, cine.spacing_mm or (1.0, 1.0))
-                for frame in (cycle.ed, cycle.es)
+        for cycle in chosen_cycles(markers.cycles.get(object_id, ()), curve, cine.frame_times_s):
+            ed, es = (session.step(frame).masks[object_id] for frame in (cycle.ed, cycle.es))
+            axes = (
+                markers.axes.get((object_id, cycle.ed)) or long_axis(ed, spacing),
+                markers.axes.get((object_id, cycle.es)) or long_axis(es, spacing),
             )
-            yield measure_object_cycle(cine, masks, cycle, object_id, name, axes)
+            yield measure_cycle(cycle, (ed, es), axes, cine.spacing_mm, cine.frame_times_s, object_id, name)

@@ -543,6 +543,8 @@ class CineSession:
                 return
 
     def _compute(self, work: Callable[[], Any]) -> Any:
+        if self.model is None:
+            raise PromptError("There is no model to segment with", fix="Choose one; in Python, set session.model")
         return run_with_fallback(self._engine, work, self._notify)
 
     def _notify(self, words: str) -> None:

@@ -3,6 +3,7 @@
 from napari_uniultra.core.measure.cardiac import (
     Cycle,
     CycleMeasurement,
+    chosen_cycles,
     disc_volume,
     ejection_fraction,
     find_cycles,
@@ -35,6 +36,7 @@ __all__ = [
     "area_curve",
     "area_mm2",
     "area_px",
+    "chosen_cycles",
     "disc_volume",
     "ejection_fraction",
     "find_cycles",

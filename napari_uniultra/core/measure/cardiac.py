@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,8 +78,8 @@ def find_cycles(areas: np.ndarray, frame_times_s: np.ndarray | None = None) -> l
     """Find the heart's cycles on an area curve.
 
     An end-diastole is a clear maximum, at least 0.3 s from the next (4 frames where times are unknown); the end-systole
-    is the minimum up to the next one. A loop that holds less than a cycle gives its largest and its smallest area, in
-    whichever order they come.
+    is the minimum up to the next one. Both are always frames that were measured. A loop that holds less than a cycle
+    gives its largest and its smallest area, in whichever order they come.
 
     Parameters
     ----------
@@ -97,17 +97,25 @@ def find_cycles(areas: np.ndarray, frame_times_s: np.ndarray | None = None) -> l
     known = np.flatnonzero(np.isfinite(areas))
     if len(known) < 2 or np.ptp(areas[known]) <= _LEAST_CHANGE * areas[known].max():
         return []
-    frames = np.arange(len(areas))
+    frames = np.arange(known[0], known[-1] + 1)  # nothing is known of the curve before and after
     smooth = gaussian_filter1d(np.interp(frames, known, areas[known]), min(1.0, _SMOOTHING * len(known)))
-    peaks = [_extreme(areas, peak, np.nanargmax) for peak in _peaks(smooth, frame_times_s)]
+    peaks = sorted({_end_diastole(areas, int(frames[peak])) for peak in _peaks(smooth, frame_times_s)})
     cycles = [_cycle(areas, peak, end) for peak, end in zip(peaks, [*peaks[1:], len(areas)], strict=True)]
     found = [cycle for cycle in cycles if cycle is not None]
     return found or [Cycle(int(np.nanargmax(areas)), int(np.nanargmin(areas)))]
 
 
+def chosen_cycles(
+    by_hand: Sequence[Cycle], areas: np.ndarray, frame_times_s: np.ndarray | None = None
+) -> Sequence[Cycle]:
+    """Cycles that were set by hand, while the object is on all of their frames; otherwise those that are found."""
+    is_measured = all(np.isfinite(areas[[cycle.ed, cycle.es]]).all() for cycle in by_hand)
+    return by_hand if by_hand and is_measured else find_cycles(areas, frame_times_s)
+
+
 def _peaks(smooth: np.ndarray, frame_times_s: np.ndarray | None) -> list[int]:
     low, spread = smooth.min(), np.ptp(smooth)
-    closed = np.concatenate([[low], smooth, [low]])  # so that a maximum at an end of the loop counts
+    closed = np.concatenate([[low], smooth, [low]])  # so that a maximum at an end of the curve counts
     distance: float = _SHORTEST_CYCLE_FRAMES
     if frame_times_s is not None and frame_times_s[-1] > frame_times_s[0]:
         step = (frame_times_s[-1] - frame_times_s[0]) / (len(frame_times_s) - 1)
@@ -128,10 +136,14 @@ def _cycle(areas: np.ndarray, peak: int, end: int) -> Cycle | None:
     )
 
 
-def _extreme(areas: np.ndarray, at: int, which: Callable[[np.ndarray], int]) -> int:
-    start = max(0, at - _REFINE)
-    around = areas[start : at + _REFINE + 1]
-    return start + int(which(around)) if np.isfinite(around).any() else at
+def _end_diastole(areas: np.ndarray, peak: int) -> int:
+    """The frame of the largest area around a peak, or the nearest one that was measured if none around it was."""
+    start = max(0, peak - _REFINE)
+    around = areas[start : peak + _REFINE + 1]
+    if np.isfinite(around).any():
+        return start + int(np.nanargmax(around))
+    known = np.flatnonzero(np.isfinite(areas))
+    return int(known[np.abs(known - peak).argmin()])
 
 
 def fractional_area_change(ed_area: float, es_area: float) -> float | None:

@@ -109,10 +109,10 @@ def with_area_change(rows: Sequence[Measurement]) -> list[Measurement]:
 
 
 def area_curve(rows: Iterable[Measurement], object_id: int, frames: int) -> np.ndarray:
-    """(T,) area of one object over the frames of a loop; NaN where there is no row of it."""
+    """(T,) area of one object over the frames of a loop; NaN where it is not: no row of it, or one of area 0."""
     curve = np.full(frames, np.nan)
     for row in rows:
-        if row.object_id == object_id:
+        if row.object_id == object_id and row.area > 0:
             curve[row.frame] = row.area
     return curve
 

@@ -45,14 +45,11 @@ def write_png(path: str | os.PathLike[str], masks: Masks) -> list[Path]:
     Raises
     ------
     WriteError
-        When the folder holds something already, or the disk refuses.
+        When the folder holds something already, ``<name>.json`` is not one of ours, or the disk refuses.
     """
     path = Path(path)
     if len(masks) == 1 and path.suffix.lower() == ".png":
-        with atomic_path(path.with_suffix(".json")) as temporary:
-            _write_json(temporary, _description(masks))
-        with atomic_path(path) as temporary:
-            _picture(masks.labels[0], masks).save(temporary, format="PNG")
+        _write_still(path, masks)
         return [path]
     folder = _folder(path)
     with atomic_dir(folder) as temporary:
@@ -92,6 +89,20 @@ def write_yolo(path: str | os.PathLike[str], masks: Masks) -> list[Path]:
     return [folder]
 
 
+def _write_still(path: Path, masks: Masks) -> None:
+    beside = path.with_suffix(".json")
+    if beside.exists() and not _is_description(beside):
+        raise WriteError(
+            f"{path.name} was not written",
+            f"the names and the scale of its masks go into {beside.name}, which exists and holds something else",
+            "Choose another name",
+        )
+    with atomic_path(beside) as description:
+        _write_json(description, _description(masks))
+        with atomic_path(path) as picture:
+            _picture(masks.labels[0], masks).save(picture, format="PNG")
+
+
 def _folder(path: Path) -> Path:
     folder = path.with_suffix("") if path.suffix.lower() in (".png", ".yolo") else path
     if folder.is_file():
@@ -113,6 +124,18 @@ def _description(masks: Masks) -> dict[str, Any]:
     if masks.frame_times_s is not None:
         known["frame_times_s"] = masks.frame_times_s.tolist()
     return known
+
+
+def _is_description(path: Path) -> bool:
+    """Whether a file is one that `_description` gave, and not the side-car of a loop or another tool's."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    objects = content.get("objects") if isinstance(content, dict) else None
+    if not isinstance(objects, dict) or not set(content) <= {"objects", "spacing_mm", "frame_times_s"}:
+        return False
+    return all(key.isdecimal() and isinstance(name, str) for key, name in objects.items())
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -75,7 +75,8 @@ def write_overlay_video(
 ) -> None:
     """Write the loop with its masks, one frame at a time, at its real speed where that is known.
 
-    As H.264 MP4, or where ``path`` ends in .gif as an animation, whose times are rounded to hundredths of a second.
+    As H.264 MP4, or where ``path`` ends in .gif as an animation: its times are rounded to hundredths of a second, and
+    frames that come less than two of them after the last one shown are left out.
 
     Parameters
     ----------
@@ -128,12 +129,23 @@ def _shown(cine: Cine, index: int, area: np.ndarray) -> np.ndarray:
 
 
 def _encode_gif(path: Path, shape_hw: tuple[int, int], pictures: Iterator[np.ndarray], ticks: np.ndarray) -> None:
-    hundredths = np.rint(ticks * 100 / _CLOCK).astype(int)
-    steps = np.diff(hundredths, append=hundredths[-1] + (hundredths[-1] // max(1, len(ticks) - 1)))
-    durations_ms = (10 * np.maximum(steps, _SHORTEST_GIF_STEP)).tolist()
-    first, *rest = (Image.fromarray(picture).quantize(256) for picture in pictures)
-    options: dict[str, Any] = {"duration": durations_ms} if rest else {}
+    steps = _gif_steps(ticks)
+    shown = (picture for frame, picture in enumerate(pictures) if frame in steps)
+    first, *rest = (Image.fromarray(picture).quantize(256) for picture in shown)
+    options: dict[str, Any] = {"duration": [10 * step for step in steps.values()]} if rest else {}
     first.save(path, format="GIF", save_all=True, append_images=rest, loop=0, optimize=False, **options)
+
+
+def _gif_steps(ticks: np.ndarray) -> dict[int, int]:
+    """The frames that an animation shows, and for how many hundredths of a second; all as long as the loop."""
+    last_step = ticks[-1] / max(1, len(ticks) - 1)  # the mean one: how long the last frame lasts is not known
+    *times, end = np.rint(np.append(ticks, ticks[-1] + last_step) * 100 / _CLOCK).astype(int).tolist()
+    shown = [0]
+    for frame, time in enumerate(times):
+        if time - times[shown[-1]] >= _SHORTEST_GIF_STEP:
+            shown.append(frame)
+    steps = np.diff([times[frame] for frame in shown], append=end)
+    return dict(zip(shown, np.maximum(steps, _SHORTEST_GIF_STEP).tolist(), strict=True))
 
 
 def _encode_mp4(path: Path, shape_hw: tuple[int, int], pictures: Iterator[np.ndarray], ticks: np.ndarray) -> None:
