@@ -24,21 +24,28 @@ import pytest
 import tifffile
 import torch
 import yaml
+import zarr
+from PIL import Image
 from scipy import ndimage
+from segmentations import without_empty_frames
 
 from napari_uniultra.batch.corrections import hand_out, take_in
 from napari_uniultra.batch.loops import checked_name, find_loops
+from napari_uniultra.batch.naming import without_paths
 from napari_uniultra.batch.results import RECORD, SESSION, correction_file, loop_folder, read_record
 from napari_uniultra.batch.run import make_plan, run_job
 from napari_uniultra.batch.settings import InputSettings, JobSettings, read_job, write_job
+from napari_uniultra.batch.task import input_state, sha256_of
 from napari_uniultra.batch.worker import label_loop
 from napari_uniultra.cli import main
 from napari_uniultra.core.lock import LOCK, locked
+from napari_uniultra.core.masks import Masks
 from napari_uniultra.core.settings import ConfigError, read_settings, to_dict
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.errors import ReadError, WriteError
 from napari_uniultra.io.readers import read_cine
-from napari_uniultra.io.writers import FORMAT_NAMES
+from napari_uniultra.io.readers.masks import read_masks
+from napari_uniultra.io.writers import FORMAT_NAMES, write_masks
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.checkpoint import save_checkpoint
 from napari_uniultra.model.config import architecture
@@ -208,6 +215,84 @@ def test_a_second_run_does_only_what_changed(tmp_path: Path, job_of: Callable) -
     for other in changed:
         assert run_job(other).done == 3
         assert run_job(other).unchanged == 3
+
+
+def test_another_mask_that_the_prompts_name_is_another_start(tmp_path: Path, job_of: Callable) -> None:
+    write_loop(tmp_path / "in/a.tif")
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[10:30, 18:38] = 255
+    job = job_of()
+    frames = {"0": {"mask": "masks/frame0.png"}}
+    (tmp_path / "prompts.json").write_text(json.dumps({"objects": [{"id": 1, "frames": frames}]}))
+    (tmp_path / "masks").mkdir()
+    for place in (mask, np.roll(mask, 5, axis=1)):
+        Image.fromarray(place).save(tmp_path / "masks/frame0.png")
+        assert run_job(job).done == 1
+        np.testing.assert_array_equal(tifffile.imread(tmp_path / "out/loops/a/masks.tif")[0], place > 0)
+        assert run_job(job).unchanged == 1
+    (tmp_path / "masks/frame0.png").unlink()
+    (failure,) = run_job(job).failures
+    assert "frame0.png does not exist" in failure.reason
+
+
+def test_a_zarr_loop_is_found_and_every_chunk_of_it_counts(tmp_path: Path, job_of: Callable) -> None:
+    pixels = tifffile.imread(write_loop(tmp_path / "a.tif"))
+    group = zarr.open_group(str(tmp_path / "in/b/a.zarr"), mode="w")
+    array = group.create_array("0", shape=pixels.shape, chunks=(1, HEIGHT, WIDTH), dtype="uint8")
+    array[:] = pixels
+    assert run_job(job_of()).done == 1
+    assert tifffile.imread(tmp_path / "out/loops/b/a/masks.tif").shape == pixels.shape
+    assert run_job(job_of()).unchanged == 1
+    array[2] = pixels[2][::-1]
+    assert run_job(job_of()).done == 1
+
+
+@pytest.mark.parametrize("kind", ["zarr", "folder", "mhd", "nhdr"])
+def test_all_that_an_input_is_made_of_counts(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"loop.{kind}"
+    parts = {
+        "zarr": ["zarr.json", "0/c/0/0/0", "0/c/1/0/0"],
+        "folder": ["0.png", "1.png", "../loop.folder.json"],
+        "mhd": ["../loop.mhd", "../pix.dat", "../loop.json"],
+        "nhdr": ["../loop.nhdr", "../data/pix.dat", "../meta.json"],
+    }[kind]
+    heads = {
+        "loop.mhd": "DimSize = 2 2\nElementDataFile = pix.dat\n",
+        "loop.nhdr": "NRRD0004\ndata file: data/pix.dat\n",
+    }
+    if kind in ("zarr", "folder"):
+        path.mkdir()
+    for number, part in enumerate(parts):
+        file = Path(os.path.normpath(path / part))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(heads.get(file.name, str(number)))
+    before, state = sha256_of(path), input_state(path)
+    assert (sha256_of(path), input_state(path)) == (before, state)
+    assert len(state) == len(parts)
+    for part in parts[1:]:
+        file = Path(os.path.normpath(path / part))
+        file.write_text(content := file.read_text() + "changed")
+        assert sha256_of(path) != before
+        assert input_state(path) != state
+        file.write_text(content.removesuffix("changed"))
+        assert sha256_of(path) == before
+    if kind == "zarr":
+        (path / "0/c/1").rename(path / "0/c/2")
+        assert sha256_of(path) != before
+
+
+def test_words_about_a_zarr_loop_keep_their_numbers(tmp_path: Path) -> None:
+    zarr.open_group(str(tmp_path / "a.zarr"), mode="w").create_array("0", shape=(2, 8, 9), dtype="uint8")
+    assert without_paths("Frame 0 of a.zarr", "loop-1", [tmp_path / "a.zarr"]) == "Frame 0 of loop-1"
+
+
+def test_loops_that_share_a_header_are_two(tmp_path: Path) -> None:
+    for number, name in enumerate(("one", "two")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.mhd").write_text("DimSize = 2 2\nElementDataFile = a.raw\n")
+        (tmp_path / name / "a.raw").write_bytes(bytes([number] * 4))
+    loops, refused = find_loops(InputSettings((str(tmp_path / "*/a.mhd"),)), tmp_path / "out", "codes")
+    assert (len({loop.name for loop in loops}), refused) == (2, [])
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "no record"])
@@ -386,6 +471,44 @@ def test_a_folder_of_images_is_one_loop_or_stills(tmp_path: Path) -> None:
     assert [loop.name for loop in stills] == ["p1/0", "p1/1", "p1/2"]
     pattern = InputSettings((str(tmp_path / "in/**/[12].png"),))
     assert [loop.name for loop in find_loops(pattern, tmp_path / "out")[0]] == ["p1/1", "p1/2"]
+
+
+def test_zarr_folders_are_loops_and_the_list_of_a_disc_is_none(tmp_path: Path) -> None:
+    place = tmp_path / "in"
+    for name in ("a.ome.zarr", "deep/b.zarr", "deep/plain"):
+        zarr.open_group(str(place / name), mode="w").create_array("0", shape=(2, 8, 9), dtype="uint8")
+    (place / "deep/notes.txt").write_text("no loop")
+    for name in ("DICOMDIR", "deep/dicomdir", "deep/IM_0001"):
+        (place / name).write_bytes(b"\0" * 128 + b"DICM")
+    expected = {
+        str(place): ["a.ome", "deep/IM_0001", "deep/b", "deep/plain"],
+        str(place / "a.ome.zarr"): ["a.ome"],
+        str(place / "deep/*.zarr"): ["b"],
+        str(place / "*"): ["a.ome", "deep/IM_0001", "deep/b", "deep/plain"],
+    }
+    for text, names in expected.items():
+        loops, refused = find_loops(InputSettings((text,)), tmp_path / "out", "files")
+        assert ([loop.name for loop in loops], refused) == (names, [])
+    loops, refused = find_loops(InputSettings((str(place), str(place / "deep"))), tmp_path / "out", "files")
+    assert (len(loops), refused) == (4, [])  # what was found before is found nonetheless
+
+
+def test_an_input_without_a_loop_is_refused(
+    tmp_path: Path, job_of: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "Canarysson").mkdir()
+    (tmp_path / "Canarysson/notes.txt").write_text("no loop")
+    (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
+    texts = [str(tmp_path / name) for name in ("Canarysson", "DICOMDIR", "none.tif")]
+    write_job(tmp_path / "job.yaml", job_of(inputs={"loops": texts}))
+    assert main(["batch", str(tmp_path / "job.yaml")]) == 9
+    rows = table(tmp_path / "out/failures.csv")
+    words = ["No loop is in it", "Name its folder", "Nothing is there"]
+    assert [row["loop"] for row in rows] == ["input 1", "input 2", texts[2]]
+    assert all(word in row["why"] for word, row in zip(words, rows, strict=True))
+    assert "Canarysson" not in capsys.readouterr().err  # a folder may be named after a patient
+    refused = find_loops(InputSettings(tuple(texts)), tmp_path / "out", "files")[1]
+    assert [entry.name for entry in refused] == texts
 
 
 def test_a_disk_that_takes_nothing_ends_the_job(
@@ -688,6 +811,33 @@ def test_agreement_with_references(tmp_path: Path, job_of: Callable) -> None:
     html = (tmp_path / "out/report.html").read_text()
     assert "limits of agreement" in html
     assert "+0.0" in html
+
+
+def test_a_dicom_segmentation_says_itself_which_frame_it_is_of(tmp_path: Path, job_of: Callable) -> None:
+    """Also where those that follow are empty and not in the file: as a start, and as a reference."""
+    loop = read_cine(write_dicom(tmp_path / "in/a.dcm", 1, "X"))
+    labels = np.zeros((2, *loop.shape_hw), np.uint8)
+    labels[0, 10:30, 20:50] = 1
+    starts = tmp_path / "starts"
+    write_masks(starts / "a.dcm", Masks.of_cine(loop, labels))
+    assert len(read_masks(without_empty_frames(starts / "a.dcm"))) == 1
+    job = job_of(
+        inputs={"loops": [str(tmp_path / "in")], "references": str(starts)},
+        start={"prompts": str(starts), "frame": -1},
+        outputs={"folder": str(tmp_path / "out"), "names": "files"},
+    )
+    assert run_job(job).failures == ()
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out/loops/a/masks.tif")[0], labels[0])
+    (row,) = table(tmp_path / "out/agreement.csv")
+    assert (row["frame"], float(row["dice"])) == ("0", 1.0)
+    template = {"otherwise": "template", "template": str(tmp_path / "in/a.dcm"), "template_frame": 0}
+    write_loop(tmp_path / "other/b.tif")
+    other = job_of(
+        inputs={"loops": [str(tmp_path / "other")]},
+        start={**template, "template_mask": str(starts / "a.dcm")},
+        outputs={"folder": str(tmp_path / "others")},
+    )
+    assert run_job(other).failures == ()
 
 
 # The job file -----------------------------------------------------------------------------------------------------

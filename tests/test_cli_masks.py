@@ -10,6 +10,7 @@ import pydicom
 import pytest
 import tifffile
 import torch
+from segmentations import without_empty_frames
 
 from napari_uniultra.cli import main
 from napari_uniultra.core.masks import Masks
@@ -136,11 +137,16 @@ def test_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("export", tmp_path / "none.tif", tmp_path / "m.json") == 3
 
 
-def test_a_dicom_segmentation_of_a_few_frames_belongs_to_the_whole_loop(tmp_path: Path) -> None:
+@pytest.mark.parametrize("as_others_write_it", [False, True])
+def test_a_dicom_segmentation_of_a_few_frames_belongs_to_the_whole_loop(
+    as_others_write_it: bool, tmp_path: Path
+) -> None:
     heart = read_cine(heart_path())
     labels = np.zeros((len(heart), *heart.shape_hw), np.uint8)
     labels[1:3, 50:100, 50:100] = 1
-    write_masks(tmp_path / "m.dcm", Masks.of_cine(heart, labels, {1: "lv"}))
+    (written,) = write_masks(tmp_path / "m.dcm", Masks.of_cine(heart, labels, {1: "lv"}))
+    if as_others_write_it:
+        without_empty_frames(written)
     assert run("measure", tmp_path / "m.dcm", "--loop", heart_path(), "--out", tmp_path / "t.csv") == 0
     assert [row["frame"] for row in rows_of(tmp_path / "t.csv") if float(row["area_mm2"])] == ["1", "2"]
     assert run("export", tmp_path / "m.dcm", tmp_path / "m.tif", "--loop", heart_path()) == 0

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
+import av
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
 from pydicom.datadict import dictionary_VM, dictionary_VR
+from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 from pydicom.sequence import Sequence
-from pydicom.uid import RLELossless
+from pydicom.uid import (
+    MPEG4HP41,
+    UID,
+    JPEGExtended12Bit,
+    JPEGLosslessSV1,
+    JPIPHTJ2KReferenced,
+    RLELossless,
+)
 
 from napari_uniultra.core.sector import find_sector
 from napari_uniultra.errors import ReadError, WriteError
@@ -245,6 +258,97 @@ def test_real_files_lose_every_identifying_value(shared_data: Path, tmp_path: Pa
         assert (len(after), after.spacing_mm) == (len(before), before.spacing_mm)
         assert pydicom.dcmread(target).file_meta.TransferSyntaxUID == RLELossless
     assert checked > 100
+
+
+def as_compressed(path: Path, syntax: UID, frames: list[bytes], **changes: Any) -> Path:
+    """The loop of `write_loop` with its pixels compressed elsewhere, as ``frames`` says."""
+    dataset = pydicom.dcmread(write_loop(path))
+    dataset.update(changes)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.PixelData = encapsulate(frames)
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset.save_as(path)
+    return path
+
+
+def test_a_video_is_copied_as_rgb(tmp_path: Path) -> None:
+    video = io.BytesIO()
+    with av.open(video, "w", format="mp4") as output:
+        stream = output.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for picture in np.repeat(pixels(False, 8)[..., None], 3, axis=3):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        output.mux(stream.encode())
+    with av.open(io.BytesIO(video.getvalue())) as again:
+        reference = np.stack([frame.to_ndarray(format="rgb24") for frame in again.decode(video=0)])
+    colours = {"PhotometricInterpretation": "YBR_PARTIAL_420", "SamplesPerPixel": 3, "PlanarConfiguration": 0}
+    source, sector = as_compressed(tmp_path / "a.dcm", MPEG4HP41, [video.getvalue()], **colours), sector_of_loop()
+    write_pseudonymised(source, tmp_path / "b.dcm", sector=sector)
+    after, model = decoded(tmp_path / "b.dcm")
+    assert (model, len(after)) == ("RGB", FRAMES)
+    np.testing.assert_array_equal(after[:, sector], reference[:, sector])
+    assert after[:, ~sector].max() == 0
+
+
+@pytest.mark.parametrize("syntax", [JPEGExtended12Bit, JPEGLosslessSV1], ids=["extended", "lossless"])
+def test_a_jpeg_of_12_bits_is_copied(syntax: UID, tmp_path: Path) -> None:
+    ramps = [np.fromfunction(lambda y, x, t=t: 20 * (y + x) + t, (HEIGHT, WIDTH)).astype(np.uint16) for t in range(4)]
+    encode = imagecodecs.ljpeg_encode if syntax == JPEGLosslessSV1 else imagecodecs.jpeg8_encode
+    how = {} if syntax == JPEGLosslessSV1 else {"bitspersample": 12, "level": 98}
+    deep = {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 11}
+    frames = [encode(ramp, **how) for ramp in ramps]
+    write_pseudonymised(
+        as_compressed(tmp_path / "a.dcm", syntax, frames, **deep), tmp_path / "b.dcm", whole_picture=True
+    )
+    after = decoded(tmp_path / "b.dcm")[0][..., 0].astype(int)
+    assert np.abs(after - np.stack(ramps)).max() <= (0 if syntax == JPEGLosslessSV1 else 40)
+    np.testing.assert_array_equal(after, np.stack([imagecodecs.jpeg8_decode(frame) for frame in frames]))
+
+
+def test_gdcm_is_not_needed(tmp_path: Path) -> None:
+    """It ends the program at some damaged files."""
+    frames = [imagecodecs.ljpeg_encode(frame) for frame in pixels(False, 8)]
+    source = as_compressed(tmp_path / "a.dcm", JPEGLosslessSV1, frames)
+    code = (
+        "import sys; sys.modules['gdcm'] = None\n"
+        "from napari_uniultra.io.privacy import write_pseudonymised\n"
+        "write_pseudonymised(*sys.argv[1:], whole_picture=True)\n"
+    )
+    command = [sys.executable, "-c", code, str(source), str(tmp_path / "b.dcm")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(decoded(tmp_path / "b.dcm")[0][..., 0], pixels(False, 8))
+
+
+def test_a_header_that_says_no_more_than_it_must_is_enough(tmp_path: Path) -> None:
+    dataset = pydicom.dcmread(write_loop(tmp_path / "a.dcm"))
+    del dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset.save_as(tmp_path / "a.dcm")
+    write_pseudonymised(tmp_path / "a.dcm", tmp_path / "b.dcm", whole_picture=True)
+    np.testing.assert_array_equal(decoded(tmp_path / "b.dcm")[0][..., 0], pixels(False, 8))
+
+
+def test_what_has_no_copy_is_told_with_the_reason(tmp_path: Path) -> None:
+    dataset = pydicom.dcmread(write_loop(tmp_path / "a.dcm"))
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 32, 32, 31
+    dataset.PixelData = pixels(False, 8).astype(np.uint32).tobytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset.save_as(tmp_path / "wide.dcm")
+    packed = as_compressed(tmp_path / "packed.dcm", JPIPHTJ2KReferenced, [bytes(100)] * FRAMES)
+    private = write_loop(tmp_path / "private.dcm", SOPClassUID=VALUES["UI"])
+    cases = {tmp_path / "wide.dcm": "up to 16 bits", packed: "JPIP HTJ2K", private: "SOP class"}
+    for source, words in cases.items():
+        with pytest.raises(ReadError, match=words) as caught:
+            write_pseudonymised(source, tmp_path / "b.dcm", whole_picture=True)
+        assert source.name in caught.value.what
+        assert caught.value.fix
+        assert "damaged (" not in str(caught.value)
 
 
 def test_unknown_scan_areas_are_refused(tmp_path: Path) -> None:

@@ -213,6 +213,87 @@ def test_nrrd_units(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.asarray(cine.frames), loop(2))
 
 
+SLICER = """NRRD0004
+type: uint8
+dimension: 4
+space: right-anterior-superior
+sizes: {frames} 4 3 1
+space directions: none (0.2,0,0) (0,-0.4,0) (0,0,1)
+kinds: list domain domain domain
+labels: "time" "" "" ""
+units: "s" "" "" ""
+endian: little
+encoding: {encoding}
+space origin: (0,0,0)
+axis 0 index type:=numeric
+axis 0 index values:=0 0.04
+
+"""
+
+
+def frames_first(frames: int) -> tuple[np.ndarray, bytes]:
+    """Frames (T, 3, 4) whose values are 100 t + 10 row + column, and the bytes of a file where time is fastest."""
+    pixels = np.fromfunction(lambda t, y, x: (100 * t + 10 * y + x) % 256, (frames, 3, 4)).astype(np.uint8)
+    return pixels, bytes(pixels[t, y, x] for y in range(3) for x in range(4) for t in range(frames))
+
+
+@pytest.mark.parametrize("encoding", ["raw", "gzip"])
+@pytest.mark.parametrize("frames", [1, 3, 4, 7])
+def test_sequence_of_slicer_with_frames_first(frames: int, encoding: str, tmp_path: Path) -> None:
+    pixels, data = frames_first(frames)
+    data = gzip.compress(data) if encoding == "gzip" else data
+    path = tmp_path / "a.seq.nrrd"
+    path.write_bytes(SLICER.format(frames=frames, encoding=encoding).encode() + data)
+    cine = read_cine(path)
+    np.testing.assert_array_equal(np.asarray(cine.frames), pixels)
+    np.testing.assert_array_equal(cine.frame(frames - 1), pixels[-1])
+    assert cine.spacing_mm == pytest.approx((0.4, 0.2))
+    path.write_bytes(path.read_bytes()[: 6 - len(data)])
+    with pytest.raises(ReadError, match="cut off"):
+        read_cine(path)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "sizes", "words", "spacing"),
+    [
+        ("list domain domain", "5 4 3", "spacings: nan 0.2 0.4", (0.4, 0.2)),
+        ("time space space space", "5 4 3 1", 'spacings: 0.04 0.2 0.4 1\nunits: "s" "cm" "cm" "cm"', (4, 2)),
+        ("time space space", "5 4 3", "space directions: (0,0,0.04) (0.2,0,0) (0,0.4,0)", (0.4, 0.2)),
+        ("domain domain domain list", "4 3 1 5", 'spacings: 0.2 0.4 1 nan\nunits: "" "" "" "s"', (0.4, 0.2)),
+    ],
+)
+def test_nrrd_kinds_say_which_axis_is_the_loop(
+    kinds: str, sizes: str, words: str, spacing: tuple[float, float], tmp_path: Path
+) -> None:
+    pixels, data = frames_first(5)
+    head = f"NRRD0004\ntype: uint8\ndimension: 4\nsizes: {sizes}\nkinds: {kinds}\nencoding: raw\n{words}\n\n"
+    (tmp_path / "a.nrrd").write_bytes(head.encode() + (data if sizes.startswith("5") else pixels.tobytes()))
+    cine = read_cine(tmp_path / "a.nrrd")
+    np.testing.assert_array_equal(np.asarray(cine.frames), pixels)
+    assert cine.spacing_mm == pytest.approx(spacing)
+
+
+@pytest.mark.parametrize("kinds", ["vector domain domain", "RGB-color domain domain", "list ??? ???"])
+def test_nrrd_kinds_of_colours(kinds: str, tmp_path: Path) -> None:
+    colours = np.arange(180, dtype=np.uint8).reshape(6, 10, 3)
+    head = f"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 3 10 6\nkinds: {kinds}\nencoding: raw\n\n"
+    (tmp_path / "a.nrrd").write_bytes(head.encode() + colours.tobytes())
+    np.testing.assert_array_equal(np.asarray(read_cine(tmp_path / "a.nrrd").frames), colours[None])
+
+
+def test_nrrd_axes_that_are_no_loop_are_refused(tmp_path: Path) -> None:
+    head = "NRRD0004\ntype: uint8\ndimension: {}\nsizes: {}\nkinds: {}\nencoding: {}\n\n"
+    cases = {
+        (4, "3 4 3 2", "list domain domain domain", "raw"): "not one ultrasound loop",
+        (4, "3 4 3 1", "list domain domain domain", "bzip2"): "frames come first",
+        (3, "2 4 9", "vector domain domain", "raw"): "not an ultrasound loop",
+    }
+    for case, words in cases.items():
+        (tmp_path / "a.nrrd").write_bytes(head.format(*case).encode() + bytes(72))
+        with pytest.raises(ReadError, match=words):
+            read_cine(tmp_path / "a.nrrd")
+
+
 def plus_header(frames: int, shape_hw: tuple[int, int], **fields: str) -> bytes:
     """As PLUS writes the header of a tracked ultrasound sequence."""
     lines = ["ObjectType = Image", "NDims = 3", "BinaryData = True", "BinaryDataByteOrderMSB = False"]
@@ -264,6 +345,8 @@ def test_a_large_deflated_stack_is_inflated_where_it_is_looked_at(
     for index in (59, 3, 40, 41, 0, 58):
         np.testing.assert_array_equal(cine.frame(index), pixels[index])
     assert len(cine.frames._marks) > 5
+    cine.frame(10)
+    assert cine.frames._last[1] == cine.frames._skip + 11 * 90 * 110, "the next frame is read on from there"
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(ReadError, match="cut off"):

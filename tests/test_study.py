@@ -12,6 +12,8 @@ import napari
 import numpy as np
 import pydicom
 import pytest
+import zarr
+from panel_window import close_dock, docks, open_from_menu
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.fileset import FileSet
@@ -51,6 +53,12 @@ def test_loops_of_a_folder(study: Path) -> None:
     assert looked[study / "a.dcm"].thumbnail.shape == (96, 128, 3)
     assert looked[study / "a.dcm"].has_spacing
     assert isinstance(looked[study / "broken.dcm"], ReadError)
+
+
+def test_a_zarr_folder_is_one_loop_whatever_it_is_called(study: Path) -> None:
+    zarr.open_group(str(study / "deep" / "stored"), mode="w").create_array("0", shape=(2, 8, 9), dtype="uint8")
+    found = ["a.dcm", "broken.dcm", "deep/er/IM_0001", "deep/stored", "images"]
+    assert names(study, find_loops(study)) == found
 
 
 def test_links_in_a_ring_and_to_elsewhere(study: Path, tmp_path: Path) -> None:
@@ -172,6 +180,19 @@ def test_dropping_a_study_offers_a_choice(study: Path, make_napari_viewer: Calla
     assert [layer.name for layer in viewer.layers] == ["a"]
     picker._open(picker.list.item(1))  # broken: told, and the window stays
     assert len(viewer.layers) == 1
+
+
+def test_a_study_is_listed_in_the_panel_that_the_menu_opened(
+    study: Path, make_napari_viewer: Callable[..., Any], qtbot: Any
+) -> None:
+    viewer = make_napari_viewer()
+    picker = open_from_menu(viewer, "Open study")
+    viewer.open(str(study), plugin="napari-uniultra")
+    assert picker.list.count() == 4
+    assert docks(viewer, "Open study") == ["Open study (UniUltra)"]
+    thread = picker.thread_
+    close_dock(picker)
+    qtbot.waitUntil(lambda: not thread.running, timeout=20_000)
 
 
 def test_a_folder_with_one_loop_opens_at_once(study: Path, make_napari_viewer: Callable[..., Any]) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import av
+import imagecodecs
 import nibabel
 import numpy as np
 import pydicom
@@ -15,6 +18,8 @@ import yaml
 from highdicom.seg import segread
 from PIL import Image, ImageSequence
 from pycocotools.coco import COCO
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGLosslessSV1
 from segmentations import without_empty_frames
 from skimage.draw import polygon2mask
 
@@ -198,6 +203,44 @@ def test_dicom_says_how_long_the_loop_is(annotated: list[int], tmp_path: Path) -
     assert len(read_masks(written)) == annotated[-1] + 1
     np.testing.assert_array_equal(read_masks(written, frames=4).labels, stack)
     assert len(read_masks(written, frames=1)) == annotated[-1] + 1  # of a longer loop: nothing is cut off
+
+
+@pytest.mark.parametrize(("tag", "number"), [("frame", 0), ("frame", 2**31 - 1), ("segment", 99), ("frames", 3)])
+def test_damaged_dicom_segmentations_are_refused(tag: str, number: int, masks: Masks, tmp_path: Path) -> None:
+    (written,) = write_masks(tmp_path / "seg.dcm", masks)
+    dataset = pydicom.dcmread(written)
+    groups = dataset.PerFrameFunctionalGroupsSequence[0]
+    if tag == "frame":
+        groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber = number
+    elif tag == "segment":
+        groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber = number
+    else:
+        dataset.NumberOfFrames = number
+    dataset.save_as(written)
+    with pytest.raises(ReadError, match=r"seg\.dcm"):
+        read_masks(written)
+
+
+def test_gdcm_is_not_needed_for_a_packed_segmentation(masks: Masks, tmp_path: Path) -> None:
+    """As fractions of 8 bits in JPEG without loss, which no other decoder of pydicom reads here."""
+    (written,) = write_masks(tmp_path / "seg.dcm", masks)
+    dataset = pydicom.dcmread(written)
+    frames = [imagecodecs.ljpeg_encode(frame * 255) for frame in dataset.pixel_array]
+    dataset.SegmentationType, dataset.SegmentationFractionalType = "FRACTIONAL", "OCCUPANCY"
+    dataset.MaximumFractionalValue, dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 255, 8, 8, 7
+    dataset.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+    dataset.PixelData = encapsulate(frames)
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(written)
+    code = (
+        "import sys; sys.modules['gdcm'] = None\n"
+        "import numpy; from napari_uniultra.io.readers.masks import read_masks\n"
+        "numpy.save(sys.argv[2], read_masks(sys.argv[1]).labels)\n"
+    )
+    command = [sys.executable, "-c", code, str(written), str(tmp_path / "back.npy")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "back.npy"), masks.labels)
 
 
 def test_dicom_of_a_still_is_one_frame_of_any_loop(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def compare(masks: Masks, reference: Path, frames: str = "annotated") -> list[Ag
     ReadError
         When the reference cannot be read or does not fit.
     """
-    truth = read_masks(reference)
+    truth = read_masks(reference, len(masks))
     if truth.labels.shape != masks.labels.shape:
         raise ReadError(
             "The reference masks do not fit the loop", f"they are {truth.labels.shape}, it is {masks.labels.shape}"

@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from napari_uniultra.batch.naming import code_name, needs_code, without_paths
 from napari_uniultra.batch.settings import InputSettings
 from napari_uniultra.errors import ReadError
-from napari_uniultra.io.readers import SUFFIXES, can_read
+from napari_uniultra.io.readers import SUFFIXES, can_read, is_zarr
+from napari_uniultra.io.study import is_dicomdir
 
 _COLUMNS = ("loop", "name", "subject", "prompts", "mask", "frame", "session", "reference")
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")  # several in a folder are the frames of one loop
@@ -92,13 +93,11 @@ def find_loops(inputs: InputSettings, results: Path, names: str = "auto") -> tup
     refused: list[Refused] = []
     found: dict[Path, Loop] = {}
     for number, text in enumerate(inputs.loops, 1):
-        before = len(found)
-        for loop in _loops_of(text, inputs.images == "stills", results.absolute()):
+        own = list(_loops_of(text, inputs.images == "stills", results.absolute()))
+        for loop in own:
             found.setdefault(loop.path, loop)
-        if len(found) == before and not any(True for _ in _matches(text)):
-            path = Path(text)
-            hidden = needs_code(path, names)
-            refused.append(Refused(f"input {number}" if hidden else text, "Nothing is there", path if hidden else None))
+        if not own:
+            refused.append(_without_loops(number, text, names))
     loops, collided = _tell_apart(list(found.values()))
     if inputs.table:
         named, wrong = _read_table(Path(inputs.table), names)
@@ -107,6 +106,17 @@ def find_loops(inputs: InputSettings, results: Path, names: str = "auto") -> tup
     loops, copies = _coded(loops, names)
     hidden = [_coded_refusal(entry, names) for entry in collided + doubled]
     return sorted(loops, key=lambda loop: loop.name), refused + hidden + copies
+
+
+def _without_loops(number: int, text: str, names: str) -> Refused:
+    """An input that gave no loop. A folder may be named after a patient, as the DICOM loops may be that it lacks."""
+    path = Path(text)
+    hidden = needs_code(path, names) or (names == "auto" and path.is_dir())
+    if is_dicomdir(path):
+        reason = "It is the list of what is on a disc, and no loop. Name its folder instead"
+    else:
+        reason = "No loop is in it" if any(True for _ in _matches(text)) else "Nothing is there"
+    return Refused(f"input {number}" if hidden else text, reason, path if hidden else None)
 
 
 def _coded(loops: Sequence[Loop], names: str) -> tuple[list[Loop], list[Refused]]:
@@ -189,7 +199,7 @@ def _relative(path: Path, root: Path) -> str:
 
 def _readable(path: Path, as_stills: bool, results: Path) -> Iterator[Path]:
     """The loops in a file or folder; what cannot be a loop is passed by, unless it was named itself."""
-    if path == results or results in path.parents:
+    if path == results or results in path.parents or is_dicomdir(path):
         return
     if not path.is_dir():
         yield path
@@ -200,6 +210,10 @@ def _readable(path: Path, as_stills: bool, results: Path) -> Iterator[Path]:
         if here == results or results in here.parents:
             folders.clear()
             continue
+        if is_zarr(here):
+            folders.clear()
+            yield here
+            continue
         pictures = [name for name in files if name.lower().endswith(_PICTURES) and not name.startswith(".")]
         as_loop = not as_stills and len(pictures) > 1
         if as_loop:
@@ -207,7 +221,7 @@ def _readable(path: Path, as_stills: bool, results: Path) -> Iterator[Path]:
         for name in sorted(files):
             if name.startswith(".") or (as_loop and name in pictures):
                 continue
-            if can_read(here / name):
+            if can_read(here / name) and not is_dicomdir(here / name):
                 yield here / name
 
 

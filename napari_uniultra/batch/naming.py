@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from napari_uniultra.core.atomic import atomic_path
-from napari_uniultra.io.readers import is_dicom
+from napari_uniultra.errors import ReadError
+from napari_uniultra.io.readers import data_file, is_dicom
 
 IDENTIFYING = "identifying"  # the one folder of results that says which file a loop comes from
 NAMES = "names.csv"
@@ -38,10 +39,18 @@ def code_name(path: Path) -> str:
         When it cannot be read.
     """
     digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+    for file in sorted(path.rglob("*")) if path.is_dir() else _with_data(path):
         if file.is_file():
             _add(digest, file)
     return f"loop-{digest.hexdigest()[:12]}"
+
+
+def _with_data(path: Path) -> Iterable[Path]:
+    """A file, and the one that holds its pixels where it is only their header: loops may have the same header."""
+    try:
+        return dict.fromkeys((path, data_file(path)))
+    except ReadError:  # what is wrong with it is told of when it is read
+        return [path]
 
 
 def _add(digest: hashlib._Hash, file: Path) -> None:
@@ -60,7 +69,7 @@ def without_paths(words: str, name: str, own: Iterable[Path], shared: Iterable[P
     for folder in sorted((str(path) for path in folders if path.name), key=len, reverse=True):
         words = words.replace(folder, "").replace(f"{os.sep}{os.sep}", os.sep)
     called = [path.name for path in own]
-    called += [file.name for path in own if path.is_dir() for file in path.iterdir()]
+    called += [file.name for path in own if path.is_dir() for file in path.iterdir() if file.is_file()]
     stems = {stem for text in called if len(stem := text.partition(".")[0]) >= _FEWEST_LETTERS}
     for text in sorted({*called, *stems}, key=len, reverse=True):
         edges = ("", "") if len(text) >= _NO_WORD else (r"(?<!\w)", r"(?!\w)")

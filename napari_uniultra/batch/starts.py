@@ -156,7 +156,7 @@ def frame_number(frame: int, cine: Cine) -> int:
 
 def _of_masks(path: Path, cine: Cine, frame: int) -> list[ObjectPrompts]:
     """Prompts from a file of masks: of one frame, or of the whole loop, where each frame with something counts."""
-    masks = read_masks(path)
+    masks = read_masks(path, len(cine))
     if masks.shape_hw != tuple(cine.shape_hw) or len(masks) not in (1, len(cine)):
         shapes = f"they are {masks.labels.shape}, the loop {(len(cine), *cine.shape_hw)}"
         raise PromptError(f"The masks of {path.name} do not fit the loop", shapes)
@@ -202,11 +202,12 @@ def _of_template(start: Start, cine: Cine, model: Any) -> list[ObjectPrompts]:
     from napari_uniultra.segment.session import CineSession
 
     loop_path, mask_path, template_frame = start.template
-    template, masks = read_cine(loop_path), read_masks(mask_path)
+    template = read_cine(loop_path)
+    masks = read_masks(mask_path, len(template))
     shown = frame_number(template_frame, template)
-    labels = masks.labels[0 if len(masks) == 1 else shown]
-    if labels.shape != tuple(template.shape_hw) or len(masks) not in (1, len(template)):
+    if masks.shape_hw != tuple(template.shape_hw) or len(masks) not in (1, len(template)):
         raise PromptError("The template's mask does not fit the template", f"it is {masks.labels.shape}")
+    labels = masks.labels[0 if len(masks) == 1 else shown]
     number = frame_number(start.frame, cine)
     pair = [_as_grey(template.frame(shown), cine.shape_hw), _as_grey(cine.frame(number), cine.shape_hw)]
     session = CineSession(Cine(np.stack(pair)), model)

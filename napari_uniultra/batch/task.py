@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from napari_uniultra.batch.loops import Loop
 from napari_uniultra.batch.settings import JobSettings, ModelSettings, OutputSettings
 from napari_uniultra.core.postprocess import TidySettings
 from napari_uniultra.errors import ReadError
+from napari_uniultra.io.readers import files_of
+from napari_uniultra.io.readers.raw import beside
 
 _FORMAT = 1  # of results; another number makes all of them anew
 _CHUNK = 1 << 20
@@ -47,8 +50,8 @@ class Start:
         if self.template:
             paths += list(self.template[:2])
         inside = [sha256_of(path) for path in paths]
-        if self.kind == "prompts":  # its masks are files beside it
-            inside += sorted(sha256_of(file) for file in self.path.parent.glob(f"{self.path.stem}_*.png"))
+        if self.kind == "prompts":
+            inside += [sha256_of(mask) for mask in _masks_named_in(self.path)]
         frame = self.template[2] if self.template else None
         return [self.kind, inside, [dict(row) for row in self.rows], self.frame, frame]
 
@@ -134,16 +137,31 @@ def make_task(loop: Loop, job: JobSettings, start: Start, model_sha256: str, ref
     )
 
 
+def _masks_named_in(prompts: Path) -> list[Path]:
+    """The mask files that a file of prompts names. What is wrong with it is told of when the loop's turn comes."""
+    try:
+        content = json.loads(prompts.read_text(encoding="utf-8-sig"))
+        drawn = [frame for entry in content["objects"] for frame in entry["frames"].values()]
+        names = {frame["mask"] for frame in drawn if isinstance(frame.get("mask"), str)}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return []
+    found = []
+    for name in sorted(names):
+        with suppress(ReadError):
+            found.append(beside(prompts, name))
+    return found
+
+
 def input_state(path: Path) -> list[list[int]]:
     """Sizes and times of change of the files that make up an input: quick to compare, and no names in them.
 
     Raises
     ------
     ReadError
-        When it is not there.
+        When it is not there, or not whole.
     """
     try:
-        stats = [file.stat() for file in _files_of(path)]
+        stats = [file.stat() for file in files_of(path)]
     except OSError as error:
         raise ReadError(f"{path.name} cannot be opened", error.strerror or "", "Check the path") from error
     return [[stat.st_size, stat.st_mtime_ns] for stat in stats]
@@ -158,22 +176,12 @@ def sha256_of(path: Path) -> str:
     """
     digest = hashlib.sha256()
     try:
-        for file in _files_of(path):
-            digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+        for file in files_of(path):
+            name = file.relative_to(path).as_posix() if path in file.parents else file.name
+            digest.update(f"{name}\0{file.stat().st_size}\0".encode())
             with file.open("rb") as stream:
                 while chunk := stream.read(_CHUNK):
                     digest.update(chunk)
     except OSError as error:
         raise ReadError(f"{path.name} cannot be read", error.strerror or "", "Check the path") from error
     return digest.hexdigest()
-
-
-def _files_of(path: Path) -> Iterable[Path]:
-    """A file with what may stand beside it (times and spacing; the pixels of a header), or a folder's files."""
-    if path.is_dir():
-        beside = path.with_name(f"{path.name}.json")
-        return [*sorted(file for file in path.iterdir() if file.is_file()), *([beside] if beside.is_file() else [])]
-    with_it = [path.with_suffix(".json"), path.parent / "meta.json"]
-    if path.suffix.lower() in (".mhd", ".nhdr"):
-        with_it += [path.with_suffix(suffix) for suffix in (".raw", ".zraw", ".raw.gz")]
-    return [path, *(file for file in dict.fromkeys(with_it) if file != path and file.is_file())]

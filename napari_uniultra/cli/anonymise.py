@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from napari_uniultra.errors import UniUltraError
 
 if TYPE_CHECKING:
     from napari_uniultra.io.privacy import Pseudonyms
@@ -37,22 +40,39 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Copy all files; the first that cannot be copied ends it."""
+    """Copy all files; one that cannot be copied is named, and the first such one gives the exit code."""
+    from napari_uniultra.cli import OK, exit_code
+
+    pseudonyms = _pseudonyms(arguments.key)
+    written: set[Path] = set()
+    failures: list[UniUltraError] = []
+    for file in arguments.files:
+        try:
+            print(_copy(file, pseudonyms, arguments, written))
+        except UniUltraError as error:
+            failures.append(error)
+            if arguments.traceback:
+                traceback.print_exc()
+            print(f"uniultra: {' '.join(str(error).split())}", file=sys.stderr)
+    if written:
+        print("uniultra: look at the pictures beside the copies before you pass them on", file=sys.stderr)
+    if failures and len(arguments.files) > 1:
+        print(f"uniultra: {len(failures)} of {len(arguments.files)} files were not copied", file=sys.stderr)
+    return exit_code(failures[0]) if failures else OK
+
+
+def _copy(file: Path, pseudonyms: Pseudonyms, arguments: argparse.Namespace, written: set[Path]) -> Path:
+    """Write the copy of a file and the picture of its frames, and add it to those that are written."""
     from napari_uniultra.io.privacy import copy_name, write_pseudonymised
     from napari_uniultra.io.readers import read_cine
     from napari_uniultra.io.writers import write_contact_sheet
 
-    pseudonyms = _pseudonyms(arguments.key)
-    written: set[Path] = set()
-    for file in arguments.files:
-        target = _unused(arguments.out / copy_name(file, pseudonyms), written)
-        written.add(target)
-        write_pseudonymised(file, target, pseudonyms, whole_picture=arguments.whole_picture)
-        cine = read_cine(target)
-        write_contact_sheet(target.with_suffix(".png"), cine, _no_masks(cine), whole_picture=True)
-        print(target)
-    print("uniultra: look at the pictures beside the copies before you pass them on", file=sys.stderr)
-    return 0
+    target = _unused(arguments.out / copy_name(file, pseudonyms), written)
+    write_pseudonymised(file, target, pseudonyms, whole_picture=arguments.whole_picture)
+    written.add(target)
+    cine = read_cine(target)
+    write_contact_sheet(target.with_suffix(".png"), cine, _no_masks(cine), whole_picture=True)
+    return target
 
 
 def _unused(target: Path, written: set[Path]) -> Path:

@@ -34,9 +34,11 @@ def run(arguments: argparse.Namespace) -> int:
     from napari_uniultra.io.writers import format_of, write_masks
 
     format_of(arguments.out, arguments.format)  # a format that is not known is said before anything is read
-    masks = read_masks(arguments.masks)
-    if arguments.loop is not None:
-        masks = masks.with_loop(read_cine(arguments.loop))
+    if arguments.loop is None:
+        masks = read_masks(arguments.masks)
+    else:
+        loop = read_cine(arguments.loop)
+        masks = read_masks(arguments.masks, len(loop)).with_loop(loop)
     for path in write_masks(arguments.out, masks, arguments.format, arguments.with_patient_data):
         print(path)
     return 0

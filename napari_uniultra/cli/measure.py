@@ -46,12 +46,12 @@ def run(arguments: argparse.Namespace) -> int:
     from napari_uniultra.io.readers.masks import read_masks
     from napari_uniultra.io.writers import write_cycles_csv, write_measurements_csv
 
-    masks = read_masks(arguments.masks)
-    if arguments.loop is None:
+    loop = None if arguments.loop is None else read_cine(arguments.loop)
+    masks = read_masks(arguments.masks, None if loop is None else len(loop))
+    if loop is None:
         blank = np.broadcast_to(np.zeros(1, np.uint8), masks.labels.shape)
         cine = Cine(blank, spacing_mm=masks.spacing_mm, frame_times_s=masks.frame_times_s)
     else:
-        loop = read_cine(arguments.loop)
         _check_fit(loop, masks.labels.shape, arguments)
         cine = masks.with_loop(loop).cine
     cine = cine.with_(spacing_mm=arguments.spacing or cine.spacing_mm)

@@ -16,7 +16,6 @@ import hmac
 import os
 import re
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,17 +26,17 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, encapsulate_extended
-from pydicom.pixels import apply_color_lut, get_decoder, get_encoder
+from pydicom.pixels import apply_color_lut, get_encoder
 from pydicom.sequence import Sequence
 from pydicom.uid import UID, RLELossless, UID_dictionary, generate_uid
 
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.sector import find_sector
 from napari_uniultra.core.types import Cine
-from napari_uniultra.errors import ReadError, WriteError
+from napari_uniultra.errors import ReadError, UniUltraError, WriteError
 from napari_uniultra.io.quiet import quiet_pydicom
 from napari_uniultra.io.readers import read_cine
-from napari_uniultra.io.readers.dicom_codecs import pydicom_plugin
+from napari_uniultra.io.readers.dicom import stored_frames
 
 _KEPT = (
     # what the picture is, and how it is stored
@@ -114,8 +113,8 @@ def write_pseudonymised(
 ) -> None:
     """Copy a DICOM still or loop without what identifies the patient.
 
-    The pixels of the scan area are those of the source, bit for bit as its decoder gives them, compressed without loss
-    (RLE). All others are black: scanners write names, dates and numbers there.
+    The pixels of the scan area are those of the source, bit for bit as its decoder gives them (of a video as RGB),
+    compressed without loss (RLE). All others are black: scanners write names, dates and numbers there.
 
     Parameters
     ----------
@@ -131,7 +130,7 @@ def write_pseudonymised(
     Raises
     ------
     ReadError
-        When the source is no DICOM picture, or damaged.
+        When the source is no DICOM picture, damaged, or of a kind that has no copy without loss.
     WriteError
         When no scan area is known, so that it cannot be told where text may be, or the disk refuses.
     """
@@ -143,11 +142,12 @@ def write_pseudonymised(
     pseudonyms = pseudonyms or Pseudonyms()
     with quiet_pydicom():
         try:
-            original = pydicom.dcmread(source, force=True)
+            original = pydicom.dcmread(source, stop_before_pixels=True, force=True)
             copy = _header(original, pseudonyms)
-            frames = _encoded_frames(original, copy, kept_area)
+            _check_class(copy, source.name)
+            frames = _encoded_frames(source, copy, kept_area)
             _describe_deidentification(copy, kept_area is not None)
-        except WriteError:
+        except UniUltraError:
             raise
         except Exception as error:  # a damaged file can raise anything, and quote a patient's data in its message
             raise ReadError(f"{source.name} cannot be copied", f"it is damaged ({type(error).__name__})") from None
@@ -177,8 +177,6 @@ def _header(original: Dataset, pseudonyms: Pseudonyms) -> Dataset:
     copy.SpecificCharacterSet = "ISO_IR 192"
     for keyword in _KEPT:
         _keep(original, copy, keyword)
-    if copy.get("SOPClassUID") not in UID_dictionary:
-        raise ValueError("not a class of the standard")
     for keyword in _REPLACED_UIDS:
         uid = original.get(keyword)
         setattr(copy, keyword, pseudonyms.uid(str(uid)) if uid else generate_uid())
@@ -186,6 +184,12 @@ def _header(original: Dataset, pseudonyms: Pseudonyms) -> Dataset:
     for keyword in _EMPTY:
         setattr(copy, keyword, "")
     return copy
+
+
+def _check_class(copy: Dataset, name: str) -> None:
+    if copy.get("SOPClassUID") not in UID_dictionary:
+        why = "its SOP class is missing, or none of the DICOM standard, so that it may hold anything"
+        raise ReadError(f"{name} cannot be copied", why, "Export it again as an image of the standard")
 
 
 def _patient(original: Dataset, pseudonyms: Pseudonyms) -> str:
@@ -242,37 +246,39 @@ def _describe_deidentification(copy: Dataset, cleaned: bool) -> None:
 # The picture ---------------------------------------------------------------------------------------------------------
 
 
-def _encoded_frames(original: Dataset, copy: Dataset, kept_area: np.ndarray | None) -> list[bytes]:
+def _encoded_frames(source: Path, copy: Dataset, kept_area: np.ndarray | None) -> list[bytes]:
     """The frames, black outside the kept area and compressed; the copy's header is made to fit them."""
     encoder, encoded = get_encoder(RLELossless), []
-    for pixels, model in _decoded_frames(original):
+    for pixels, model in stored_frames(source):
         if not encoded:
+            _check_kind(pixels, source.name)
             _describe_pixels(copy, pixels, model)
         if kept_area is not None:
             pixels = np.array(pixels)
             pixels[~kept_area] = _black(copy)
         encoded.append(encoder.encode(pixels, **_encoding(copy)))
-    copy.NumberOfFrames = len(encoded)
-    if "NumberOfFrames" not in original:
-        del copy.NumberOfFrames
+    if "NumberOfFrames" in copy or len(encoded) > 1:
+        copy.NumberOfFrames = len(encoded)
     return encoded
 
 
-def _decoded_frames(original: Dataset) -> Iterator[tuple[np.ndarray, str]]:
-    """(pixels (H, W) or (H, W, 3) as stored, colour model) of each frame, not converted to another colour model."""
-    syntax = UID(original.file_meta.TransferSyntaxUID)
-    decoder, plugin = get_decoder(syntax), pydicom_plugin(syntax)
-    for pixels, found in decoder.iter_array(original, raw=True, decoding_plugin=plugin):
-        model = str(found["photometric_interpretation"])
-        yield pixels, "YBR_FULL" if model == "YBR_FULL_422" else model  # decoders give every pixel its colour
+def _check_kind(pixels: np.ndarray, name: str) -> None:
+    if pixels.dtype.kind == "f" or pixels.dtype.itemsize > 2:
+        why = "the compression of the copy (RLE) holds whole numbers of up to 16 bits, and its pixels are others"
+        raise ReadError(f"{name} cannot be copied", why, "Export it with 8 or 16 bits")
 
 
 def _describe_pixels(copy: Dataset, pixels: np.ndarray, model: str) -> None:
+    """What the frames are, where they are stored in another way than in the source, or that does not say it."""
     copy.PhotometricInterpretation = model
     copy.SamplesPerPixel = 3 if pixels.ndim == 3 else 1
     if pixels.ndim == 3:
         copy.PlanarConfiguration = 0
+    if copy.get("BitsAllocated") == 1 or not copy.get("BitsStored"):
+        copy.BitsStored = pixels.dtype.itemsize * 8
+        copy.HighBit = copy.BitsStored - 1
     copy.BitsAllocated = pixels.dtype.itemsize * 8
+    copy.PixelRepresentation = int(pixels.dtype.kind == "i")
 
 
 def _encoding(copy: Dataset) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from napari_uniultra.errors import ReadError, UniUltraError
 from napari_uniultra.io.quiet import quiet_pydicom
-from napari_uniultra.io.readers import can_read, read_cine
+from napari_uniultra.io.readers import can_read, is_zarr, read_cine
 
 MAX_LOOPS = 20_000
 _MAX_DEPTH = 16
@@ -93,7 +93,7 @@ def _of_folder(folder: Path, depth: int) -> Iterator[Path]:
         raise ReadError(f"The folder {folder.name} cannot be read", error.strerror or "") from error
     if can_read(folder):  # a sequence of images, or Zarr
         yield folder
-        if folder.suffix.lower() == ".zarr":
+        if is_zarr(folder):
             return
     for entry in entries:
         path = folder / entry.name

@@ -74,7 +74,7 @@ class FileMasks:
     def load(self, cine: Cine) -> Loading:
         """The masks. Raises ReadError where the file holds none."""
         yield Progress(f"Reading {self.title}")
-        return read_masks(self.path)
+        return read_masks(self.path, len(cine))
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def can_read(path: str | os.PathLike[str]) -> bool:
     path = Path(path)
     try:
         if path.is_dir():
-            return _module("ome_zarr").is_zarr(path) or bool(_module("images").image_files(path))
+            return is_zarr(path) or bool(_module("images").image_files(path))
         return _family_by_suffix(path) is not None or _family_by_content(path) is not None
     except (OSError, ValueError, ReadError):  # ValueError: a path with a null character
         return False
@@ -85,11 +85,47 @@ def read_cine(
     return cine.with_(**{key: value for key, value in stated.items() if value is not None})
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files that a loop or masks are made of, in an order that stays: what may stand beside them included.
+
+    Raises
+    ------
+    OSError
+        When it is not there.
+    ReadError
+        When a header does not name one data file that is there.
+    """
+    if path.is_dir():
+        inside = path.rglob("*") if is_zarr(path) else path.iterdir()
+        files, beside = sorted(file for file in inside if file.is_file()), [path.with_name(f"{path.name}.json")]
+    else:
+        files, beside = [path], [path.with_suffix(".json"), path.parent / "meta.json", data_file(path)]
+    return files + [file for file in dict.fromkeys(beside) if file not in files and file.is_file()]
+
+
+def data_file(path: Path) -> Path:
+    """The file that holds the pixels of a file: mostly itself, and another one where it is only their header.
+
+    Raises
+    ------
+    OSError
+        When it is not there.
+    ReadError
+        When it does not name one data file that is there.
+    """
+    is_header = (_family_by_content(path) or _family_by_suffix(path)) == "itk"
+    return _module("itk").data_file(path) if is_header else path
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a path is a Zarr folder: one loop, whatever folders are in it."""
+    return _module("ome_zarr").is_zarr(path)
+
+
 def _reader(path: Path) -> Callable[[Path], Cine]:
     try:
         if path.is_dir():
-            is_zarr = _module("ome_zarr").is_zarr(path)
-            return _module("ome_zarr").read_zarr if is_zarr else _module("images").read_folder
+            return _module("ome_zarr").read_zarr if is_zarr(path) else _module("images").read_folder
         size = path.stat().st_size
         by_content = _family_by_content(path)
     except FileNotFoundError:

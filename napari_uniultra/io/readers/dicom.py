@@ -10,7 +10,8 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +21,7 @@ import pydicom
 from pydicom.encaps import encapsulate
 from pydicom.filereader import read_preamble
 from pydicom.filewriter import write_file_meta_info
-from pydicom.pixels import as_pixel_options, get_decoder
+from pydicom.pixels import as_pixel_options, convert_color_space, get_decoder
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -73,12 +74,36 @@ def read_dicom(path: Path) -> Cine:
         return _read(path)
 
 
+def stored_frames(path: Path) -> Iterator[tuple[np.ndarray, str]]:
+    """Each frame's pixels, (H, W) or (H, W, 3), and their colour model, before anything is done to show them.
+
+    They are what `read_dicom` begins with: colours stay in the model of the file where its decoder leaves them there,
+    and a video gives RGB. To be used within `quiet_pydicom`.
+
+    Raises
+    ------
+    ReadError
+        As `read_dicom`, and when a frame is damaged.
+    """
+    _, stored = _open(path)
+    if stored.syntax in MPEGTransferSyntaxes:
+        frames = _video_frames(stored, path)
+        yield from ((frames[index], "RGB") for index in range(len(frames)))
+    else:
+        for index in range(stored.shape[0]):
+            with stored.decoding(index):
+                frame = stored.frame(index, raw=True)
+            yield frame
+
+
 @dataclass(frozen=True)
 class _Stored:
     """Where and how a file keeps its pictures.
 
     Attributes
     ----------
+    name : str
+        Of the file, for messages.
     open : callable
         Opens the file, or what was inflated of it.
     syntax : UID
@@ -90,6 +115,7 @@ class _Stored:
         Of compressed pictures, the fragments of each frame.
     """
 
+    name: str
     open: Callable[[], BinaryIO]
     syntax: UID
     options: dict[str, Any]
@@ -109,17 +135,80 @@ class _Stored:
         kind = kinds.get(self.options["pixel_keyword"], "ui"[self.options["pixel_representation"]])
         return np.dtype(f"{kind}{max(1, self.options['bits_allocated'] // 8)}")
 
+    @property
+    def colour_model(self) -> str:
+        """Of the stored values, as the file says."""
+        return str(self.options["photometric_interpretation"])
+
+    def frame(self, index: int, raw: bool = False) -> tuple[np.ndarray, str]:
+        """A frame's pixels and their colour model: grey, palette or RGB, or ``raw``, whichever the decoder gives."""
+        pixels, model = self._native(index, raw) if self.frames is None else self._compressed(index, raw)
+        return pixels, "YBR_FULL" if model == "YBR_FULL_422" else model  # decoders give every pixel its colour
+
+    @contextmanager
+    def decoding(self, index: int) -> Iterator[None]:
+        """Say which frame could not be decoded, and what it is: each codec has its own exceptions for damaged data."""
+        try:
+            yield
+        except ReadError:
+            raise
+        except Exception as error:
+            raise ReadError(
+                f"Frame {index} of {self.name} cannot be decoded",
+                f"its {syntax_name(self.syntax)} data is damaged, or of a kind that no installed decoder reads",
+                "Export it again, uncompressed or as JPEG",
+            ) from error
+
+    def _native(self, index: int, raw: bool) -> tuple[np.ndarray, str]:
+        with self.open() as file:
+            file.seek(self.start)
+            pixels, model = self._by_pydicom(self.syntax, file, index, raw, self.options, validate=index == 0)
+        if self.options["bits_allocated"] == 1:
+            pixels = pixels * np.uint8(255)
+        return pixels.astype(self.dtype, copy=False), model
+
+    def _compressed(self, index: int, raw: bool) -> tuple[np.ndarray, str]:
+        with self.open() as file:
+            data = b"".join(_at(file, fragment) for fragment in self.frames[index])
+        syntax, one, shape = self.syntax, self.options | {"number_of_frames": 1}, self.shape[1:]
+        if syntax in codecs.JPEG_XL:
+            return codecs.jpeg_xl(data, shape, self.dtype), "RGB" if len(shape) == 3 else self.colour_model
+        if syntax in codecs.NEW_SYNTAXES:
+            if syntax == codecs.DEFLATED_FRAMES:
+                data = codecs.inflated(data, _native_bytes(one))
+            one |= {"transfer_syntax_uid": ExplicitVRLittleEndian}
+            return self._by_pydicom(ExplicitVRLittleEndian, data, 0, raw, one)
+        codecs.check_stated_size(self.name, index, data, *shape[:2])
+        if codecs.is_plain_jpeg(syntax, one["bits_stored"]):
+            pixels, model = codecs.jpeg(data, shape, self.dtype), self.colour_model
+            if raw or not model.startswith("YBR_FULL"):
+                return pixels, model
+            return convert_color_space(pixels, model, "RGB"), "RGB"
+        source, plugin = encapsulate([data], has_bot=False), codecs.pydicom_plugin(syntax)
+        try:
+            return self._by_pydicom(syntax, source, 0, raw, one, decoding_plugin=plugin)
+        except Exception:
+            if syntax not in codecs.HIGH_THROUGHPUT:
+                raise
+            model = "RGB" if self.colour_model in ("YBR_ICT", "YBR_RCT") else self.colour_model
+            return codecs.jpeg_2000(data, shape, self.dtype), model
+
+    @staticmethod
+    def _by_pydicom(
+        syntax: UID, source: Any, index: int, raw: bool, options: dict[str, Any], **how: Any
+    ) -> tuple[np.ndarray, str]:
+        pixels, found = get_decoder(syntax).as_array(source, index=index, raw=raw, **options, **how)
+        return pixels, str(found["photometric_interpretation"])
+
 
 def _read(path: Path) -> Cine:
     name = path.name
-    open_ = _opener(path)
-    with open_() as file:
-        header, syntax = read_header(file, name)
-        stored = _stored(open_, file, header, syntax, name)
+    header, stored = _open(path)
+    syntax = stored.syntax
     if syntax in MPEGTransferSyntaxes:
         frames = _video_frames(stored, path)
     else:
-        frames = _DicomFrames(path, stored, _display(header, stored, name))
+        frames = _DicomFrames(stored, _display(header, stored, name))
     frames[0]  # a codec that cannot decode this file says so now, not in the middle of the work
     shape_hw = frames.shape[1:3]
     spacing, sector, spacing_remark = geometry(header, shape_hw)
@@ -133,6 +222,14 @@ def _read(path: Path) -> Cine:
         source=str(path),
         details={"format": "DICOM", "transfer_syntax": syntax_name(syntax)} | {k: v for k, v in remarks.items() if v},
     )
+
+
+def _open(path: Path) -> tuple[pydicom.Dataset, _Stored]:
+    """The header of a file, and where and how it keeps its pictures."""
+    open_ = _opener(path)
+    with open_() as file:
+        header, syntax = read_header(file, path.name)
+        return header, _stored(open_, file, header, syntax, path.name)
 
 
 def _opener(path: Path) -> Callable[[], BinaryIO]:
@@ -225,16 +322,16 @@ def _stored(open_: Callable[[], BinaryIO], file: BinaryIO, header: Any, syntax: 
     if syntax in codecs.NEW_SYNTAXES or syntax.is_compressed:
         fragments, offsets = _fragments(file, end, name)
         if syntax in MPEGTransferSyntaxes:
-            return _Stored(open_, syntax, options, start, (fragments,))
+            return _Stored(name, open_, syntax, options, start, (fragments,))
         frames = _grouped(file, fragments, offsets, options["number_of_frames"])
         if frames is None:
             stated, held = options["number_of_frames"], len(fragments)
             raise _damaged(name, f"it states {stated} frames but holds {held}")
-        return _Stored(open_, syntax, options, start, frames)
+        return _Stored(name, open_, syntax, options, start, frames)
     needed = _native_bytes(options)
     if length == _UNDEFINED_LENGTH or needed > min(length, end - start):
         raise _damaged(name, f"it holds {max(0, end - start)} of {needed} bytes of its picture")
-    return _Stored(open_, syntax, options, start, None)
+    return _Stored(name, open_, syntax, options, start, None)
 
 
 def pixel_options(header: pydicom.Dataset, syntax: UID, name: str) -> dict[str, Any]:
@@ -335,7 +432,7 @@ def _starts_a_frame(file: BinaryIO, at: int) -> bool:
 
 
 def _display(header: pydicom.Dataset, stored: _Stored, name: str) -> Display:
-    model, options = str(stored.options["photometric_interpretation"]), stored.options
+    model, options = stored.colour_model, stored.options
     try:
         if model == "PALETTE COLOR":
             return palette_display(header, options["bits_allocated"])
@@ -351,55 +448,14 @@ def _display(header: pydicom.Dataset, stored: _Stored, name: str) -> Display:
 class _DicomFrames(LazyFrames):
     """The frames of a DICOM file."""
 
-    def __init__(self, path: Path, stored: _Stored, display: Display) -> None:
-        self._path, self._stored, self._display = path, stored, display
-        is_palette = stored.options["photometric_interpretation"] == "PALETTE COLOR"
+    def __init__(self, stored: _Stored, display: Display) -> None:
+        self._stored, self._display = stored, display
+        is_palette = stored.colour_model == "PALETTE COLOR"
         super().__init__((*stored.shape, 3) if is_palette else stored.shape, display.dtype)
 
     def _decode(self, index: int) -> np.ndarray:
-        try:
-            pixels = self._native(index) if self._stored.frames is None else self._compressed(index)
-            return np.array(self._display.shown(pixels), dtype=self.dtype)
-        except ReadError:
-            raise
-        except Exception as error:  # each codec has its own exceptions for damaged data
-            raise ReadError(
-                f"Frame {index} of {self._path.name} cannot be decoded",
-                f"its {syntax_name(self._stored.syntax)} data is damaged, or of a kind that no installed decoder reads",
-                "Export it again, uncompressed or as JPEG",
-            ) from error
-
-    def _native(self, index: int) -> np.ndarray:
-        stored = self._stored
-        with stored.open() as file:
-            file.seek(stored.start)
-            pixels, _ = get_decoder(stored.syntax).as_array(file, index=index, validate=index == 0, **stored.options)
-        if stored.options["bits_allocated"] == 1:
-            pixels = pixels * np.uint8(255)
-        return pixels.astype(stored.dtype, copy=False)
-
-    def _compressed(self, index: int) -> np.ndarray:
-        stored = self._stored
-        with stored.open() as file:
-            data = b"".join(_at(file, fragment) for fragment in stored.frames[index])
-        syntax, one = stored.syntax, stored.options | {"number_of_frames": 1}
-        if syntax in codecs.JPEG_XL:
-            return codecs.jpeg_xl(data, stored.shape[1:], stored.dtype)
-        if syntax in codecs.NEW_SYNTAXES:
-            if syntax == codecs.DEFLATED_FRAMES:
-                data = codecs.inflated(data, _native_bytes(one))
-            one |= {"transfer_syntax_uid": ExplicitVRLittleEndian}
-            return get_decoder(ExplicitVRLittleEndian).as_array(data, index=0, **one)[0]
-        codecs.check_stated_size(self._path.name, index, data, *stored.shape[1:3])
-        if codecs.is_plain_jpeg(syntax, one["bits_stored"]):
-            return codecs.jpeg(data, stored.shape[1:], stored.dtype, str(one["photometric_interpretation"]))
-        source, plugin = encapsulate([data], has_bot=False), codecs.pydicom_plugin(syntax)
-        try:
-            return get_decoder(syntax).as_array(source, index=0, decoding_plugin=plugin, **one)[0]
-        except Exception:
-            if syntax not in codecs.HIGH_THROUGHPUT:
-                raise
-            return codecs.jpeg_2000(data, stored.shape[1:], stored.dtype)
+        with self._stored.decoding(index):
+            return np.array(self._display.shown(self._stored.frame(index)[0]), dtype=self.dtype)
 
 
 def _at(file: BinaryIO, fragment: Fragment) -> bytes:

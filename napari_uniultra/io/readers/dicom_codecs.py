@@ -7,7 +7,6 @@ import sys
 import zlib
 
 import numpy as np
-from pydicom.pixels import convert_color_space
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -58,7 +57,7 @@ _SOF_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # fra
 
 
 def pydicom_plugin(syntax: UID) -> str:
-    """Which of pydicom's decoders to take; "" leaves it to pydicom."""
+    """Which of pydicom's decoders to take; "" leaves it to pydicom. See `is_plain_jpeg` before."""
     return _PLUGINS.get(syntax, "")
 
 
@@ -67,14 +66,13 @@ def is_plain_jpeg(syntax: UID, bits_stored: int) -> bool:
     return syntax in (JPEGLossless, JPEGLosslessSV1) or (syntax == JPEGExtended12Bit and bits_stored > 8)
 
 
-def jpeg(data: bytes, shape: tuple[int, ...], dtype: np.dtype, colour_model: str) -> np.ndarray:
-    """A JPEG frame of up to 16 bits as an array of ``shape``; YBR becomes RGB."""
+def jpeg(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """A JPEG frame of up to 16 bits as an array of ``shape``; of which colours, the file says, not the frame."""
     import imagecodecs
 
     if len(shape) == 2:
         return _fitting(imagecodecs.jpeg8_decode(data), shape, dtype)
-    pixels = _jpeg_apart(data, shape, dtype)  # the file says which colours these are, whatever the frame claims
-    return convert_color_space(pixels, colour_model, "RGB") if colour_model.startswith("YBR_FULL") else pixels
+    return _jpeg_apart(data, shape, dtype)
 
 
 def _jpeg_apart(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -16,11 +16,16 @@ import SimpleITK as sitk
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers.lazy import check_size
-from napari_uniultra.io.readers.metaimage import frame_fields, meta_layout, meta_spacing, read_meta_header
-from napari_uniultra.io.readers.nrrd import nrrd_layout, nrrd_spacing, read_nrrd_header
-from napari_uniultra.io.readers.raw import RawLayout, open_raw
+from napari_uniultra.io.readers.metaimage import (
+    frame_fields,
+    meta_data_file,
+    meta_layout,
+    meta_spacing,
+    read_meta_header,
+)
+from napari_uniultra.io.readers.nrrd import nrrd_data_file, nrrd_layout, nrrd_spacing, read_nrrd_header
+from napari_uniultra.io.readers.raw import MAX_BYTES, RawLayout, open_raw
 
-_MAX_BYTES = 8 << 30
 _HEADER_BYTES = 1 << 16
 _NIFTI_HEADER_BYTES = 348
 _NIFTI_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4"}
@@ -28,6 +33,7 @@ _SPACING_WORDS = {
     "NrrdImageIO": (b"spacings:", b"space directions:"),
     "MetaImageIO": (b"ElementSpacing", b"ElementSize"),
 }
+_META = (".mha", ".mhd")
 _DETACHED = (".mhd", ".nhdr", ".hdr")
 
 
@@ -40,13 +46,45 @@ def read_itk(path: Path) -> Cine:
         When it is damaged or cut off, has more than one axis besides rows and columns, names a data file outside its
         folder, or would not fit into memory.
     """
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start == b"NRRD":
+    if _is_nrrd(path):
         return _read_nrrd(path)
-    if path.suffix.lower() in (".mha", ".mhd"):
+    if path.suffix.lower() in _META:
         return _read_meta(path)
     return _read_by_itk(path)
+
+
+def stored_values(path: Path) -> np.ndarray:
+    """What `read_itk` reads, as it is stored: a `Cine` would scale it to what can be shown.
+
+    Raises
+    ------
+    ReadError
+        As `read_itk`, which is to be asked first: it checks more.
+    """
+    layout = nrrd_layout(path, *read_nrrd_header(path)) if _is_nrrd(path) else None
+    if layout is None:
+        return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    return np.array(open_raw(layout, path.name))
+
+
+def data_file(path: Path) -> Path:
+    """The file with the values of what `read_itk` reads: where a header stands alone, another one beside it.
+
+    Raises
+    ------
+    ReadError
+        When the header is damaged, or does not name one file that is there.
+    """
+    if _is_nrrd(path):
+        return nrrd_data_file(path, read_nrrd_header(path)[0])
+    if path.suffix.lower() in _META:
+        return meta_data_file(path, read_meta_header(path)[0])
+    return path
+
+
+def _is_nrrd(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"NRRD"
 
 
 def _read_nrrd(path: Path) -> Cine:
@@ -58,7 +96,7 @@ def _read_nrrd(path: Path) -> Cine:
     times, valid = frame_fields(fields, frames.shape[0])
     return Cine(
         frames,
-        spacing_mm=nrrd_spacing(fields, layout.is_colour),
+        spacing_mm=nrrd_spacing(fields, int(layout.is_colour or layout.frames_last)),
         frame_times_s=times,
         source=str(path),
         details={"format": "NRRD"} | _remark(valid),
@@ -161,7 +199,7 @@ def _check_memory(path: Path, reader: sitk.ImageFileReader, size: tuple[int, ...
     values = int(np.prod(size, dtype=object)) * reader.GetNumberOfComponents()
     item = sitk.Image([1] * len(size), reader.GetPixelID(), reader.GetNumberOfComponents()).GetSizeOfPixelComponent()
     needed = values * item
-    if needed > _MAX_BYTES:
+    if needed > MAX_BYTES:
         raise _unreadable(path, f"it would take {needed / 2**30:.0f} GiB of memory")
     if reader.GetImageIO() == "NiftiImageIO" and path.suffix.lower() not in _DETACHED:
         bits = _nifti_number(reader, "bitpix")  # as stored: ITK makes floats of what is scaled

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,25 @@ from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError, WriteError
 from napari_uniultra.io.quiet import quiet_pydicom
 from napari_uniultra.io.readers import read_cine
+from napari_uniultra.io.readers.dicom import stored_frames
 from napari_uniultra.io.readers.images import image_files
+from napari_uniultra.io.readers.itk import stored_values
+from napari_uniultra.io.readers.lazy import check_size
 
 _MAX_JSON_BYTES = 1 << 30
 _ITK = (".nrrd", ".nhdr", ".mha", ".mhd", ".nii", ".gz")
+_LAYER = re.compile(r"Segment\d+_Layer")
 
 
-def read_masks(path: str | os.PathLike[str]) -> Masks:
+def read_masks(path: str | os.PathLike[str], frames: int | None = None) -> Masks:
     """Read a file or folder of masks with what it says of names, spacing and times.
+
+    Parameters
+    ----------
+    path : path
+    frames : int, optional
+        How many frames the loop has that they belong to. A DICOM segmentation need not hold those without a mask: it
+        gets as many empty ones. A longer one stays as it is.
 
     Raises
     ------
@@ -37,10 +49,10 @@ def read_masks(path: str | os.PathLike[str]) -> Masks:
         if suffix == ".json":
             return _coco(path)
         if suffix in (".dcm", ".dicom"):
-            return _dicom(path)
+            return _dicom(path, frames)
         cine = read_cine(path)  # which also refuses what is damaged or far too large
         if cine.details.get("format") == "DICOM":
-            return _dicom(path)
+            return _dicom(path, frames)
         return Masks(_pixels(path, cine), _names(path), cine.spacing_mm, cine.frame_times_s)
     except WriteError as error:
         raise ReadError(f"{path.name} holds no masks", error.why or error.what) from error
@@ -54,7 +66,7 @@ def _pixels(path: Path, cine: Cine) -> np.ndarray:
         files = image_files(path) if path.is_dir() else [path]
         pixels = np.stack([_picture(file) for file in files])
     elif suffix in _ITK:
-        pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+        pixels = _itk_pixels(path)
     elif suffix in (".tif", ".tiff"):
         pixels = tifffile.imread(path)
     else:
@@ -62,6 +74,13 @@ def _pixels(path: Path, cine: Cine) -> np.ndarray:
     if pixels.size != np.prod(shape):
         raise ReadError(f"{path.name} holds no masks", f"it has {pixels.size // np.prod(shape)} channels")
     return pixels.reshape(shape)
+
+
+def _itk_pixels(path: Path) -> np.ndarray:
+    if len({value for key, value in _itk_fields(path).items() if _LAYER.fullmatch(key)}) > 1:
+        why = "its segments overlap, so that they lie in several layers"
+        raise ReadError(f"{path.name} cannot be read", why, "Collapse the layers in 3D Slicer and save it again")
+    return stored_values(path)
 
 
 def _picture(file: Path) -> np.ndarray:
@@ -79,18 +98,22 @@ def _names(path: Path) -> dict[int, str]:
 
 
 def _nrrd_names(path: Path) -> dict[int, str]:
+    fields = _itk_fields(path)
+    names = {}
+    for index in range(len(fields)):
+        name, value = f"Segment{index}_Name", f"Segment{index}_LabelValue"
+        if name not in fields:
+            break
+        if fields.get(value, "").isdecimal():
+            names[int(fields[value])] = fields[name]
+    return names
+
+
+def _itk_fields(path: Path) -> dict[str, str]:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    keys = set(reader.GetMetaDataKeys())
-    names = {}
-    for index in range(len(keys)):
-        name, value = f"Segment{index}_Name", f"Segment{index}_LabelValue"
-        if name not in keys:
-            break
-        if value in keys and reader.GetMetaData(value).isdecimal():
-            names[int(reader.GetMetaData(value))] = reader.GetMetaData(name)
-    return names
+    return {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
 
 
 def _nifti_names(path: Path) -> dict[int, str]:
@@ -147,35 +170,44 @@ def _coco(path: Path) -> Masks:
     return Masks(labels, names, None if spacing is None else tuple(spacing), times)
 
 
-def _dicom(path: Path) -> Masks:
-    """A DICOM segmentation, its frames in the places of the frames that they were made on."""
+def _dicom(path: Path, of_loop: int | None) -> Masks:
+    """A DICOM segmentation, its frames in the places of the frames that they were made on, of a loop of that length."""
     from highdicom.seg import segread
 
     try:
         with quiet_pydicom():
             segmentation = segread(path)
-            frames = [_source_frame(groups) for groups in segmentation.PerFrameFunctionalGroupsSequence]
-            pixels = np.asarray(segmentation.pixel_array).reshape(len(frames), segmentation.Rows, segmentation.Columns)
             names, ids = {}, {}
             for segment in segmentation.SegmentSequence:
                 ids[segment.SegmentNumber] = _object_id(segment)
                 names[ids[segment.SegmentNumber]] = str(segment.get("SegmentDescription") or segment.SegmentLabel)
             measures = segmentation.SharedFunctionalGroupsSequence[0].get("PixelMeasuresSequence")
             spacing = None if not measures else tuple(float(value) for value in measures[0].PixelSpacing)
+            places = [_place(groups) for groups in segmentation.PerFrameFunctionalGroupsSequence]
+            found = [
+                (frame, ids[segment], pixels != 0)
+                for (frame, segment), (pixels, _) in zip(places, stored_frames(path), strict=True)
+            ]
+            shape_hw = found[0][2].shape
     except Exception as error:  # a damaged file can raise anything, and quote a patient's data in its message
         why = f"it is no segmentation with references to frames, or damaged ({type(error).__name__})"
         raise ReadError(f"{path.name} holds no masks", why) from None
-    labels = np.zeros((max(frame for frame, _ in frames) + 1, *pixels.shape[1:]), np.uint16)
-    for (frame, segment), bits in zip(frames, pixels, strict=True):
-        labels[frame][bits != 0] = ids[segment]
+    numbered = [frame for frame, _, _ in found if frame is not None]
+    length = max(of_loop or 0, max(numbered) + 1) if numbered else 1
+    check_size(path.name, length, *shape_hw)
+    labels = np.zeros((length, *shape_hw), np.uint16)
+    for frame, object_id, mask in found:
+        labels[frame or 0][mask] = object_id
     return Masks(labels, names, spacing)
 
 
-def _source_frame(groups: Any) -> tuple[int, int]:
-    """(frame of the source from 0, segment number) of a frame."""
-    image = groups.DerivationImageSequence[0].SourceImageSequence[0]
-    number = image.get("ReferencedFrameNumber", 1)
-    return int(number) - 1, int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+def _place(groups: Any) -> tuple[int | None, int]:
+    """(frame of the source from 0, or None when that is a still; segment number) of a frame."""
+    number = groups.DerivationImageSequence[0].SourceImageSequence[0].get("ReferencedFrameNumber")
+    segment = groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+    if number is not None and int(number) < 1:
+        raise ValueError("frames count from 1")
+    return None if number is None else int(number) - 1, int(segment)
 
 
 def _object_id(segment: Any) -> int:

@@ -40,6 +40,20 @@ def read_meta_header(path: Path) -> tuple[dict[str, str], int]:
     raise ReadError(f"{path.name} cannot be read", "its header is damaged or cut off", "Copy or save it again")
 
 
+def meta_data_file(path: Path, fields: dict[str, str]) -> Path:
+    """The file that holds the values: the header's own, or another one beside it.
+
+    Raises
+    ------
+    ReadError
+        When the header names several files, or one that is elsewhere or not there.
+    """
+    data = fields["ElementDataFile"]
+    if data.split(" ")[0] == "LIST" or "%" in data:
+        raise ReadError(f"{path.name} cannot be read", "it names several data files", "Save it as one file")
+    return path if data.lower() == "local" else beside(path, data)
+
+
 def meta_layout(path: Path, fields: dict[str, str], behind: int) -> RawLayout | None:
     """Where the loop's values are; None for a kind of MetaImage that only ITK reads.
 
@@ -48,13 +62,9 @@ def meta_layout(path: Path, fields: dict[str, str], behind: int) -> RawLayout | 
     ReadError
         When the header contradicts itself, or names a file elsewhere.
     """
-    data = fields["ElementDataFile"]
     binary = fields.get("BinaryData", "True").lower() == "true"
     dtype = _TYPES.get(fields.get("ElementType", ""))
-    if data.split(" ")[0] == "LIST" or "%" in data:
-        raise ReadError(f"{path.name} cannot be read", "it names several data files", "Save it as one file")
-    is_local = data.lower() == "local"
-    where = path if is_local else beside(path, data)
+    where = meta_data_file(path, fields)
     if not binary or dtype is None:
         return None
     try:
@@ -69,7 +79,7 @@ def meta_layout(path: Path, fields: dict[str, str], behind: int) -> RawLayout | 
     shape = tuple(reversed(sizes)) + ((channels,) if channels > 1 else ())
     is_colour = channels > 1
     deflated = "zlib" if fields.get("CompressedData", "False").lower() == "true" else ""
-    offset = behind if is_local else skipped
+    offset = behind if where == path else skipped
     return RawLayout(where, offset, shape, is_colour, np.dtype(f"{'>' if swapped else '<'}{dtype}"), deflated)
 
 

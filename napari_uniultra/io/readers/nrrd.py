@@ -1,4 +1,8 @@
-"""NRRD headers (nrrd, nhdr), with the per-frame fields that PLUS writes into sequences."""
+"""NRRD headers (nrrd, nhdr), with the per-frame fields that PLUS writes into sequences.
+
+Axes are listed from the fastest to the slowest. 3D Slicer writes sequences (`.seq.nrrd`) with the frames as the slowest
+axis, and older versions as the fastest one.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,7 @@ _TYPES = {
 _MAX_HEADER = 256 << 20
 _COLOUR_KINDS = {"rgb-color", "rgba-color", "3-color", "4-color"}
 _ANY_KINDS = {"vector", "list"}  # colours when they come first, frames when they come last
+_LOOP_KINDS, _SPACE_KINDS = {"list", "time"}, {"domain", "space"}
 
 
 def read_nrrd_header(path: Path) -> tuple[dict[str, str], int]:
@@ -55,18 +60,31 @@ def read_nrrd_header(path: Path) -> tuple[dict[str, str], int]:
     raise ReadError(f"{path.name} cannot be read", "its header is damaged or cut off", "Copy or save it again")
 
 
+def nrrd_data_file(path: Path, fields: dict[str, str]) -> Path:
+    """The file that holds the values: the header's own, or another one beside it.
+
+    Raises
+    ------
+    ReadError
+        When the header names several files, or one that is elsewhere or not there.
+    """
+    data = fields.get("data file", fields.get("datafile"))
+    if data is None:
+        return path
+    if data.upper().startswith("LIST") or "%" in data:
+        raise ReadError(f"{path.name} cannot be read", "it names several data files", "Save it as one file")
+    return beside(path, data)
+
+
 def nrrd_layout(path: Path, fields: dict[str, str], behind: int) -> RawLayout | None:
     """Where the loop's values are; None for a kind of NRRD that only ITK reads.
 
     Raises
     ------
     ReadError
-        When the header names a file elsewhere.
+        When the header names a file elsewhere, or frames come first and are stored as only ITK reads them.
     """
-    data = fields.get("data file", fields.get("datafile"))
-    if data is not None and (data.upper().startswith("LIST") or "%" in data):
-        raise ReadError(f"{path.name} cannot be read", "it names several data files", "Save it as one file")
-    where = path if data is None else beside(path, data)
+    where = nrrd_data_file(path, fields)
     encodings = {"raw": "", "gzip": "gzip", "gz": "gzip"}
     encoding = encodings.get(fields.get("encoding", "").lower())
     dtype = next((code for code, names in _TYPES.items() if fields.get("type", "").lower() in names), None)
@@ -75,28 +93,51 @@ def nrrd_layout(path: Path, fields: dict[str, str], behind: int) -> RawLayout | 
         sizes = [int(size) for size in fields["sizes"].split()]
     except (KeyError, ValueError):
         return None
-    if encoding is None or dtype is None or skips or len(sizes) < 2 or min(sizes) < 1:
-        return None
     kinds = fields.get("kinds", "").lower().split()
-    if any(kind in _COLOUR_KINDS for kind in kinds[1:]):
-        return None  # colours as planes
-    is_colour = kinds[:1] != [] and (kinds[0] in _COLOUR_KINDS or (kinds[0] in _ANY_KINDS and sizes[0] in (3, 4)))
+    frames_first = _frames_come_first(kinds, sizes)
+    if encoding is None or dtype is None or skips or len(sizes) < 2 or min(sizes) < 1:
+        if frames_first:  # ITK would take them for colours
+            why = "its frames come first, and its values are not plain or gzipped numbers"
+            raise ReadError(f"{path.name} cannot be read", why, "Save it again without compression")
+        return None
+    is_colour = not frames_first and _colours_come_first(kinds, sizes)
+    if any(kind in _COLOUR_KINDS for kind in kinds[1:]) or (kinds[:1] == ["vector"] and not is_colour):
+        return None  # colours as planes; vectors that are no colours
     order = ">" if fields.get("endian", "little").lower() == "big" else "<"
-    offset = 0 if data is not None else behind
-    return RawLayout(where, offset, tuple(reversed(sizes)), is_colour, np.dtype(f"{order}{dtype}"), encoding)
+    values = np.dtype(f"{order}{dtype}")
+    offset = behind if where == path else 0
+    return RawLayout(where, offset, tuple(reversed(sizes)), is_colour, values, encoding, frames_last=frames_first)
 
 
-def nrrd_spacing(fields: dict[str, str], is_colour: bool) -> tuple[float, float] | None:
-    """(row, column) in mm; None where it is not stated. A unit that is not stated is mm, as is the custom."""
-    units = re.findall(r'"([^"]*)"', fields.get("space units", fields.get("units", ""))) or ["mm"]
-    scale = millimetres(next((unit for unit in units if unit), "mm"))
+def _frames_come_first(kinds: list[str], sizes: list[int]) -> bool:
+    """Whether the fastest axis is the loop: a list, or time, before axes that are all in space."""
+    in_space = len(sizes) > 2 and len(kinds) == len(sizes) and set(kinds[1:]) <= _SPACE_KINDS
+    return in_space and kinds[0] in _LOOP_KINDS
+
+
+def _colours_come_first(kinds: list[str], sizes: list[int]) -> bool:
+    return kinds[:1] != [] and (kinds[0] in _COLOUR_KINDS or (kinds[0] in _ANY_KINDS and sizes[0] in (3, 4)))
+
+
+def nrrd_spacing(fields: dict[str, str], skipped: int) -> tuple[float, float] | None:
+    """(row, column) in mm; None where it is not stated. A unit that is not stated is mm, as is the custom.
+
+    Parameters
+    ----------
+    fields : dict
+    skipped : int
+        How many axes, of colours or frames, come before columns and rows.
+    """
+    in_space = "space units" in fields  # else there is a unit for each axis, those that are not in space too
+    units = re.findall(r'"([^"]*)"', fields["space units"] if in_space else fields.get("units", ""))
+    scale = millimetres(next((unit for unit in units[0 if in_space else skipped :][:2] if unit), "mm"))
     vectors = re.findall(r"\([^)]*\)", fields.get("space directions", ""))  # "none", of an axis of colours, has none
     try:
         if vectors:
-            sizes = [float(np.linalg.norm([float(word) for word in v.strip("()").split(",")])) for v in vectors[:2]]
+            first = skipped if len(vectors) == len(fields["sizes"].split()) else 0  # a space may have time in it
+            sizes = [float(np.linalg.norm([float(w) for w in v.strip("()").split(",")])) for v in vectors[first:][:2]]
         else:
-            words = fields["spacings"].split()
-            sizes = [float(word) for word in words[int(is_colour) :][:2]]
+            sizes = [float(word) for word in fields["spacings"].split()[skipped:][:2]]
         column, row = (size * scale for size in sizes)
     except (KeyError, ValueError):
         return None

@@ -17,6 +17,7 @@ _WHOLE_BYTES = 256 << 20  # deflated loops up to this size are inflated when ope
 _MAX_DEFLATION = 1100  # zlib cannot pack tighter, so a smaller file cannot hold what its header states
 _READ_BYTES = 1 << 20
 _MARK_BYTES = 32 << 20  # inflated bytes between two places from which inflating can go on
+MAX_BYTES = 8 << 30  # of a loop that has to be in memory as a whole
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class RawLayout:
         With its byte order.
     deflated : {"", "zlib", "gzip"}
     skips_inflated : bool
+    frames_last : bool
+        The last axis is the loop: the values of one pixel on all frames lie together.
     """
 
     path: Path
@@ -45,6 +48,7 @@ class RawLayout:
     dtype: np.dtype
     deflated: Literal["", "zlib", "gzip"] = ""
     skips_inflated: bool = False
+    frames_last: bool = False
 
     @property
     def bytes(self) -> int:
@@ -58,9 +62,19 @@ def open_raw(layout: RawLayout, name: str) -> np.ndarray | LazyFrames:
     Raises
     ------
     ReadError
-        When the file is shorter than the header says, or it is not one loop.
+        When the file is shorter than the header says, it is not one loop, or it would not fit into memory.
     """
-    layout = replace(layout, shape=_as_loop(layout, name))
+    shape = _as_loop(layout, name)
+    if not layout.frames_last:
+        return _opened(replace(layout, shape=shape), name)
+    if layout.deflated and layout.bytes > MAX_BYTES:
+        raise ReadError(f"{name} cannot be read", f"it would take {layout.bytes / 2**30:.0f} GiB of memory")
+    *rows, columns, frames = layout.shape
+    values = np.asarray(_opened(replace(layout, shape=(math.prod(rows), columns, frames)), name))
+    return np.moveaxis(values, -1, 0).reshape(shape)
+
+
+def _opened(layout: RawLayout, name: str) -> np.ndarray | LazyFrames:
     size = layout.path.stat().st_size
     if not layout.deflated:
         if layout.offset + layout.bytes > size:
@@ -74,6 +88,8 @@ def open_raw(layout: RawLayout, name: str) -> np.ndarray | LazyFrames:
 
 def _as_loop(layout: RawLayout, name: str) -> tuple[int, ...]:
     axes, colours = (layout.shape[:-1], layout.shape[-1:]) if layout.is_colour else (layout.shape, ())
+    if layout.frames_last:
+        axes = (axes[-1], *axes[:-1])
     loops = [n for n in axes[:-2] if n > 1]
     if len(axes) < 2 or len(loops) > 1:
         raise ReadError(
@@ -96,6 +112,7 @@ class _InflatedFrames(LazyFrames):
         window = zlib.MAX_WBITS | (16 if layout.deflated == "gzip" else 0)
         # (position in the file, position in what was inflated, the inflater as it was there)
         self._marks = [(start, 0, zlib.decompressobj(window))]
+        self._last = self._marks[0]  # where the frame before ended: most often the next one is wanted
         super().__init__(layout.shape, layout.dtype.newbyteorder("="))
 
     def _decode(self, index: int) -> np.ndarray:
@@ -105,29 +122,23 @@ class _InflatedFrames(LazyFrames):
         return values.astype(self.dtype).reshape(self.shape[1:])
 
     def _inflated(self, begin: int, end: int) -> bytes:
-        at, position, inflater = max((mark for mark in self._marks if mark[1] <= begin), key=lambda mark: mark[1])
+        places = (mark for mark in (*self._marks, self._last) if mark[1] <= begin)
+        at, position, inflater = max(places, key=lambda mark: mark[1])
         inflater, result = inflater.copy(), bytearray()
         try:
             with self._layout.path.open("rb") as file:
                 file.seek(at)
                 while position < end:
-                    block = file.read(_READ_BYTES)
-                    if not block:
+                    block = inflater.unconsumed_tail or file.read(_READ_BYTES)
+                    # Bounded, since a crafted block of 1 MB can inflate to 1 GB.
+                    piece = inflater.decompress(block, min(8 * _READ_BYTES, end - position))
+                    result += piece[max(begin - position, 0) :]
+                    position += len(piece)
+                    if position < end and (inflater.eof or not (piece or block)):
                         raise _cut(self._name)
-                    at += len(block)
-                    while block and position < end:
-                        # Bounded, since a crafted block of 1 MB can inflate to 1 GB.
-                        piece = inflater.decompress(block, 8 * _READ_BYTES)
-                        block = inflater.unconsumed_tail
-                        low, high = max(begin - position, 0), max(end - position, 0)
-                        result += piece[low:high]
-                        position += len(piece)
-                        if inflater.eof:
-                            break
-                    if inflater.eof and position < end:
-                        raise _cut(self._name)
-                    if not block and position >= self._marks[-1][1] + _MARK_BYTES:
-                        self._marks.append((at, position, inflater.copy()))
+                    if position >= self._marks[-1][1] + _MARK_BYTES:
+                        self._marks.append((file.tell(), position, inflater.copy()))
+                self._last = file.tell(), position, inflater
         except zlib.error as error:
             raise ReadError(f"{self._name} cannot be read", "its compressed data is damaged") from error
         return bytes(result)

@@ -44,6 +44,8 @@ _LABEL_LENGTH = 64  # of the value representation LO
 def write_dicom_seg(path: str | os.PathLike[str], masks: Masks, patient_data: bool = False) -> None:
     """Write a binary segmentation, one segment per object in order of their ids, of the frames where there is one.
 
+    The first object's mask of the last frame is always there, be it empty: it says how many frames the loop has.
+
     The unique identifiers of study, series and image are those of the source, or it could not be referred to.
 
     Parameters
@@ -167,7 +169,7 @@ def _add_frames(dataset: Dataset, source: Dataset, masks: Masks) -> None:
         shared.PixelMeasuresSequence[0].SliceThickness = None
     dataset.SharedFunctionalGroupsSequence = Sequence([shared])
     _add_dimensions(dataset)
-    kept = list(_frames(masks)) or [(1, 0)]  # a segmentation has a frame at least, be it empty
+    kept = list(_frames(masks))
     dataset.NumberOfFrames = len(kept)
     dataset.PerFrameFunctionalGroupsSequence = Sequence(
         [_frame_groups(segment, frame, source) for segment, frame in kept]
@@ -178,8 +180,9 @@ def _add_frames(dataset: Dataset, source: Dataset, masks: Masks) -> None:
 
 
 def _frames(masks: Masks) -> Iterator[tuple[int, int]]:
-    """(segment number, frame) where there is something."""
+    """(segment number, frame) where there is something, and the last frame of the first segment."""
     present = [set(np.unique(labels).tolist()) for labels in masks.labels]
+    present[-1].add(masks.ids[0])
     for number, object_id in enumerate(masks.ids, start=1):
         yield from ((number, frame) for frame, ids in enumerate(present) if object_id in ids)
 
