@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from napari.utils._proxies import ReadOnlyWrapper
 
 from napari_uniultra.widgets.segment_panel import SegmentPanel
 
@@ -55,6 +58,54 @@ class Window(SimpleNamespace):
 
     def masks(self) -> np.ndarray:
         return np.asarray(self.viewer.layers["UniUltra masks"].data)
+
+
+def open_from_menu(viewer: Any, name: str) -> Any:
+    """What the user finds under Plugins > UniUltra; a panel that is open is hidden, or shown again."""
+    menu = viewer.window._qt_window.menuBar()
+    for words in ("Plugins", "UniUltra"):
+        menu = next(action.menu() for action in menu.actions() if action.text().replace("&", "") == words)
+        menu.aboutToShow.emit()
+    next(action for action in menu.actions() if action.text() == name).trigger()
+    return viewer.window.dock_widgets[f"{name} (UniUltra)"]
+
+
+def close_dock(panel: Any) -> None:
+    """What the cross in the corner of a dock does."""
+    panel.parentWidget().destroyOnClose()
+
+
+def docks(viewer: Any, name: str) -> list[str]:
+    """The docks that show a panel."""
+    return [title for title in viewer.window.dock_widgets if title.startswith(name)]
+
+
+def mouse_event(kind: str, position: tuple[float, ...]) -> ReadOnlyWrapper:
+    """What napari hands to a layer when the mouse does something over the canvas at a position in the world."""
+    values = SimpleNamespace(
+        type=kind,
+        position=position,
+        pos=np.asarray(position[-2:]),
+        modifiers=[],
+        button=1,
+        is_dragging=kind == "mouse_move",
+        view_direction=None,
+        up_direction=None,
+        dims_displayed=[1, 2],
+        handled=False,
+    )
+    return ReadOnlyWrapper(values, exceptions=("handled",))
+
+
+@contextmanager
+def thread_held(window: Window) -> Iterator[None]:
+    """The inference thread is busy with something else: what is asked for in the meantime waits."""
+    go = threading.Event()
+    window.panel.thread_.submit(lambda: go.wait(60), lambda _: None, lambda _: None)
+    try:
+        yield
+    finally:
+        go.set()
 
 
 def until(window: Window, condition: Callable[[], bool]) -> None:

@@ -59,6 +59,24 @@ def test_a_slow_model_keeps_no_prompt_waiting(model: Any, monkeypatch: pytest.Mo
 # When
 
 
+def test_what_keeps_the_users_work_is_done_in_its_order_and_before_the_end(qtbot: Any) -> None:
+    worker, go, done = InferenceThread(), threading.Event(), []
+
+    def submit(name: str, **keywords: Any) -> None:
+        worker.submit(lambda: done.append(name), lambda _: None, pytest.fail, **keywords)
+
+    worker.submit(lambda: go.wait(60), lambda _: None, pytest.fail)
+    submit("look", key="look")
+    submit("box", key="marks", lasting=True)
+    submit("moved", key="marks", lasting=True)  # takes the place of the one before
+    submit("undo", lasting=True)
+    submit("another", key="marks", lasting=True)  # but not of one before something else
+    submit("look again", key="look")
+    threading.Timer(0.2, go.set).start()
+    assert worker.stop()
+    assert done == ["moved", "undo", "another"]
+
+
 def test_jobs_and_streams_go_first_and_errors_are_quiet(qtbot: Any) -> None:
     worker, order, gate = InferenceThread(), [], threading.Event()
 

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import tifffile
 import torch
+from panel_window import close_dock, docks, open_from_menu
 
 from napari_uniultra.batch.run import run_job
 from napari_uniultra.batch.settings import JobSettings, read_job, with_absolute_paths
@@ -84,9 +86,10 @@ def test_the_panel_writes_the_job_runs_it_and_takes_corrections_back(
     assert panel.status.text() == "1 done, 0 unchanged, 0 failed"
     assert panel.results.count() == 1
 
+    segment = open_from_menu(viewer, "Segment loop")
     panel.results.setCurrentRow(0)
     panel.open_result()
-    _, segment = viewer.window.add_plugin_dock_widget("napari-uniultra", "Segment loop")
+    assert docks(viewer, "Segment loop") == ["Segment loop (UniUltra)"]
     control = segment.controller
     qtbot.waitUntil(lambda: bool(control.snapshot.prompts), timeout=WAIT_MS)
     assert control.snapshot.names == {1: "lumen"}
@@ -107,13 +110,38 @@ def test_the_panel_writes_the_job_runs_it_and_takes_corrections_back(
     assert run_job(job).unchanged == 1
 
 
+def forty_more(folder: Path) -> None:
+    stack = np.random.default_rng(1).integers(0, 255, (20, 40, 56)).astype(np.uint8)
+    for number in range(40):
+        tifffile.imwrite(folder / f"more_{number:02}.tif", stack, photometric="minisblack")
+
+
+@pytest.mark.parametrize("whole_window", [False, True])
+def test_a_job_ends_with_its_panel(
+    make_napari_viewer: Callable[..., Any], qtbot: Any, tmp_path: Path, job: JobSettings, whole_window: bool
+) -> None:
+    forty_more(tmp_path / "in")
+    viewer = make_napari_viewer(show=True)
+    panel = open_from_menu(viewer, "Batch")
+    panel.form.show_settings(job)
+    panel.run()
+    qtbot.waitUntil(lambda: panel.progress.value() >= 2, timeout=WAIT_MS)
+    process = psutil.Process(panel._process.processId())
+    if whole_window:
+        viewer.close()
+    else:
+        close_dock(panel)
+    assert not process.is_running()
+    assert len(list((tmp_path / "out/loops").rglob("result.json"))) < 41
+    if sys.platform != "win32":
+        assert (tmp_path / "out/report.html").is_file(), "it has summed up what was finished"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no gentle signal for a process without a window")
 def test_stop_sums_up_what_is_finished(
     make_napari_viewer: Callable[..., Any], qtbot: Any, tmp_path: Path, job: JobSettings
 ) -> None:
-    stack = np.random.default_rng(1).integers(0, 255, (20, 40, 56)).astype(np.uint8)
-    for number in range(40):
-        tifffile.imwrite(tmp_path / f"in/more_{number:02}.tif", stack, photometric="minisblack")
+    forty_more(tmp_path / "in")
     viewer = make_napari_viewer()
     _, panel = viewer.window.add_plugin_dock_widget("napari-uniultra", "Batch")
     panel.form.show_settings(job)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from panel_window import Window, loop, settle
+from panel_window import Window, close_dock, loop, settle
 from qtpy.QtWidgets import QApplication
 
 from napari_uniultra.core.masks import Masks
@@ -232,6 +232,30 @@ def test_outlines_and_side_by_side_leave_the_viewer_as_it_was(window: Window, co
     compare.run()
     finish(window, compare)
     assert len(compare.controller._shown.layers) == 2
+
+
+@pytest.mark.gui
+def test_closing_the_dock_leaves_the_viewer_as_it_was(window: Window, compare: ComparePanel) -> None:
+    viewer = window.viewer
+    window.open(loop())
+    one = viewer.add_labels(squares((0, 4, 4, 1), frames=8).labels, name="one")
+    two = viewer.add_labels(squares((0, 4, 6, 1), frames=8).labels, name="two", visible=False)
+    choose(compare, 0, "layer", one)
+    choose(compare, 1, "layer", two)
+    compare.run()
+    finish(window, compare)
+    names = [layer.name for layer in viewer.layers]
+    compare.grid_box.setChecked(True)
+    gone, thread = [], compare.thread_
+    compare.destroyed.connect(gone.append)
+    close_dock(compare)
+    grid = viewer.canvas.grid if hasattr(viewer, "canvas") else viewer.grid
+    assert not grid.enabled
+    assert [layer.name for layer in viewer.layers] == names
+    assert [viewer.layers[name].visible for name in ("loop", "one", "two")] == [True, True, False]
+    window.qtbot.waitUntil(lambda: bool(gone) and not thread.running, timeout=10_000)
+    viewer.layers.clear()
+    assert window.told == []
 
 
 @pytest.mark.gui

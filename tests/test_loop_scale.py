@@ -66,6 +66,63 @@ def test_undo_takes_a_scale_back_and_redo_sets_it_again(window: Window) -> None:
     assert "0.5 x 0.5 mm" in window.panel.spacing_control.label.text()
 
 
+def open_beside(window: Window, name: str, known: dict[str, Any]) -> tuple[Any, Any]:
+    """A loop of the same size as any other here, chosen in the panel, with a layer of masks to paint on."""
+    image = window.open(loop() + len(window.viewer.layers), name=name, metadata={METADATA_KEY: known})
+    window.panel.image_box.setCurrentIndex(window.panel.image_box.findText(name))
+    settle(window)
+    window.panel.marks_box.tools["paint"].click()
+    settle(window)
+    return image, window.panel.controller.work.result.layer
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+def test_other_loops_of_the_same_size_keep_their_scale(window: Window, from_file: bool) -> None:
+    first, second = (
+        open_beside(window, name, {"source": f"/{name}.tif"} if from_file else {}) for name in ("first", "second")
+    )
+    set_scale(window, 20.0)
+    assert all(is_in_mm(layer, 0.5) for layer in second)
+    assert [shown(layer) for layer in first] == [PIXELS] * 2
+    window.panel.image_box.setCurrentIndex(window.panel.image_box.findText("first"))
+    settle(window)
+    set_scale(window, 10.0)
+    assert all(is_in_mm(layer, 0.25) for layer in first)
+    assert all(is_in_mm(layer, 0.5) for layer in second)
+    window.panel.review_box.undo_button.click()
+    settle(window)
+    assert [shown(layer) for layer in first] == [PIXELS] * 2
+    assert all(is_in_mm(layer, 0.5) for layer in second)
+
+
+def test_a_line_goes_with_the_loop_that_it_was_drawn_on(window: Window) -> None:
+    (first, _), (second, _) = (open_beside(window, name, {}) for name in ("first", "second"))
+    control = window.panel.spacing_control
+    set_scale(window, 20.0)
+    control.draw_button.click()
+    window.viewer.layers[LINE_NAME].add_lines(np.array([[10.0, 10.0], [10.0, 50.0]]))
+    window.panel.image_box.setCurrentIndex(window.panel.image_box.findText("first"))
+    settle(window)
+    assert LINE_NAME not in window.viewer.layers
+    assert control.apply_button.isHidden()
+    control.apply()
+    assert "no line yet" in window.told[-1]
+    assert shown(first) == PIXELS
+    assert is_in_mm(second, 0.5)
+
+
+def test_a_line_goes_with_the_scale_that_it_was_drawn_at(window: Window) -> None:
+    image = window.open(loop(), metadata={METADATA_KEY: {}})
+    set_scale(window, 20.0)
+    window.panel.spacing_control.draw_button.click()
+    window.viewer.layers[LINE_NAME].add_lines(np.array([[10.0, 10.0], [10.0, 50.0]]))
+    window.panel.review_box.undo_button.click()
+    settle(window)
+    assert LINE_NAME not in window.viewer.layers
+    set_scale(window, 40.0)
+    assert is_in_mm(image, 1.0)
+
+
 def test_undo_goes_back_to_what_the_file_said(window: Window) -> None:
     image = window.open(loop(), metadata={METADATA_KEY: {"spacing_mm": (0.3, 0.3)}}, scale=(1, 0.3, 0.3))
     set_scale(window, 20.0)

@@ -9,7 +9,8 @@ from typing import Any
 import dask.array
 import numpy as np
 import pytest
-from panel_window import BOX, CORNERS, HEIGHT, WIDTH, Window, loop, settle, until
+from napari.utils.interactions import mouse_move_callbacks, mouse_press_callbacks, mouse_release_callbacks
+from panel_window import BOX, CORNERS, HEIGHT, WIDTH, Window, loop, mouse_event, settle, thread_held, until
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QGuiApplication
 
@@ -377,6 +378,140 @@ def test_marks_wait_for_a_model_with_their_own_loop(window: Window, tmp_path: Pa
     window.panel.controller.marks.send_again()
     settle(window)
     assert set(window.panel.controller.snapshot.prompts) == {(1, 0), (1, 4)}
+
+
+def test_marks_that_wait_are_there_whatever_comes_in_between(window: Window) -> None:
+    window.open(loop())
+    window.draw_box()
+    settle(window)
+    box = window.panel.marks_box
+    box.auto_box.click()
+    window.draw_box(frame=5)
+    window.draw_box(corners=CORNERS + 5)  # and one that was sent is drawn anew
+    tool(window, "add").click()  # for which there is no layer yet
+    tool(window, "box").click()
+    assert len(window.viewer.layers["UniUltra boxes"].data) == 2
+    box.segment_button.click()
+    settle(window)
+    prompts = window.panel.controller.snapshot.prompts
+    assert set(prompts) == {(1, 0), (1, 5)}
+    assert np.allclose(prompts[1, 0].box, np.array(BOX) + 5)
+    # A layer of drawings that is deleted takes along only what it held.
+    window.draw_box(frame=6)
+    window.viewer.layers.remove("UniUltra points")
+    box.segment_button.click()
+    settle(window)
+    assert (1, 6) in window.panel.controller.snapshot.prompts
+
+
+@pytest.mark.parametrize("auto", [True, False])
+def test_a_mark_drawn_while_an_answer_is_on_its_way_stays(window: Window, auto: bool) -> None:
+    window.open(loop())
+    window.draw_box()
+    window.click("add", (0, 30, 40))
+    settle(window)
+    if not auto:
+        window.panel.marks_box.auto_box.click()
+    with thread_held(window):
+        window.panel.review_box.undo_button.click()
+        window.draw_box(frame=3)
+        window.qtbot.wait(150)
+    settle(window)
+    frames = [int(box[0, 0]) for box in window.viewer.layers["UniUltra boxes"].data]
+    assert 3 in frames
+    assert window.panel.marks_box.segment_button.isEnabled() != auto
+    window.panel.controller.marks.segment_now()
+    settle(window)
+    assert (1, 3) in window.panel.controller.snapshot.prompts
+    assert window.masks()[3].any()
+
+
+def test_an_answer_does_not_end_the_drag_of_a_box(window: Window, monkeypatch: pytest.MonkeyPatch) -> None:
+    window.open(loop())
+    window.draw_box()
+    settle(window)
+    tool(window, "paint").click()
+    paint(window, 30, 40)
+    window.qtbot.wait(10)
+    boxes = window.viewer.layers["UniUltra boxes"]
+    with thread_held(window):
+        window.qtbot.wait(100)  # the painting is on its way
+        tool(window, "box").click()
+        window.viewer.dims.set_point(0, 4)
+        monkeypatch.setattr(QGuiApplication, "mouseButtons", lambda: Qt.MouseButton.LeftButton)
+        mouse_press_callbacks(boxes, mouse_event("mouse_press", (4, 18, 20)))
+        mouse_move_callbacks(boxes, mouse_event("mouse_move", (4, 30, 30)))
+    until(window, lambda: window.panel.controller.snapshot.prompts[1, 0].mask is not None)
+    window.qtbot.wait(100)
+    assert len(boxes.data) == 2, "nothing is drawn or taken away meanwhile"
+    mouse_move_callbacks(boxes, mouse_event("mouse_move", (4, 60, 62)))
+    monkeypatch.undo()
+    mouse_release_callbacks(boxes, mouse_event("mouse_release", (4, 60, 62)))
+    settle(window)
+    assert np.allclose(window.panel.controller.snapshot.prompts[1, 4].box, BOX, atol=0.5)
+    window.qtbot.wait(100)
+    assert len(boxes.data) == 1, "the painting took the place of the other box"
+
+
+# Clicks on masks ------------------------------------------------------------------------------------------------------
+
+
+def test_clicks_refine_what_was_painted(window: Window, reference_model: Any) -> None:
+    data = loop()
+    window.open(data)
+    tool(window, "paint").click()
+    with thread_held(window):
+        paint(window, 30, 40, size=21)
+        window.qtbot.wait(100)
+        window.click("add", (0, 30, 60))  # before the painting is in the session
+        window.qtbot.wait(100)
+    settle(window)
+    painted = window.panel.controller.snapshot.prompts[1, 0].mask
+    assert painted.sum() > 200
+    window.click("remove", (0, 5, 5))
+    settle(window)
+    reference = CineSession(Cine(data), reference_model)
+    reference.add_mask(1, 0, painted)
+    reference.add_points(1, 0, [(60.5, 30.5)], [1])
+    expected = reference.add_points(1, 0, [(5.5, 5.5)], [0]).masks[1]
+    assert np.array_equal(window.masks()[0] == 1, expected)
+    points = window.viewer.layers["UniUltra points"]
+    assert len(points.data) == 2
+    # Without the clicks it is as it was painted.
+    points.data = np.zeros((0, 3))
+    settle(window)
+    assert np.array_equal(window.masks()[0] == 1, painted)
+    assert window.panel.controller.snapshot.prompts[1, 0].mask_only
+    undo(window)
+    assert np.array_equal(window.masks()[0] == 1, expected)
+    assert len(points.data) == 2
+    # A box begins anew.
+    window.draw_box()
+    settle(window)
+    assert window.panel.controller.snapshot.prompts[1, 0].mask is None
+    assert window.told == []
+
+
+def test_a_click_on_an_exact_outline_is_said_to_change_nothing(window: Window) -> None:
+    window.open(loop())
+    window.panel.marks_box.exact_box.click()
+    tool(window, "box").click()
+    boxes = window.viewer.layers["UniUltra boxes"]
+    boxes.add(ellipse(0), shape_type="ellipse")
+    settle(window)
+    before = window.masks().copy()
+    window.click("add", (0, 5, 5))
+    settle(window)
+    assert np.array_equal(window.masks(), before)
+    (words,) = window.told
+    assert "Clicks on frame 0 change nothing" in words
+    assert "Drawn outlines are exact" in words
+    # Without the outline they count, and what it asked for is gone.
+    boxes.data = []
+    settle(window)
+    prompt = window.panel.controller.snapshot.prompts[1, 0]
+    assert prompt.mask is None
+    assert prompt.points == ((5.5, 5.5),)
 
 
 # Outlines -------------------------------------------------------------------------------------------------------------

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from napari.layers import Shapes
 from napari.utils.notifications import notification_manager
+from panel_window import close_dock
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QFileDialog
 
 from napari_uniultra.core.measure import Cycle, disc_volume, long_axis, measurement_rows
 from napari_uniultra.core.types import Cine
-from napari_uniultra.plugin.layers import METADATA_KEY, features_of_names, metadata_of
+from napari_uniultra.plugin.layers import METADATA_KEY, features_of_names, markers_of, metadata_for_masks, metadata_of
 from napari_uniultra.plugin.loop_measurements import LoopMeasurements
 from napari_uniultra.widgets.measure_panel import MeasurePanel
 from napari_uniultra.widgets.spacing_control import LINE_NAME, SpacingControl
@@ -245,6 +246,42 @@ def test_spacing_may_come_from_the_image_below(window: Window) -> None:
     assert window.panel.controller.cine.spacing_mm == window.viewer.layers["loop"].metadata[METADATA_KEY]["spacing_mm"]
 
 
+@pytest.mark.parametrize("what", ["beat", "axis"])
+def test_masks_stay_in_mm_when_something_is_moved_on_them(window: Window, what: str) -> None:
+    panel = window.panel
+    window.viewer.add_labels(beating(), name="painted")
+    panel.layer_box.setCurrentIndex(1)
+    window.until(lambda: len(panel.controller.rows) == FRAMES + 5)
+    area = window.cell(4, "Area")
+    if what == "beat":
+        panel.plot.es.setValue(290)
+        panel.plot.es.sigPositionChangeFinished.emit(panel.plot.es)
+    else:
+        panel.axis_button.click()
+        lines = axis_layer(window)
+        moved = np.array(lines.data[0])
+        moved[1, 1] -= 12
+        lines.data = [moved, lines.data[1]]
+        lines.events.data(value=lines.data, action="changed", data_indices=(0,), vertex_indices=((),))
+    layer = window.viewer.layers["painted"]
+    assert markers_of(layer)
+    layer.data_setitem((np.array([30]), np.array([50]), np.array([2])), 9)  # has it measured again
+    window.until(lambda: 9 in panel.controller.objects)
+    cine = panel.controller.cine
+    assert cine.spacing_mm == SPACING
+    np.testing.assert_allclose(cine.frame_times_s, np.arange(FRAMES) * 0.05)
+    assert window.cell(4, "Area") == area
+    assert panel.status.text() == ""
+
+
+def test_masks_of_a_loop_of_unknown_scale_do_not_take_that_of_another(window: Window) -> None:
+    image = window.viewer.add_image(np.zeros((FRAMES, HEIGHT, WIDTH), np.uint8), name="other")
+    window.viewer.add_labels(beating(), name="of the other", metadata=metadata_for_masks(image))
+    window.panel.layer_box.setCurrentIndex(1)
+    window.until(lambda: len(window.panel.controller.rows) == FRAMES + 5)
+    assert window.panel.controller.cine.spacing_mm is None
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_a_scale_set_by_hand_shows_at_once(window: Window, own: bool) -> None:
     panel, image = window.panel, window.viewer.layers["loop"]
@@ -268,8 +305,12 @@ def test_a_scale_set_by_hand_shows_at_once(window: Window, own: bool) -> None:
 
 
 def test_a_closed_dock_lets_go(window: Window) -> None:
-    window.viewer.window.remove_dock_widget(window.panel)
-    window.qtbot.wait(100)
+    window.panel.axis_button.click()
+    gone: list[Any] = []
+    window.panel.destroyed.connect(gone.append)
+    close_dock(window.panel)
+    assert "UniUltra long axis" not in window.viewer.layers
+    window.until(lambda: bool(gone))
     window.viewer.dims.set_point(0, 9)
     window.layer.data_setitem((np.array([2]), np.array([50]), np.array([2])), 9)
     window.viewer.layers.clear()

@@ -262,6 +262,18 @@ def test_deleting_an_object_deletes_all_of_it_and_undo_brings_it_back(
     assert np.allclose(points.data, [[0, 30, 40]])
 
 
+def test_marks_that_wait_are_deleted_with_their_object(window: Window) -> None:
+    window.open(loop())
+    window.panel.marks_box.auto_box.click()
+    boxes = window.draw_box()
+    window.panel.object_list.add_button.click()
+    window.draw_box(frame=2)
+    window.panel.object_list.remove_button.click()
+    settle(window)
+    assert boxes.features["object"].tolist() == [1]
+    assert set(window.panel.controller.snapshot.prompts) == {(1, 0)}
+
+
 def test_more_objects_than_the_palette_has_colours(window: Window) -> None:
     window.open(loop())
     for _ in range(9):

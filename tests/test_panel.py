@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from napari.layers import Labels
-from napari.utils._proxies import ReadOnlyWrapper
 from napari.utils.interactions import mouse_move_callbacks, mouse_press_callbacks, mouse_release_callbacks
-from panel_window import BOX, CORNERS, HEIGHT, WIDTH, Window, loop, settle, until
+from panel_window import BOX, CORNERS, HEIGHT, WIDTH, Window, loop, mouse_event, settle, until
 from qtpy.QtCore import QTimer
+from qtpy.QtGui import QCloseEvent
+from qtpy.QtWidgets import QApplication
 
 from napari_uniultra.core.types import Cine
 from napari_uniultra.plugin.layers import METADATA_KEY
@@ -45,27 +45,11 @@ def test_a_box_shows_its_mask_at_once(window: Window, reference_model: Any) -> N
 
 def drag(layer: Any, start: tuple[float, ...], end: tuple[float, ...]) -> None:
     """Press, move and let go with the mouse over the canvas, positions in the world, as napari delivers it."""
-
-    def event(kind: str, position: tuple[float, ...]) -> ReadOnlyWrapper:
-        values = SimpleNamespace(
-            type=kind,
-            position=position,
-            pos=np.asarray(position[-2:]),
-            modifiers=[],
-            button=1,
-            is_dragging=kind == "mouse_move",
-            view_direction=None,
-            up_direction=None,
-            dims_displayed=[1, 2],
-            handled=False,
-        )
-        return ReadOnlyWrapper(values, exceptions=("handled",))
-
-    mouse_press_callbacks(layer, event("mouse_press", start))
+    mouse_press_callbacks(layer, mouse_event("mouse_press", start))
     for share in (0.3, 0.7, 1.0):
         between = np.asarray(start) + share * (np.asarray(end) - start)
-        mouse_move_callbacks(layer, event("mouse_move", tuple(between)))
-    mouse_release_callbacks(layer, event("mouse_release", end))
+        mouse_move_callbacks(layer, mouse_event("mouse_move", tuple(between)))
+    mouse_release_callbacks(layer, mouse_event("mouse_release", end))
 
 
 def test_a_box_dragged_with_the_mouse_from_any_corner(window: Window, reference_model: Any) -> None:
@@ -446,6 +430,49 @@ def test_closing_the_window_while_tracking(window: Window, isolated_home: Path, 
     assert filled[:count].all()
 
 
+@pytest.mark.parametrize("way", ["window", "dock"])
+def test_closing_keeps_what_was_not_sent_yet(
+    window: Window, isolated_home: Path, reference_model: Any, way: str
+) -> None:
+    data = loop()
+    window.viewer.window.show()
+    window.open(data)
+    window.panel.marks_box.auto_box.click()
+    window.draw_box()
+    window.panel.marks_box.tools["paint"].click()
+    window.viewer.layers["UniUltra masks"].paint((0, 10, 10), 1)
+    window.viewer.dims.set_point(0, 3)
+    window.viewer.layers["UniUltra masks"].paint((3, 10, 10), 1)
+    painted = window.masks()[3] == 1
+    thread = window.panel.thread_
+    if way == "window":
+        QApplication.sendEvent(window.viewer.window._qt_window, QCloseEvent())  # as a click on its cross does
+    else:
+        window.viewer.window.remove_dock_widget("all")
+    assert not thread.running
+    (saved,) = (isolated_home / "autosave").glob("*.npz")
+    session = CineSession.restore(saved, Cine(data), reference_model)
+    assert set(session.prompts) == {(1, 0), (1, 3)}
+    assert np.array_equal(session.step(3).masks[1], painted)
+
+
+def test_a_window_that_is_kept_open_has_all_of_the_work(window: Window) -> None:
+    window.viewer.window.show()
+    window.open(loop())
+    window.draw_box()
+    settle(window)
+    window.panel.marks_box.auto_box.click()
+    window.draw_box(frame=3)
+    window.panel.shut_down()
+    settle(window)
+    assert set(window.panel.controller.snapshot.prompts) == {(1, 0), (1, 3)}
+    assert window.masks()[3].any()
+    window.panel.review_box.undo_button.click()
+    window.panel.review_box.undo_button.click()
+    settle(window)
+    assert window.panel.controller.snapshot.prompts == {}
+
+
 def test_closing_the_panel_lets_go_of_the_viewer(window: Window) -> None:
     window.open(loop())
     window.draw_box()
@@ -571,6 +598,148 @@ def test_two_loops_each_with_its_own_work(window: Window) -> None:
     settle(window)
     assert first.data.any(axis=(1, 2)).all()
     assert np.array_equal(first.data[0], before[0])
+
+
+def choose(window: Window, name: str) -> None:
+    window.panel.image_box.setCurrentIndex(window.panel.image_box.findText(name))
+    settle(window)
+
+
+def test_undo_and_what_is_left_to_track_are_there_after_another_loop(window: Window) -> None:
+    window.open(loop(frames=30), name="first")
+    boxes = window.draw_box()
+    settle(window)
+    window.panel.tracking_box.forward_button.click()
+    until(window, lambda: window.panel.tracking_box.progress.value() >= 3)
+    window.open(loop()[:, ::-1].copy(), name="second")
+    choose(window, "second")
+    control = window.panel.controller
+    assert control.host._session is None
+    first = next(work for work in control._workspaces if work.image.name == "first").session.session
+    assert first.model is None, "and so nothing on its device"
+    choose(window, "first")
+    before = window.masks().copy()
+    count = int(before.any(axis=(1, 2)).sum())
+    assert 3 <= count < 30
+    assert control.tracker.can_go_on
+    control.tracker.go_on()
+    settle(window)
+    assert np.array_equal(window.masks()[:count], before[:count])
+    assert window.masks().any(axis=(1, 2)).all()
+    for _ in range(3):
+        window.panel.review_box.undo_button.click()
+    settle(window)
+    assert not window.masks().any()
+    assert len(boxes.data) == 0
+    choose(window, "second")
+    choose(window, "first")
+    window.panel.review_box.redo_button.click()
+    settle(window)
+    assert np.allclose(boxes.data[0][:, 1:], CORNERS)
+    assert window.told == []
+
+
+@pytest.mark.parametrize("way", ["tool", "data"])
+def test_who_works_in_the_layers_of_another_loop_turns_to_it(window: Window, way: str) -> None:
+    window.open(loop(), name="first")
+    boxes = window.draw_box()
+    settle(window)
+    window.open(loop()[:, ::-1].copy(), name="second")
+    choose(window, "second")
+    window.panel.marks_box.tools["box"].click()
+    settle(window)
+    masks = window.viewer.layers["UniUltra masks"]
+    window.viewer.layers.selection.active = masks
+    assert window.panel.image_box.currentText() == "second", "looking at a layer is no work"
+    if way == "tool":
+        window.viewer.dims.set_point(0, 4)
+        masks.mode = "paint"
+        assert window.panel.image_box.currentText() == "first"
+        masks.paint((4, 10, 10), 1)
+        painted = window.masks()[4] == 1
+    else:
+        boxes.data = [np.insert(CORNERS + 4.0, 0, 0, axis=1)]
+        changed = masks.data.copy()
+        changed[4, 10:20, 10:20] = 1
+        masks.data = changed
+        painted = changed[4] == 1
+    settle(window)
+    assert window.panel.image_box.currentText() == "first"
+    prompts = window.panel.controller.snapshot.prompts
+    assert set(prompts) == {(1, 0), (1, 4)}
+    assert np.array_equal(prompts[1, 4].mask, painted)
+    assert np.array_equal(window.masks()[4] == 1, painted)
+    assert np.allclose(prompts[1, 0].box, np.array(BOX) + (4 if way == "data" else 0))
+    assert window.told == []
+
+
+def test_a_layer_deleted_while_another_loop_is_in_use_comes_back(window: Window) -> None:
+    window.open(loop(), name="first")
+    window.draw_box()
+    settle(window)
+    before = window.masks().copy()
+    window.open(loop()[:, ::-1].copy(), name="second")
+    choose(window, "second")
+    window.viewer.layers.remove("UniUltra masks")
+    window.viewer.layers.remove("UniUltra boxes")
+    choose(window, "first")
+    assert np.array_equal(window.masks(), before)
+    assert np.allclose(window.viewer.layers["UniUltra boxes"].data[0][:, 1:], CORNERS)
+
+
+def saved_works(home: Path) -> list[set[tuple[int, int]]]:
+    """The marks in each of the files in which work is kept."""
+    data = Cine(loop())
+    return [set(CineSession.restore(file, data, None).prompts) for file in sorted((home / "autosave").glob("*.npz"))]
+
+
+def test_two_layers_of_one_loop_keep_their_own_work(window: Window, isolated_home: Path) -> None:
+    window.open(loop(), name="first")
+    window.draw_box()
+    settle(window)
+    window.open(loop(), name="copy")
+    choose(window, "copy")
+    assert len(window.told) == 1
+    assert "very same loop" in window.told[0]
+    control = window.panel.controller
+    assert control.restorable
+    window.panel.marks_box.tools["box"].click()
+    control.layers[0].add(np.insert(CORNERS, 0, 5, axis=1), shape_type="rectangle")
+    settle(window)
+    assert {frame for _, frame in control.snapshot.prompts} == {5}
+    choose(window, "first")
+    assert {frame for _, frame in control.snapshot.prompts} == {0}
+    control.layers[0].add(np.insert(CORNERS, 0, 2, axis=1), shape_type="rectangle")
+    settle(window)
+    choose(window, "copy")
+    assert {frame for _, frame in control.snapshot.prompts} == {5}
+    window.panel.review_box.undo_button.click()
+    settle(window)
+    assert control.snapshot.prompts == {}
+    assert control.restorable
+    # Whatever one wrote over is beside it.
+    assert sorted(map(sorted, saved_works(isolated_home))) == [[], [(1, 0)], [(1, 0), (1, 2)], [(1, 5)]]
+
+
+def test_work_that_was_not_restored_is_never_written_over(window: Window, isolated_home: Path) -> None:
+    for frame in range(3):  # three days, none of which brings back the one before
+        window.open(loop(), name="loop")
+        window.draw_box(frame=frame)
+        settle(window)
+        window.open(loop()[:, ::-1].copy(), name="second")
+        choose(window, "second")
+        choose(window, "loop")
+        assert {own for _, own in window.panel.controller.snapshot.prompts} == {frame}
+        assert window.panel.restore_button.isVisibleTo(window.panel) == (frame > 0)
+        if frame < 2:
+            window.viewer.layers.clear()
+            settle(window)
+    window.panel.restore_button.click()
+    settle(window)
+    assert {frame for _, frame in window.panel.controller.snapshot.prompts} == {1}
+    works = saved_works(isolated_home)
+    assert {(1, 0)} in works
+    assert {(1, 1)} in works
 
 
 def test_renamed_layers_and_a_changed_scale_are_followed(window: Window) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from panel_window import CORNERS, Window, loop, settle
+from panel_window import CORNERS, Window, close_dock, docks, loop, open_from_menu, settle
 from qtpy.QtWidgets import QFileDialog
 
 from napari_uniultra.core.measure import Cycle, Markers
@@ -146,6 +147,41 @@ def test_dragging_a_session_onto_napari_opens_it(window: Window, tmp_path: Path,
     assert list(window.viewer.open(str(path), plugin="napari-uniultra")) == []
     settle(window)
     assert np.array_equal(window.masks(), masks)
+    assert len(docks(window.viewer, "Segment loop")) == 1
+
+
+def test_a_session_goes_into_the_panel_that_the_menu_opened(
+    window: Window, tmp_path: Path, isolated_home: Path, checkpoint: Path
+) -> None:
+    window.open(loop())
+    masks = segment(window)
+    path = save(window, tmp_path / "a.uniultra")
+    start_anew(window, isolated_home)
+    close_dock(window.panel)
+    window.panel = open_from_menu(window.viewer, "Segment loop")
+    window.panel.add_model_file(str(checkpoint))
+    window.open(loop())
+    settle(window)
+    window.viewer.open(str(path), plugin="napari-uniultra")
+    settle(window)
+    assert docks(window.viewer, "Segment loop") == ["Segment loop (UniUltra)"]
+    assert window.panel.controller.snapshot.names == {1: "lumen"}
+    assert np.array_equal(window.masks(), masks)
+
+
+def test_a_session_opens_a_panel_that_the_menu_finds(
+    window: Window, tmp_path: Path, make_napari_viewer: Callable[..., Any], qtbot: Any
+) -> None:
+    window.open(loop())
+    segment(window)
+    path = save(window, tmp_path / "a.uniultra")
+    other = make_napari_viewer()
+    other.open(str(path), plugin="napari-uniultra")
+    (title,) = docks(other, "Segment loop")
+    opened = other.window.dock_widgets[title]
+    assert open_from_menu(other, "Segment loop") is opened
+    assert docks(other, "Segment loop") == [title]
+    opened.thread_.stop()
 
 
 def test_a_session_opens_without_its_model(

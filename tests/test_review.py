@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from panel_window import CORNERS, Window, loop, settle, until
+from panel_window import CORNERS, Window, docks, loop, open_from_menu, settle, until
 from qtpy.QtWidgets import QFileDialog, QLabel
 
 from napari_uniultra.core.measure import Markers
@@ -20,6 +20,7 @@ from napari_uniultra.core.types import Prompt
 from napari_uniultra.plugin.layers import markers_of, set_markers
 from napari_uniultra.plugin.loop_scale import Scale
 from napari_uniultra.plugin.preview_layer import PREVIEW_NAME
+from napari_uniultra.segment.session_file import read_about
 from napari_uniultra.widgets.first_steps import FirstSteps
 from napari_uniultra.widgets.keys import KEYS, WORDS
 
@@ -183,6 +184,82 @@ def test_an_export_that_fails_says_why_and_loses_nothing(
     np.testing.assert_array_equal(window.masks(), before)
 
 
+@pytest.mark.parametrize("name", ["masks.tif", "areas.csv", "mine.uniultra"])
+def test_what_was_not_sent_yet_is_in_what_is_saved(window: Window, tmp_path: Path, name: str) -> None:
+    window.open(loop())
+    window.panel.marks_box.auto_box.click()
+    window.draw_box(frame=2)
+    control = window.panel.controller
+    save = control.files.save if name.endswith("uniultra") else control.review.export
+    save(str(tmp_path / name))
+    settle(window)
+    assert window.told == []
+    assert window.masks()[2].any()
+    if name == "masks.tif":
+        np.testing.assert_array_equal(tifffile.imread(tmp_path / name), window.masks())
+    elif name == "areas.csv":
+        assert [row["frame"] for row in csv.DictReader((tmp_path / name).open())] == ["2"]
+    else:
+        assert read_about(tmp_path / name).tables["measurements.csv"].count("\n") == 2
+
+
+def test_what_cannot_be_segmented_is_said_to_be_missing(window: Window, tmp_path: Path) -> None:
+    window.open(loop())
+    window.draw_box()
+    settle(window)
+    without_a_model(window, tmp_path)
+    window.draw_box(frame=4)
+    window.panel.controller.review.export(str(tmp_path / "masks.tif"))
+    settle(window)
+    assert any("not in the file" in words for words in window.told)
+    assert tifffile.imread(tmp_path / "masks.tif").any(axis=(1, 2)).nonzero()[0].tolist() == [0]
+
+
+def without_a_model(window: Window, folder: Path) -> None:
+    """Choose a model that cannot be loaded."""
+    broken = folder / "broken.safetensors"
+    broken.write_bytes(b"\x08\0\0\0\0\0\0\0notjson!")
+    window.panel.add_model_file(str(broken))
+    settle(window)
+    window.told.clear()
+
+
+def test_going_over_the_results_needs_no_model(window: Window, tmp_path: Path) -> None:
+    window.open(loop())
+    paint(window, 1, disc(30, 30, 10))
+    paint(window, 5, disc(40, 60, 10))
+    without_a_model(window, tmp_path)
+    control, review = window.panel.controller, window.panel.review_box
+    window.viewer.dims.set_current_step(0, 3)
+    review.fill_button.click()
+    settle(window)
+    filled = window.masks().copy()
+    assert filled[2:5].any(axis=(1, 2)).all()
+    box = window.panel.tidy_box
+    box.expand()
+    box.smooth_box.setValue(3.0)
+    box.preview_button.click()
+    settle(window)
+    assert window.viewer.layers[PREVIEW_NAME].data.any()
+    box.apply_button.click()
+    settle(window)
+    tidied = window.masks().copy()
+    assert not np.array_equal(tidied, filled)
+    review.undo_button.click()
+    settle(window)
+    np.testing.assert_array_equal(window.masks(), filled)
+    review.redo_button.click()
+    settle(window)
+    np.testing.assert_array_equal(window.masks(), tidied)
+    review.accept_button.click()
+    settle(window)
+    assert control.snapshot.locked == {(1, 3)}
+    review.accept_all_button.click()
+    settle(window)
+    assert len(control.snapshot.locked) == 5
+    assert window.told == []
+
+
 def test_a_tool_makes_the_masks_layer_ready_and_there_is_nothing_to_export_yet(window: Window, tmp_path: Path) -> None:
     window.open(loop())
     window.panel.marks_box.tools["box"].click()
@@ -216,6 +293,18 @@ def test_the_measurements_open_from_the_panel(window: Window) -> None:
     measure = window.viewer.window.dock_widgets[dock]
     until(window, lambda: len(measure.controller.rows) == 1)
     assert measure.controller.rows[0].area == disc(30, 30, 10).sum()
+
+
+def test_measurements_that_the_menu_opened_are_shown_and_not_doubled(window: Window) -> None:
+    measure = open_from_menu(window.viewer, "Measure")
+    window.panel.review_box.measure_button.click()
+    assert docks(window.viewer, "Measure") == ["Measure (UniUltra)"]
+    dock = measure.parentWidget()
+    dock.hide()  # as the menu does with a panel that is seen
+    window.panel.review_box.measure_button.click()
+    assert not dock.isHidden()
+    assert docks(window.viewer, "Measure") == ["Measure (UniUltra)"]
+    measure.thread_.stop()
 
 
 def test_first_steps_are_ticked_off_and_stay_away_once_closed(window: Window, qtbot: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from panel_window import Window, loop, settle
+from panel_window import Window, close_dock, docks, loop, open_from_menu, settle
 from PIL import Image
 from qtpy.QtGui import QCloseEvent
 from toy_training import toy_manifest, toy_settings
@@ -22,10 +22,11 @@ from toy_training import toy_manifest, toy_settings
 from napari_uniultra.core.lock import owner
 from napari_uniultra.core.settings import read_file
 from napari_uniultra.runner import launch
-from napari_uniultra.runner.registry import list_runs
-from napari_uniultra.runner.run import CONFIG, Run, State
+from napari_uniultra.runner.registry import keep_draft, list_runs, new_run
+from napari_uniultra.runner.run import CONFIG, Run, RunInfo, State
 from napari_uniultra.training.config import FineTuneConfig
 from napari_uniultra.training.data.manifest import load_case, read_manifest
+from napari_uniultra.training.layout import MODEL
 from napari_uniultra.widgets.train_close import CANCEL, KEEP, STOP, CloseGuard
 from napari_uniultra.widgets.train_data import BATCH, FILES, OPEN, PUBLIC
 from napari_uniultra.widgets.train_panel import TrainPanel
@@ -166,6 +167,46 @@ def test_accepted_frames_of_the_open_loop_become_a_data_set(window: Window, qtbo
     for path in run.folder.rglob("*"):
         assert "doe" not in path.name.lower()
         assert path.is_dir() or b"doe" not in path.read_bytes().lower()
+
+
+def test_a_model_goes_into_the_panel_that_the_menu_opened(
+    open_panel: Callable[[], TrainPanel], qtbot: Any, checkpoint: Path
+) -> None:
+    panel = open_panel()
+    viewer = panel._viewer
+    segment = open_from_menu(viewer, "Segment loop")
+    run = new_run(RunInfo("mine"))
+    keep_draft(run)
+    shutil.copy(checkpoint, run.folder / MODEL)
+    panel.runs.update_view()
+    panel.runs.select(run)
+    panel.runs.buttons["use"].click()
+    assert docks(viewer, "Segment loop") == ["Segment loop (UniUltra)"]
+    qtbot.waitUntil(lambda: "mine-step-" in segment.model_box.models.currentText(), timeout=WAIT_MS)
+    segment.thread_.stop()
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_without_the_dock_and_what_was_checked_does_not(
+    open_panel: Callable[[], TrainPanel], qtbot: Any, toy: Callable[..., Path]
+) -> None:
+    panel = open_panel()
+    viewer = panel._viewer
+    run = start(panel, qtbot, toy(steps=100_000))
+    wait_for_step(panel, qtbot, 1)
+    panel.new.load(str(toy("other")))
+    check(panel, qtbot)
+    checked = panel.new.draft.folder
+    assert checked.exists()
+    gone, thread = [], panel.thread_
+    panel.destroyed.connect(gone.append)
+    close_dock(panel)
+    assert not checked.exists()
+    qtbot.waitUntil(lambda: bool(gone) and not thread.running, timeout=WAIT_MS)
+    step = run.status().step
+    qtbot.waitUntil(lambda: run.status().step > step, timeout=WAIT_MS)
+    assert run.status().state is State.RUNNING
+    assert open_from_menu(viewer, "Train").view.run == run
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ does with them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from qtpy.QtCore import QObject, Signal
@@ -24,7 +25,7 @@ from napari_uniultra.plugin.prompt_layers import PromptLayers, shown_frame
 from napari_uniultra.plugin.result_layer import ResultLayer
 from napari_uniultra.plugin.review import Review
 from napari_uniultra.plugin.session_files import SessionFiles
-from napari_uniultra.plugin.session_host import LoadedModel, Outcome, SessionHost, Snapshot
+from napari_uniultra.plugin.session_host import LoadedModel, OpenedLoop, Outcome, SessionHost, Snapshot
 from napari_uniultra.plugin.tracker import Tracker
 from napari_uniultra.plugin.workspace import Workspace
 
@@ -60,6 +61,7 @@ class SegmentController(QObject):
     scores_changed = Signal(object)  # the frames
     changed = Signal()  # objects, undo, locks, tracking, what can be restored
     model_loaded = Signal(object)  # LoadedModel
+    image_wanted = Signal(object)  # the image layer that the user turned to, when another one is in use
 
     _notice_from_host = Signal(str)
 
@@ -105,10 +107,7 @@ class SegmentController(QObject):
     @property
     def layers(self) -> list[Any]:
         """The layers of ours that exist for this image."""
-        if self.work is None:
-            return []
-        result = self.work.result.layer
-        return [*self.work.prompts.layers, *([] if result is None else [result])]
+        return [] if self.work is None else self.work.layers
 
     # Image and model ------------------------------------------------------------------------------------------------
 
@@ -124,7 +123,7 @@ class SegmentController(QObject):
     def _leave(self) -> None:
         self.ahead.stop()
         self.tracker.cancel()
-        self.marks.sync()
+        self.marks.sync(wait=False)
         self.marks.put_away()
         if self.work is not None:
             self._connect_image(self.work.image, connect=False)
@@ -139,10 +138,11 @@ class SegmentController(QObject):
         work = next((known for known in self._workspaces if known.image == layer), None)
         is_known = work is not None and bool(work.snapshot.names or work.snapshot.spacing_mm)
         if work is None:
+            heard = partial(self._on_edit, layer), partial(self._on_tool, layer)
             work = Workspace(
                 layer,
-                PromptLayers(self.viewer, layer, self.marks.edited, self.marks.tool_changed),
-                ResultLayer(self.viewer, layer, self.marks.edited, self.marks.tool_changed),
+                PromptLayers(self.viewer, layer, *heard),
+                ResultLayer(self.viewer, layer, *heard),
                 LoopScale(self.viewer, layer, self._on_scale),
             )
             work.result.on_markers, work.result.on_lost = self._on_markers, self._on_masks_lost
@@ -152,15 +152,16 @@ class SegmentController(QObject):
         if not is_known:
             work.scale.take_as_own()
         self._connect_image(layer, connect=True)
-        self.submit(lambda: self.host.open(cine), lambda found: self._opened(found, resume=is_known))
+        self.submit(lambda: self.host.open(cine, work.session), self._opened)
+        self.marks.send_again()
 
-    def _opened(self, found: bool, resume: bool) -> None:
-        if found and resume:
-            self.review.restore()
-            return
-        self.restorable = found
-        self.say("There is saved work for this loop" if found else "Draw a box around a structure")
-        self.changed.emit()
+    def _opened(self, opened: OpenedLoop) -> None:
+        self.restorable = opened.has_saved_work
+        if opened.outcome is not None:
+            self.review.show_other_state(opened.outcome)
+        else:
+            self.say("There is saved work for this loop" if self.restorable else "Draw a box around a structure")
+            self.changed.emit()
 
     def _connect_image(self, layer: Any, connect: bool) -> None:
         for name in _TRANSFORM_EVENTS:
@@ -187,8 +188,8 @@ class SegmentController(QObject):
     def _on_image_data(self, event: Any = None) -> None:
         """The layer now holds another loop: begin anew; the work on the old one is saved under that one's content."""
         layer = self.image
-        self._workspaces = [work for work in self._workspaces if work.image != layer]
         self._leave()
+        self._forget(layer)
         self._enter(layer)
         self.changed.emit()
 
@@ -202,13 +203,13 @@ class SegmentController(QObject):
 
     def _load_model(self) -> None:
         self.say(f"Loading {self.model[0]}")
-        self.submit(lambda: None, lambda _: self.say("Ready"), with_model=True, key="load")
+        self.submit(lambda: None, lambda _: self.say("Ready"), with_model=True, key="load", lasting=False)
 
     def prepare_frame(self) -> None:
         """Have model and frame ready before the first mark."""
         frame = self.frame
         self.say("Ready", loading_first=True)
-        self.submit(lambda: self.host.prepare(frame), lambda _: None, with_model=True, key="prepare")
+        self.submit(lambda: self.host.prepare(frame), lambda _: None, with_model=True, key="prepare", lasting=False)
 
     # Words ----------------------------------------------------------------------------------------------------------
 
@@ -234,9 +235,17 @@ class SegmentController(QObject):
     # Jobs -----------------------------------------------------------------------------------------------------------
 
     def submit(
-        self, work: Callable[[], Any], done: Callable[[Any], None], with_model: bool = False, key: str | None = None
+        self,
+        work: Callable[[], Any],
+        done: Callable[[Any], None],
+        with_model: bool = False,
+        key: str | None = None,
+        lasting: bool = True,
     ) -> None:
-        """Run a job; what comes back after the user went to another image is dropped: it is in that one's session."""
+        """Run a job; what comes back after the user went to another image is dropped: it is in that one's session.
+
+        One that is not ``lasting`` is for the eye alone, or for speed: it is left out when the window closes.
+        """
         workspace, model = self.work, self.model
 
         def job() -> tuple[LoadedModel | None, Any]:
@@ -250,7 +259,7 @@ class SegmentController(QObject):
             if workspace == self.work:
                 done(value)
 
-        self.jobs.submit(job, finished, self._job_failed, key=key)
+        self.jobs.submit(job, finished, self._job_failed, key=key, lasting=lasting)
 
     def _job_failed(self, error: Exception) -> None:
         self.say("That did not work; everything else is as it was")
@@ -279,41 +288,62 @@ class SegmentController(QObject):
         if before.markers != outcome.snapshot.markers:
             work.result.set_markers(outcome.snapshot.markers)
         if is_new and work.result.layer is not None and not outcome.everything:
-            self.submit(self.host.everything, self.show, key="everything")
+            self.show_everything()
         if not quiet:
             self.say("Ready")
             self.changed.emit()
 
-    # Layers that come and go ----------------------------------------------------------------------------------------
+    def show_everything(self) -> None:
+        """Show all masks there are, as in a layer that was just made."""
+        self.submit(self.host.everything, self.show, key="everything", lasting=False)
+
+    # Layers that come, change and go --------------------------------------------------------------------------------
+
+    def _turn_to(self, image: Any) -> None:
+        """Somebody works in the layers of another loop than the one in use: that loop is used from now on."""
+        if image != self.image and image in self.viewer.layers:
+            self.image_wanted.emit(image)
+
+    def _on_edit(self, image: Any) -> None:
+        self._turn_to(image)
+        if image == self.image:
+            self.marks.edited()
+
+    def _on_tool(self, image: Any) -> None:
+        if any(work.has_tool for work in self._workspaces if work.image == image):
+            self._turn_to(image)
+        self.marks.tool_changed()
+
+    def _forget(self, image: Any) -> None:
+        """Let go of the work on a layer that is gone, or holds another loop; it stays saved."""
+        gone = [work.session for work in self._workspaces if work.image == image]
+        self._workspaces = [work for work in self._workspaces if work.image != image]
+        for session in gone:
+            self.submit(partial(self.host.forget, session), lambda _: None)
 
     def _on_active(self, event: Any = None) -> None:
         self.marks.tool_changed()
 
     def _on_masks_lost(self) -> None:
         self.noticed.emit("Something else changed the size of the masks, so they are shown in a new layer.")
-        self.submit(self.host.everything, self.show, key="everything")
+        self.show_everything()
 
     def _on_layer_removed(self, event: Any) -> None:
         gone, was_tracking = event.value, self.tracker.running
-        self._workspaces = [work for work in self._workspaces if work.image != gone or work == self.work]
-        work = self.work
-        if work is None:
-            return
-        if gone == work.image:
+        if gone == self.image:
             self._leave()
-            self._workspaces.remove(work)
-            self.submit(lambda: self.host.open(None), lambda _: None)
             if was_tracking:
                 self.noticed.emit("The image was removed, so tracking stopped. The masks found so far stay.")
-        elif work.result.forget(gone):
-            self.tracker.cancel()
-            if was_tracking:
-                self.noticed.emit(
-                    "The masks were removed, so tracking stopped. Nothing is lost: they come back with the next result."
-                )
-        elif work.prompts.forget(gone):
-            # Deleting the drawings is no wish to lose the masks: the prompts stay in force until they are edited.
-            work.last_read = work.prompts.read().prompts
+        self._forget(gone)
+        for work in self._workspaces:
+            if work.result.forget(gone) and work is self.work:
+                self.tracker.cancel()
+                if was_tracking:
+                    self.noticed.emit(
+                        "The masks were removed, so tracking stopped. "
+                        "Nothing is lost: they come back with the next result."
+                    )
+            self.marks.forget(work, gone)
         self.changed.emit()
 
     def disconnect_viewer(self) -> None:
@@ -328,9 +358,9 @@ class SegmentController(QObject):
             self.work = None
 
     def close(self) -> bool:
-        """Stop the inference thread and let go of session and model; returns whether it ended in time.
+        """Stop the inference thread and let go of the model; returns whether it ended in time.
 
-        The session is saved, as it is at every change: `set_image` goes on with it.
+        What was drawn is sent before, and the session is saved, as it is at every change: `set_image` goes on with it.
         """
         self._leave()
         stopped = self.jobs.stop()

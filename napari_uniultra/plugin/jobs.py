@@ -19,7 +19,9 @@ class Jobs(Protocol):
 
     busy: bool
 
-    def submit(self, work: Callable, done: Callable, failed: Callable, key: str | None = None) -> None: ...
+    def submit(
+        self, work: Callable, done: Callable, failed: Callable, key: str | None = None, lasting: bool = False
+    ) -> None: ...
 
     def stream(self, steps: Callable, item: Callable, done: Callable, failed: Callable) -> StreamHandle: ...
 

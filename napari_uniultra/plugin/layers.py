@@ -28,7 +28,7 @@ from napari_uniultra.errors import PromptError, ReadError
 Key = tuple[int, int]  # (object id, frame)
 
 METADATA_KEY = "uniultra"  # where our reader leaves in `layer.metadata` what a napari layer has no field for
-_MARKERS, _COLOURS = "markers", "colours"
+_MARKERS, _COLOURS, _IMAGE, _SOURCE = "markers", "colours", "image", "source"
 _INDEX, _NAME = "index", "name"  # columns of a Labels layer's features; napari looks labels up by the first
 _CLICK_PX = 1.0  # a rectangle smaller than this both ways is a click that was not dragged
 
@@ -345,9 +345,26 @@ def cine_from_layer(data: Any, rgb: bool, metadata: Mapping[str, Any] | None = N
         spacing_mm=known.get("spacing_mm"),
         frame_times_s=times if times is not None and len(times) == frames.shape[0] else None,
         sector=sector if sector is not None and np.shape(sector) == tuple(frames.shape[1:3]) else None,
-        source=known.get("source", ""),
+        source=known.get(_SOURCE, ""),
         details=known.get("details", {}),
     )
+
+
+def metadata_for_masks(image: Any) -> dict[str, Any]:
+    """The metadata of a new layer of masks of an image: what is known of the loop, and which layer it is."""
+    return {METADATA_KEY: {**image.metadata.get(METADATA_KEY, {}), _IMAGE: image.unique_id}}
+
+
+def names_image(layer: Any, image: Any) -> bool | None:
+    """Whether a layer of masks says that it is of an image; None where it does not say of which."""
+    named = layer.metadata.get(METADATA_KEY, {}).get(_IMAGE)
+    return None if named is None else bool(named == image.unique_id)
+
+
+def same_source(layer: Any, image: Any) -> bool:
+    """Whether what two layers show is of the same file, as far as both know."""
+    known, other = (own.metadata.get(METADATA_KEY, {}) for own in (layer, image))
+    return _SOURCE in known and known[_SOURCE] == other.get(_SOURCE)
 
 
 def markers_of(layer: Any) -> Markers:
@@ -368,7 +385,7 @@ def metadata_of(cine: Cine) -> dict[str, Any]:
         "spacing_mm": cine.spacing_mm,
         "frame_times_s": cine.frame_times_s,
         "sector": cine.sector,
-        "source": cine.source,
+        _SOURCE: cine.source,
         "details": dict(cine.details),
     }
     return {METADATA_KEY: known}

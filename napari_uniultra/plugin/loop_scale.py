@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from napari_uniultra.plugin.layers import METADATA_KEY
+from napari.layers import Labels
+
+from napari_uniultra.plugin.layers import METADATA_KEY, names_image, same_source
+from napari_uniultra.plugin.prompt_layers import frames_shape
 
 Spacing = tuple[float, float]  # (row, column) in mm
 
@@ -43,17 +46,17 @@ def spacing_of(layer: Any) -> Spacing | None:
 
 def rescale(viewer: Any, image: Any, scale: Scale) -> None:
     """Give a loop another scale, with the masks that were made from it, and show all of it."""
-    for layer in [layer for layer in viewer.layers if _same_loop(image, layer)]:
+    for layer in [layer for layer in viewer.layers if layer == image or _is_masks_of(image, layer)]:
         scale.give_to(layer)
     viewer.reset_view()
 
 
-def _same_loop(image: Any, other: Any) -> bool:
-    """Whether a layer is the image itself, or masks that were made from it."""
-    if other is image:
-        return True
-    shapes = [tuple(layer.data.shape[: layer.ndim]) for layer in (image, other) if hasattr(layer.data, "shape")]
-    return METADATA_KEY in other.metadata and len(shapes) == 2 and shapes[0] == shapes[1]
+def _is_masks_of(image: Any, layer: Any) -> bool:
+    """Whether masks were made from an image: other loops of its size keep their scale."""
+    if not isinstance(layer, Labels):
+        return False
+    said = names_image(layer, image)
+    return said if said is not None else same_source(layer, image) and frames_shape(layer) == frames_shape(image)
 
 
 class LoopScale:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,11 +10,13 @@ from qtpy.QtCore import QObject, Qt, QTimer
 from qtpy.QtGui import QGuiApplication
 
 from napari_uniultra.core.types import Prompt
+from napari_uniultra.plugin.drawing import Drawn
 from napari_uniultra.plugin.layers import Key
 from napari_uniultra.plugin.painting import Painted
 from napari_uniultra.plugin.prompt_layers import Tool, frames_shape
 from napari_uniultra.plugin.result_layer import Brush
 from napari_uniultra.plugin.session_host import Outcome
+from napari_uniultra.plugin.workspace import Workspace
 
 if TYPE_CHECKING:
     from napari_uniultra.plugin.controller import SegmentController
@@ -42,12 +43,15 @@ class Marks(QObject):
         self.auto = True
         self.outlines_as_masks = False
         self._collected = False
-        self._pending_lock = threading.Lock()
         self._problems: set[str] = set()
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(_SETTLE_MS)
-        self._timer.timeout.connect(self.sync)
+        self._timer, self._draw_timer = self._settling(self.sync), self._settling(self._draw_rest)
+
+    def _settling(self, then: Callable[[], None]) -> QTimer:
+        timer = QTimer(self)
+        timer.setSingleShot(True)
+        timer.setInterval(_SETTLE_MS)
+        timer.timeout.connect(lambda: then())
+        return timer
 
     @property
     def waiting(self) -> bool:
@@ -83,6 +87,7 @@ class Marks(QObject):
     def stop(self) -> None:
         """Forget what was not sent."""
         self._timer.stop()
+        self._draw_timer.stop()
         self._collected = False
 
     # Tools ----------------------------------------------------------------------------------------------------------
@@ -113,7 +118,7 @@ class Marks(QObject):
             self.sync()
         control.objects.hide(work.current, False)  # nobody draws what cannot be seen
         if work.result.make() and work.snapshot.names:  # the first answer need not wait for napari to make the layer
-            control.submit(control.host.everything, control.show, key="everything")
+            control.show_everything()
         if tool in _BRUSHES:
             work.result.use(tool, work.current)
         else:
@@ -166,25 +171,24 @@ class Marks(QObject):
 
     # To the session -------------------------------------------------------------------------------------------------
 
-    def sync(self) -> None:
-        """Send what the layers say now and did not say before; while something is being drawn, once it is done."""
+    def sync(self, wait: bool = True) -> None:
+        """Send what the layers say now and did not say before; while something is being drawn, once it is done.
+
+        Without ``wait`` it is sent as it is: the loop is about to be left.
+        """
         self._timer.stop()
         work = self._control.work
         if work is None:
             return
-        if QGuiApplication.mouseButtons() != Qt.MouseButton.NoButton:
-            self._timer.start()  # something is being drawn or dragged: wait until it is let go
+        if wait and _is_drawing():
+            self._timer.start()
             return
         self._collected = False
         read = work.prompts.read()
         self._tell_problems(read.problems)
-        changed = {
-            key: read.prompts.get(key)
-            for key in {*read.prompts, *work.last_read}
-            if read.prompts.get(key) != work.last_read.get(key)
-        }
+        drawn = {key: Drawn(read.prompts.get(key), _is_outline(known)) for key, known in _changed(work, read.prompts)}
         work.last_read = read.prompts
-        self._send(changed)
+        self._send(drawn)
         self._send_painted(work.result.take_painted())
 
     def send_again(self) -> bool:
@@ -196,15 +200,16 @@ class Marks(QObject):
             self._send_painted({})
         return waiting
 
-    def _send(self, prompts: Mapping[Key, Prompt | None]) -> None:
+    def _send(self, drawn: Mapping[Key, Drawn]) -> None:
         control, work = self._control, self._control.work
-        with self._pending_lock:
-            work.pending.update(prompts)
-            if not work.pending:
-                return
+        work.pending.add(drawn)
+        if not work.pending:
+            return
+        number = work.pending.count
+        work.sent_last |= dict.fromkeys(drawn, number)
         control.say("Segmenting", loading_first=True)
         control.submit(
-            lambda: control.host.set_prompts(self._take(work.pending)),
+            lambda: control.host.set_drawn(work.pending.take(number), number),
             self._show_prompts,
             with_model=True,
             key=f"prompts {id(work)}",
@@ -212,25 +217,16 @@ class Marks(QObject):
 
     def _send_painted(self, painted: Mapping[int, Painted]) -> None:
         control, work = self._control, self._control.work
-        with self._pending_lock:
-            for frame, own in painted.items():
-                earlier = work.pending_paint.get(frame)
-                work.pending_paint[frame] = own if earlier is None else earlier.then(own)
-            if not work.pending_paint:
-                return
+        work.pending_paint.add(painted)
+        if not work.pending_paint:
+            return
+        number = work.pending_paint.count
         control.submit(
-            lambda: control.host.set_painted(self._take(work.pending_paint)),
+            lambda: control.host.set_painted(work.pending_paint.take(number)),
             self._show_given,
             with_model=True,
             key=f"paint {id(work)}",
         )
-
-    def _take(self, pending: dict[Any, Any]) -> dict[Any, Any]:
-        """All edits since the last job took its share; in the inference thread."""
-        with self._pending_lock:
-            taken = dict(pending)
-            pending.clear()
-        return taken
 
     # From the session -----------------------------------------------------------------------------------------------
 
@@ -248,12 +244,40 @@ class Marks(QObject):
         self.draw(prompts, keys=[key for key in prompts if key[1] in outcome.labels])
 
     def draw(self, prompts: Mapping[Key, Prompt], keys: Iterable[Key] | None = None) -> None:
-        """Make the drawings say what the session holds, without sending that back to it."""
-        with self._pending_lock:
-            pending = set(self._control.work.pending)
-        keys = ({*prompts, *self._control.work.last_read} if keys is None else set(keys)) - pending
-        self._control.work.prompts.show(prompts, keys=keys)
-        self._control.work.last_read = self._control.work.prompts.read().prompts
+        """Make the drawings say what the session holds, without sending that back to it.
+
+        What the user drew and the session has not heard of stays as it is. While something is being drawn, nothing
+        else is: it would be let go of.
+        """
+        work = self._control.work
+        keys = {*prompts, *work.last_read} if keys is None else set(keys)
+        if _is_drawing():
+            work.undrawn |= keys
+            self._draw_timer.start()
+            return
+        keys -= work.unheard.union(key for key, _ in _changed(work, work.prompts.read().prompts))
+        work.prompts.show(prompts, keys=keys)
+        _note_read(work, keys)
+
+    def _draw_rest(self) -> None:
+        """Draw what came while the mouse was pressed."""
+        work = self._control.work
+        if work is not None:
+            keys, work.undrawn = work.undrawn, set()
+            self.draw(work.snapshot.prompts, keys)
+
+    def forget(self, work: Workspace, layer: Any) -> bool:
+        """Let go of a layer of drawings that was deleted; returns whether it was one.
+
+        That is no wish to lose the masks: their prompts stay in force until they are edited.
+        """
+        if layer not in work.prompts.layers:
+            return False
+        before = work.prompts.read().prompts
+        work.prompts.forget(layer)
+        after = work.prompts.read().prompts
+        _note_read(work, {key for key in before if after.get(key) != before[key]})
+        return True
 
     def _tell_problems(self, problems: list[Any]) -> None:
         words = {str(problem) for problem in problems}
@@ -261,3 +285,27 @@ class Marks(QObject):
             if str(problem) not in self._problems:
                 self._control.failed.emit(problem)
         self._problems = words
+
+
+def _is_drawing() -> bool:
+    """Whether a mouse button is pressed: something may be being drawn or dragged."""
+    return QGuiApplication.mouseButtons() != Qt.MouseButton.NoButton
+
+
+def _changed(work: Workspace, prompts: Mapping[Key, Prompt]) -> list[tuple[Key, Prompt | None]]:
+    """Where the drawings do not say what they said when they were last sent or shown, and what that was."""
+    known = work.last_read
+    return [(key, known.get(key)) for key in {*prompts, *known} if prompts.get(key) != known.get(key)]
+
+
+def _note_read(work: Workspace, keys: Iterable[Key]) -> None:
+    """What the drawings of some objects on some frames say now is nothing to send."""
+    read = work.prompts.read().prompts
+    for key in keys:
+        work.last_read.pop(key, None)
+        if key in read:
+            work.last_read[key] = read[key]
+
+
+def _is_outline(prompt: Prompt | None) -> bool:
+    return prompt is not None and prompt.mask is not None

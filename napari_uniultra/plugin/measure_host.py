@@ -16,7 +16,7 @@ from napari_uniultra.core.measure import (
     Markers,
     Measurement,
     area_curve,
-    find_cycles,
+    chosen_cycles,
     long_axis,
     measure_object_cycle,
 )
@@ -26,7 +26,14 @@ from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.plugin.axis_layer import AxisLayer
 from napari_uniultra.plugin.jobs import Jobs
-from napari_uniultra.plugin.layers import METADATA_KEY, colours_in, markers_of, names_of_objects, set_markers
+from napari_uniultra.plugin.layers import (
+    METADATA_KEY,
+    colours_in,
+    markers_of,
+    names_image,
+    names_of_objects,
+    set_markers,
+)
 from napari_uniultra.plugin.loop_measurements import LoopMeasurements
 from napari_uniultra.plugin.preview_layer import is_preview
 from napari_uniultra.plugin.prompt_layers import frames_shape, shown_frame
@@ -54,6 +61,7 @@ class MeasureController(QObject):
         super().__init__()
         self._viewer, self._jobs = viewer, jobs
         self._layer: Any = None
+        self._image: Any = None  # that the masks lie on, where one was there when they were chosen
         self._measured: LoopMeasurements | None = None
         self._axes_layer: AxisLayer | None = None
         self._axes: dict[tuple[int, int], Axis] = {}  # (object id, frame): set by the user
@@ -136,6 +144,7 @@ class MeasureController(QObject):
         if self._measured is not None:
             self._measured.close()
         self._layer, self._measured, self.rows, self.cycles = layer, None, [], []
+        self._image = None if layer is None else self._image_below(layer)
         self._axes, self._edited, self.object_id, self.beat = {}, {}, 0, 0
         if layer is not None:
             self._take_markers()
@@ -220,8 +229,10 @@ class MeasureController(QObject):
     def _connect(self, connect: bool) -> None:
         if self._layer is None:
             return
-        for name in ("paint", "set_data", "features", "scale"):
-            emitter = getattr(self._layer.events, name)
+        emitters = [getattr(self._layer.events, name) for name in ("paint", "set_data", "features", "scale")]
+        if self._image is not None:
+            emitters.append(self._image.events.scale)
+        for emitter in emitters:
             (emitter.connect if connect else emitter.disconnect)(self._look_soon)
         emitter = self._layer.events.metadata
         (emitter.connect if connect else emitter.disconnect)(self._on_metadata)
@@ -250,9 +261,9 @@ class MeasureController(QObject):
         """The masks' loop without its frames: what their layer knows of it, or the image that they lie on."""
         shape = frames_shape(layer)
         shape = (1, *shape) if len(shape) == 2 else shape
-        images = [other for other in self._viewer.layers if isinstance(other, Image)]
-        beside = [other.metadata for other in images if frames_shape(other) == frames_shape(layer)]
-        known = next((m[METADATA_KEY] for m in (layer.metadata, *beside) if METADATA_KEY in m), {})
+        image = self._image_below(layer)
+        below = {} if image is None else image.metadata[METADATA_KEY]
+        known = {**below, **layer.metadata.get(METADATA_KEY, {})}  # the layer may know its markers and no more
         times, sector = known.get("frame_times_s"), known.get("sector")
         return Cine(
             np.broadcast_to(np.zeros(1, np.uint8), shape),
@@ -260,6 +271,10 @@ class MeasureController(QObject):
             frame_times_s=times if times is not None and len(times) == shape[0] else None,
             sector=sector if sector is not None and np.shape(sector) == tuple(shape[1:]) else None,
         )
+
+    def _image_below(self, layer: Any) -> Any:
+        images = (other for other in self._viewer.layers if isinstance(other, Image) and METADATA_KEY in other.metadata)
+        return next((image for image in images if _lies_on(layer, image)), None)
 
     def _labels(self) -> Any:
         data = self._layer.data
@@ -308,11 +323,8 @@ class MeasureController(QObject):
 
     def _find_cycles(self) -> None:
         curve = self.curve(self.object_id)
-        edited = self._edited.get(self.object_id, [])
-        if edited and all(np.isfinite(curve[[cycle.ed, cycle.es]]).all() for cycle in edited):
-            self.cycles = edited
-        else:
-            self.cycles = [] if self.cine is None else find_cycles(curve, self.cine.frame_times_s)
+        times = None if self.cine is None else self.cine.frame_times_s
+        self.cycles = list(chosen_cycles(self._edited.get(self.object_id, []), curve, times))
         self.choose_beat(self.beat)
 
     # Long axes ------------------------------------------------------------------------------------------------------
@@ -357,6 +369,12 @@ def _nearest(curve: np.ndarray, frame: int) -> int:
     """The frame nearest to ``frame`` on which the object is."""
     known = np.flatnonzero(np.isfinite(curve))
     return int(known[np.abs(known - frame).argmin()])
+
+
+def _lies_on(masks: Any, image: Any) -> bool:
+    """Whether masks are of an image, or may be: of its size, where they do not say."""
+    said = names_image(masks, image)
+    return said if said is not None else frames_shape(masks) == frames_shape(image)
 
 
 def labels_layers(viewer: Any) -> list[Any]:

@@ -156,7 +156,9 @@ class Objects(QObject):
         self._choose_known()
         self._sent += 1
         number = self._sent
-        control.submit(lambda: control.host.edit_objects(edits, number), control.show)
+        is_removed = any(edit.removed for edit in edits)  # with drawings that the session had not heard of before
+        done = control.review.show_other_state if is_removed else control.show
+        control.submit(lambda: control.host.edit_objects(edits, number), done)
         control.changed.emit()
 
     # Following the session ------------------------------------------------------------------------------------------

@@ -256,7 +256,7 @@ class PromptLayers:
         shapes, points = self._read_boxes(), self._read_points()
         self._drop(self.boxes, shapes.superseded)
         self._restyle()
-        problems = [*shapes.problems.values(), *points.problems.values()]
+        problems = [*shapes.problems.values(), *points.problems.values(), *_idle_clicks(shapes, points)]
         return Read(combined(shapes.prompts, points.prompts), problems)
 
     def _read_boxes(self) -> Found:
@@ -355,6 +355,13 @@ class PromptLayers:
         shown = np.array([object_id not in self._hidden for object_id in ids])
         if not np.array_equal(layer.shown, shown):
             layer.shown = shown
+
+
+def _idle_clicks(shapes: Found, points: Found) -> list[PromptError]:
+    """Why clicks do nothing where an outline is the mask itself."""
+    keys = [key for key, prompt in shapes.prompts.items() if prompt.mask is not None and key in points.prompts]
+    why, fix = "the outline drawn there is the mask itself", "Change the outline, or turn off Drawn outlines are exact"
+    return [PromptError(f"Clicks on frame {frame} change nothing", why, fix) for _, frame in sorted(keys)]
 
 
 def transform_of(image: Any) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from qtpy.QtGui import QGuiApplication
 from napari_uniultra.core.measure import Markers
 from napari_uniultra.core.palette import Colour
 from napari_uniultra.plugin.layers import (
-    METADATA_KEY,
     features_of_names,
     markers_of,
+    metadata_for_masks,
     names_of_objects,
     set_colours,
     set_markers,
@@ -70,7 +70,6 @@ class ResultLayer:
         self._painted: dict[int, np.ndarray | None] = {}  # frame: its labels before the user touched it, if known
         self._own: np.ndarray | None = None  # the array that the layer was given
         self._seen: tuple[int, np.ndarray] | None = None  # the frame shown, before anybody paints in it
-        self._touched = False
 
     # Tools ----------------------------------------------------------------------------------------------------------
 
@@ -121,11 +120,6 @@ class ResultLayer:
 
     # Masks ----------------------------------------------------------------------------------------------------------
 
-    @property
-    def has_masks(self) -> bool:
-        """Whether anything was ever shown or painted in the layer that there is now."""
-        return self.layer is not None and self._touched
-
     def make(self) -> bool:
         """Have a layer ready, which takes napari a moment; returns whether there was none."""
         is_new = self.layer is None
@@ -138,7 +132,6 @@ class ResultLayer:
         if self.layer is None and not labels:
             return
         self.make()
-        self._touched |= bool(labels)
         data = self._frames()
         for frame in self._written - set(labels) - set(self._painted) if everything else ():
             data[frame] = 0
@@ -193,7 +186,6 @@ class ResultLayer:
         self._brush_size = self.brush_size
         self._listen(False)
         self.layer, self._own, self._seen, self._written, self._painted = None, None, None, set(), {}
-        self._touched = False
 
     def _listen(self, on: bool) -> None:
         """Hear of what happens to the layer, or no more."""
@@ -258,9 +250,8 @@ class ResultLayer:
     def _create(self) -> None:
         keywords = transform_of(self._image)
         del keywords["ndim"]
-        known = {METADATA_KEY: self._image.metadata.get(METADATA_KEY, {})}
         data = np.zeros(frames_shape(self._image), np.uint16)  # untouched frames of a long loop take no memory
-        keywords |= {"metadata": known, "features": features_of_names(self._names)}
+        keywords |= {"metadata": metadata_for_masks(self._image), "features": features_of_names(self._names)}
         self.layer = Labels(data, name=MASKS_NAME, opacity=_OPACITY, colormap=self._colormap(), **keywords)
         self.layer.brush_size, self.layer.selected_label = self._brush_size, self._object_id
         self._own = data
@@ -281,7 +272,6 @@ class ResultLayer:
         reach = int(self.layer.brush_size) if self.layer.n_edit_dimensions > 2 else 0
         for frame in range(max(0, shown - reach), min(len(self._frames()), shown + reach + 1)):
             self._painted.setdefault(frame, self._before(frame))
-        self._touched = True
         self._on_paint()
 
     def _on_data(self, event: Any) -> None:
@@ -302,7 +292,6 @@ class ResultLayer:
         for frame, (old, new) in enumerate(zip(_stack(before), _stack(after), strict=True)):
             if not np.array_equal(old, new):
                 self._painted.setdefault(frame, old)
-        self._touched = True
         self._on_paint()
 
     def _on_tool_event(self, event: Any) -> None:

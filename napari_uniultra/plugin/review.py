@@ -10,7 +10,6 @@ from qtpy.QtCore import QObject
 from napari_uniultra.plugin.layers import cine_of_layer
 from napari_uniultra.plugin.preview_layer import PreviewLayer
 from napari_uniultra.plugin.session_host import Outcome
-from napari_uniultra.plugin.writer import write_labels
 
 if TYPE_CHECKING:
     from napari_uniultra.core.postprocess import TidySettings
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Review(QObject):
-    """Changes of a session as a whole; each comes back as an `Outcome` to show."""
+    """Changes of a session as a whole; each comes back as an `Outcome` to show. None of them needs a model."""
 
     def __init__(self, control: SegmentController) -> None:
         super().__init__(control)
@@ -64,8 +63,8 @@ class Review(QObject):
         control.submit(
             lambda: control.host.preview_tidy(settings, frame),
             lambda labels: self._preview.show(work.image, frame, labels),
-            with_model=True,
             key="preview",
+            lasting=False,
         )
 
     def export(self, path: str) -> None:
@@ -75,24 +74,27 @@ class Review(QObject):
             return
         control.marks.sync()
         control.say("Saving")
-        if path.lower().endswith(".csv"):
-            cine = cine_of_layer(work.image)  # with the scale as it is known now
-            control.submit(lambda: control.host.export_measurements(path, cine), self._say_saved)
-        elif not work.result.has_masks:
-            control.noticed.emit("There are no masks to save yet. Segment or track a structure first.")
-        else:
-            data, meta, _ = work.result.layer.as_layer_data_tuple()
-            control.submit(lambda: write_labels(path, data, meta), self._say_saved)
+        cine = cine_of_layer(work.image)  # with the scale as it is known now
+        is_table = path.lower().endswith(".csv")
+        export = control.host.export_measurements if is_table else control.host.export_masks
 
-    def _say_saved(self, _written: object) -> None:
+        def job() -> bool:
+            export(path, cine)
+            return bool(work.pending or work.pending_paint)
+
+        control.submit(job, self._say_saved)
+
+    def _say_saved(self, something_is_left: bool) -> None:
         self._control.say("Saved")
+        if something_is_left:
+            self._control.noticed.emit("Marks that were not segmented yet are not in the file.")
 
     def _change(self, job: Callable[[], Outcome]) -> None:
         """A change that leaves prompts and objects as they are."""
         if self._control.work_or_word() is not None:
             self._control.marks.sync()
-            self._control.say("Working", loading_first=True)
-            self._control.submit(job, self._control.show, with_model=True)
+            self._control.say("Working")
+            self._control.submit(job, self._control.show)
 
     def undo(self) -> None:
         """Take back the last change."""
@@ -105,17 +107,17 @@ class Review(QObject):
     def restore(self) -> None:
         """Bring back the work that was saved for this loop."""
         self._control.restorable = False
-        self.go(self._control.host.restore, with_model=False)
+        self.go(self._control.host.restore)
 
-    def go(self, job: Callable[[], Any], done: Callable[[Any], None] | None = None, with_model: bool = True) -> None:
+    def go(self, job: Callable[[], Any], done: Callable[[Any], None] | None = None) -> None:
         """Take the session to another state, in the inference thread, and show that state."""
         control = self._control
         if control.work_or_word() is None:
             return
         control.tracker.cancel(keep_rest=False)
         control.marks.sync()
-        control.say("Working", loading_first=True)
-        control.submit(job, done or self.show_other_state, with_model=with_model)
+        control.say("Working")
+        control.submit(job, done or self.show_other_state)
         control.changed.emit()
 
     def show_other_state(self, outcome: Outcome) -> None:

@@ -9,7 +9,7 @@ from napari.layers import Image
 from qtpy.QtCore import QObject, Signal
 
 from napari_uniultra.core.types import Cine
-from napari_uniultra.errors import PromptError, ReadError, UniUltraError
+from napari_uniultra.errors import ReadError, UniUltraError
 from napari_uniultra.plugin.layers import cine_of_layer
 from napari_uniultra.plugin.session_host import OpenedSession
 from napari_uniultra.segment.session_file import SUFFIX, read_about
@@ -39,9 +39,6 @@ class SessionFiles(QObject):
         control, work = self._control, self._control.work_or_word()
         if work is None:
             return
-        if not work.snapshot.names:
-            control.failed.emit(PromptError("There is nothing to save yet", fix="Mark a structure first"))
-            return
         control.marks.sync()
         path = Path(path)
         target = path if path.suffix.lower() == SUFFIX else path.with_name(path.name + SUFFIX)
@@ -64,7 +61,7 @@ class SessionFiles(QObject):
 
     def _open(self, path: Path) -> None:
         host = self._control.host
-        self._control.review.go(lambda: host.open_session(path), self._opened, with_model=False)
+        self._control.review.go(lambda: host.open_session(path), self._opened)
 
     def _opened(self, opened: OpenedSession) -> None:
         control = self._control

@@ -9,27 +9,37 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_uniultra.core.masks import Masks
 from napari_uniultra.core.measure import Markers
-from napari_uniultra.core.palette import Colour
+from napari_uniultra.core.palette import Colour, colour_of
 from napari_uniultra.core.places import cache_folder
 from napari_uniultra.core.types import Cine, Prompt
 from napari_uniultra.errors import PromptError, UniUltraError
 from napari_uniultra.plugin.confidence import Score
+from napari_uniultra.plugin.drawing import Drawn
 from napari_uniultra.plugin.layers import Key
 from napari_uniultra.plugin.painting import Painted, prompts_of_painted
 from napari_uniultra.plugin.session_tables import session_tables
 from napari_uniultra.plugin.track_plan import TrackPlan, TrackRequest
+from napari_uniultra.plugin.writer import loop_for
 from napari_uniultra.segment.passes import only
 
 if TYPE_CHECKING:
     from napari_uniultra.core.postprocess import TidySettings
     from napari_uniultra.segment.session import CineSession
     from napari_uniultra.segment.session_about import ModelName
+
+
+_SAME_CONTENT = (
+    "Another open layer shows the very same loop. Each has its own work while both are open, but when the loop is "
+    "opened the next time, only what was changed last is offered. Save a session of each to keep both."
+)
 
 
 @dataclass(frozen=True)
@@ -44,8 +54,8 @@ class Snapshot:
     colours : dict of int to Colour
         Of the objects for which one was chosen.
     locked_objects, hidden_objects : frozenset of int
-    object_edits : int
-        How many changes of objects the session has heard of.
+    object_edits, mark_edits : int
+        How many changes of objects, and of what is drawn, the session has heard of.
     markers : Markers
     spacing_mm : (float, float) or None
         The scale that was set by hand.
@@ -59,6 +69,7 @@ class Snapshot:
     locked_objects: frozenset[int] = frozenset()
     hidden_objects: frozenset[int] = frozenset()
     object_edits: int = 0
+    mark_edits: int = 0
     markers: Markers = field(default_factory=Markers)
     spacing_mm: tuple[float, float] | None = None
     can_undo: bool = False
@@ -132,13 +143,84 @@ class OpenedSession:
     is_here: bool
 
 
+@dataclass(frozen=True)
+class OpenedLoop:
+    """A loop that was taken.
+
+    Attributes
+    ----------
+    outcome : Outcome or None
+        All masks of the session that there was on it; None where nothing was done yet.
+    has_saved_work : bool
+        Whether there is work of an earlier session on this loop, which can be restored.
+    """
+
+    outcome: Outcome | None
+    has_saved_work: bool
+
+
+@dataclass(eq=False)
+class LoopSession:
+    """The session of one layer's loop, kept while the host has another one in use; for the host alone to change.
+
+    Attributes
+    ----------
+    cine : Cine or None
+        As it was when the session was begun.
+    session : CineSession or None
+        None until it is needed.
+    saved_work : Path or None
+        Of an earlier session on this loop, not restored so far.
+    saved_last : bool
+        Whether the file where the loop's work is kept is this session's.
+    is_told : bool
+        Whether it was said that another layer has the same content.
+    mark_edits : int
+        How many changes of what is drawn it has heard of.
+    """
+
+    cine: Cine | None = None
+    session: CineSession | None = None
+    saved_work: Path | None = None
+    saved_last: bool = False
+    is_told: bool = False
+    mark_edits: int = 0
+
+    @property
+    def path(self) -> Path:
+        """Where its work is kept: one place for each content."""
+        return autosave_folder() / f"{self.cine.key}.npz"
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was done in it."""
+        session = self.session
+        return session is not None and bool(session.names or session.can_undo or session.can_redo)
+
+    def begin(self, cine: Cine) -> None:
+        """Begin on a loop, or anew where its content is another."""
+        self.cine, self.session, self.saved_last, self.is_told = cine, None, False, False
+        self.saved_work = self.path if self.path.is_file() else None
+
+    def put_aside(self) -> None:
+        """Keep the session, its undo included, without a model and without anything on the model's device."""
+        if self.session is not None:
+            self.session.model = None
+
+
 def autosave_folder() -> Path:
     """Where unfinished work is kept."""
     return cache_folder() / "autosave"
 
 
+def _earlier(path: Path) -> Path:
+    """A place beside a file of work for what was in its place; nothing is there yet."""
+    numbers = (f".earlier{'' if number == 1 else f'-{number}'}.npz" for number in count(1))
+    return next(place for place in map(path.with_suffix, numbers) if not place.exists())
+
+
 class SessionHost:
-    """One loop, one model and the session of the two.
+    """One model, and of the loops that are open the one in use, with its session.
 
     Parameters
     ----------
@@ -150,18 +232,47 @@ class SessionHost:
         self._on_notice = on_notice
         self._wanted = ("", "auto")
         self._model: Any = None
-        self._cine: Cine | None = None
-        self._session: CineSession | None = None
+        self._open: list[LoopSession] = []
+        self._own: LoopSession | None = None  # the one in use
         self._object_edits = 0
-        self._saved_work: Path | None = None  # of an earlier session on this loop, not restored so far
 
     # Loop and model -------------------------------------------------------------------------------------------------
 
-    def open(self, cine: Cine | None) -> bool:
-        """Take another loop, or none; returns whether there is saved work for it."""
-        self._cine, self._session = cine, None
-        self._saved_work = self._autosave() if cine is not None and self._autosave().is_file() else None
-        return self._saved_work is not None
+    def open(self, cine: Cine, own: LoopSession | None = None) -> OpenedLoop:
+        """Take another loop. The session in ``own`` goes on, where there is one and the loop is still the same."""
+        self._put_aside()
+        own = own or LoopSession()
+        if not own.has_begun or own.cine.key != cine.key:
+            own.begin(cine)
+        else:
+            own.session.model = self._model
+        if own not in self._open:
+            self._open.append(own)
+        self._own = own
+        self._tell_of_same_content()
+        return OpenedLoop(self.everything() if own.has_begun else None, own.saved_work is not None)
+
+    def forget(self, own: LoopSession) -> None:
+        """Let go of a loop's session; its work stays saved."""
+        if own is self._own:
+            self._put_aside()
+        self._open = [other for other in self._open if other is not own]
+
+    def _put_aside(self) -> None:
+        own, self._own = self._own, None
+        if own is not None and own.session is not None:
+            self._model = own.session.model or self._model  # it may have gone to the CPU
+            own.put_aside()
+
+    def _tell_of_same_content(self) -> None:
+        own = self._own
+        if not own.is_told and any(other.has_begun for other in self._same_content()):
+            own.is_told = True
+            self._on_notice(_SAME_CONTENT)
+
+    def _same_content(self) -> list[LoopSession]:
+        """The other open loops that show the same as the one in use."""
+        return [other for other in self._open if other is not self._own and other.path == self._own.path]
 
     def use_model(self, name: str, device: str) -> LoadedModel:
         """Load a model. If that fails, the one in use so far stays, and the session with it.
@@ -186,28 +297,56 @@ class SessionHost:
         return LoadedModel(self._model.name, where_it_runs(self._model.device), config.image_size, config.close_views)
 
     def release(self) -> None:
-        """Let go of loop, session and model, and of their memory."""
-        self._cine = self._session = self._model = self._saved_work = None
+        """Let go of the model and of the loop in use, and of their memory. The sessions are kept, to go on with."""
+        self._put_aside()
+        self._model = None
 
-    def _autosave(self) -> Path:
-        return autosave_folder() / f"{self._cine.key}.npz"
+    @property
+    def _session(self) -> CineSession | None:
+        """The session of the loop in use, if there is one yet."""
+        return None if self._own is None else self._own.session
 
     def _opened(self) -> CineSession:
-        if self._cine is None:
+        own = self._own
+        if own is None:
             raise PromptError("No loop is chosen", fix="Open an ultrasound loop and choose it under Loop")
-        if self._session is None:
+        if own.session is None:
             from napari_uniultra.segment.session import CineSession
 
-            self._session = CineSession(self._cine, self._model, autosave=self._autosave(), on_notice=self._on_notice)
-        return self._session
+            own.session = CineSession(own.cine, self._model, autosave=own.path, on_notice=self._on_notice)
+        return own.session
 
-    def _keep_saved_work(self) -> None:
-        """Before a new session saves itself: work of an earlier one that was not restored moves out of its way."""
-        if self._saved_work == self._autosave():
-            earlier = self._autosave().with_suffix(".earlier.npz")
+    def _to_begin(self) -> CineSession:
+        """The session, for a change that may be its first."""
+        session = self._opened()
+        self._take_place()
+        return session
+
+    def _to_change(self) -> CineSession:
+        """The session, for a change of what is there; in one without work nothing changes, and nothing is saved."""
+        session = self._opened()
+        if self._own.has_begun:
+            self._take_place()
+        return session
+
+    def _take_place(self) -> None:
+        """Before the session saves itself: work in the same place that is not its own moves out of the way."""
+        own = self._own
+        if own.saved_last:
+            return
+        if own.path.is_file():
+            earlier = _earlier(own.path)
             with suppress(OSError):
-                os.replace(self._saved_work, earlier)
-                self._saved_work = earlier
+                os.replace(own.path, earlier)
+                for loop in (own, *self._same_content()):
+                    loop.saved_work = earlier if loop.saved_work == own.path else loop.saved_work
+        self._note_saved()
+
+    def _note_saved(self) -> None:
+        """What is kept of this loop's content is the work of the session in use from now on."""
+        for other in self._same_content():
+            other.saved_last = False
+        self._own.saved_last = True
 
     # What the user does ---------------------------------------------------------------------------------------------
 
@@ -226,15 +365,28 @@ class SessionHost:
 
         The outcome has their frames, and those in ``also``.
         """
-        session, errors = self._opened(), {}
-        self._keep_saved_work()
+        self._opened()
+        errors = self._put_prompts(prompts)
+        return self._outcome({*also, *(frame for _, frame in prompts)}, errors=errors)
+
+    def _put_prompts(self, prompts: Mapping[Key, Prompt | None]) -> dict[Key, UniUltraError]:
+        if not prompts:
+            return {}
+        session, errors = self._to_begin(), {}
         with session.one_change():
             for key, prompt in prompts.items():
                 try:
                     session.set_prompt(*key, prompt)
                 except PromptError as error:
                     errors[key] = error
-        return self._outcome({*also, *(frame for _, frame in prompts)}, errors=errors)
+        return errors
+
+    def set_drawn(self, drawn: Mapping[Key, Drawn], number: int) -> Outcome:
+        """Take what the user drew, or took away, as one change; ``number`` counts such changes of this loop."""
+        known = self._opened().prompts
+        errors = self._put_prompts({key: own.over(known.get(key)) for key, own in drawn.items()})
+        self._own.mark_edits = number
+        return self._outcome({frame for _, frame in drawn}, errors=errors)
 
     def set_painted(self, painted: Mapping[int, Painted]) -> Outcome:
         """Take what the user painted, by frame, as mask prompts; what was wiped off a frame is absent there."""
@@ -247,8 +399,7 @@ class SessionHost:
     def edit_objects(self, edits: Iterable[ObjectEdit], number: int) -> Outcome:
         """Change objects, as one change; ``number`` counts such jobs."""
         self._object_edits = number
-        session = self._opened()
-        self._keep_saved_work()
+        session = self._to_begin()
         before = set(session.frames_with_results)
         with session.one_change():
             for edit in edits:
@@ -267,7 +418,7 @@ class SessionHost:
         PromptError
             If nothing is known of the frame yet.
         """
-        session = self._opened()
+        session = self._to_change()
         known = set(session.step(frame).masks)
         if not known:
             raise PromptError(f"There is nothing on frame {frame} to accept", fix="Segment or track it first")
@@ -285,7 +436,7 @@ class SessionHost:
         PromptError
             If there is none.
         """
-        session = self._opened()
+        session = self._to_change()
         frames = session.frames_with_results
         if not frames:
             raise PromptError("There is nothing to accept", fix="Segment or track a structure first")
@@ -300,15 +451,33 @@ class SessionHost:
         PromptError
             If no object is known on both sides.
         """
-        return self._outcome(self._opened().interpolate(frame))
+        return self._outcome(self._to_change().interpolate(frame))
 
     def tidy(self, settings: TidySettings) -> Outcome:
         """Tidy all results but those that were painted or accepted."""
-        return self._outcome(self._opened().tidy(settings))
+        return self._outcome(self._to_change().tidy(settings))
 
     def preview_tidy(self, settings: TidySettings, frame: int) -> np.ndarray:
         """What `tidy` would make of a frame: its labels (H, W) uint16."""
         return self._opened().preview_tidy(settings, frame)
+
+    def export_masks(self, path: str, cine: Cine) -> None:
+        """Write the masks of all results in the format of the path's suffix; ``cine`` is as for `save_session`.
+
+        Raises
+        ------
+        PromptError, WriteError
+            If there are no masks, or the file cannot be written.
+        """
+        from napari_uniultra.io.writers import write_masks
+
+        session = self._opened()
+        if not session.frames_with_results:
+            raise PromptError("There are no masks to save yet", fix="Segment or track a structure first")
+        colours = {object_id: colour_of(object_id, session.colours) for object_id in session.names}
+        loop = loop_for(path, cine.source)
+        masks = Masks(session.masks, session.names, cine.spacing_mm, cine.frame_times_s, loop, colours)
+        write_masks(path, masks)
 
     def export_measurements(self, path: str, cine: Cine) -> None:
         """Write the measurements of all results as CSV; ``cine`` is as for `save_session`.
@@ -329,11 +498,11 @@ class SessionHost:
 
     def undo(self) -> Outcome:
         """Take back the last change."""
-        return self._outcome(self._opened().undo())
+        return self._outcome(self._to_change().undo())
 
     def redo(self) -> Outcome:
         """Make the change again that was last taken back."""
-        return self._outcome(self._opened().redo())
+        return self._outcome(self._to_change().redo())
 
     def restore(self) -> Outcome:
         """Bring back the work that was saved for this loop before the present session began; no model is needed.
@@ -343,10 +512,14 @@ class SessionHost:
         UniUltraError
             If the file is damaged; the session stays as it was.
         """
-        if self._cine is None or self._saved_work is None:
+        own = self._own
+        if own is None or own.saved_work is None:
             raise PromptError("There is no saved work for this loop")
-        self._opened().open(self._saved_work)
-        self._saved_work = None
+        if own.saved_work != own.path:
+            self._take_place()
+        self._opened().open(own.saved_work)
+        self._note_saved()
+        own.saved_work = None
         return self.everything()
 
     def save_session(self, path: Path, cine: Cine) -> None:
@@ -356,9 +529,12 @@ class SessionHost:
 
         Raises
         ------
-        WriteError
+        PromptError, WriteError
+            If there is nothing to save, or the file cannot be written.
         """
         session = self._opened()
+        if not session.names:
+            raise PromptError("There is nothing to save yet", fix="Mark a structure first")
         session.save(path, session_tables(session, cine))
 
     def open_session(self, path: Path) -> OpenedSession:
@@ -371,8 +547,7 @@ class SessionHost:
         """
         from napari_uniultra.model.zoo import list_models
 
-        session = self._opened()
-        self._keep_saved_work()
+        session = self._to_begin()
         session.open(path)
         made_with = session.made_with
         wanted = "" if made_with is None else made_with.sha256
@@ -383,15 +558,13 @@ class SessionHost:
 
     def set_markers(self, markers: Markers) -> Outcome:
         """Take over the cycles and axes that were set by hand."""
-        session = self._opened()
-        self._keep_saved_work()
+        session = self._to_begin()
         session.set_markers(markers)
         return self._outcome(())
 
     def set_spacing(self, spacing_mm: tuple[float, float]) -> Outcome:
         """Take over a scale that was set by hand."""
-        session = self._opened()
-        self._keep_saved_work()
+        session = self._to_begin()
         session.set_spacing(spacing_mm)
         return self._outcome(())
 
@@ -427,8 +600,9 @@ class SessionHost:
 
     def track(self, plan: TrackPlan) -> Iterator[Outcome]:
         """Track over the frames of a plan, one outcome for each. Raises what `plan` raises."""
-        self._opened().zoom = plan.zoom
-        with closing(self._opened().run_passes(plan.passes, objects=plan.objects)) as propagation:
+        session = self._to_change()
+        session.zoom = plan.zoom
+        with closing(session.run_passes(plan.passes, objects=plan.objects)) as propagation:
             for step in propagation:
                 yield self._outcome((step.frame,))
 
@@ -442,6 +616,7 @@ class SessionHost:
             locked_objects=session.locked_objects,
             hidden_objects=session.hidden_objects,
             object_edits=self._object_edits,
+            mark_edits=self._own.mark_edits,
             markers=session.markers,
             spacing_mm=session.spacing_mm,
             can_undo=session.can_undo,

@@ -31,13 +31,22 @@ def write_labels(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]:
         For another file format, masks that are none, a loop that is needed and gone, or a disk that refuses.
     """
     known = (meta.get("metadata") or {}).get(METADATA_KEY, {})
-    loop = _loop(known.get("source", "")) if format_of(path).needs_loop else None
+    loop = loop_for(path, known.get("source", ""))
     names, colours = names_of_objects(meta.get("features")), colours_in(meta.get("metadata"))
     masks = Masks(data, names, known.get("spacing_mm"), known.get("frame_times_s"), loop, colours)
     return [str(written) for written in write_masks(path, masks)]
 
 
-def _loop(source: str) -> Cine:
+def loop_for(path: str, source: str) -> Cine | None:
+    """The loop of a file, where the format of the path's suffix shows or refers to it.
+
+    Raises
+    ------
+    WriteError
+        When it is needed and cannot be read.
+    """
+    if not format_of(path).needs_loop:
+        return None
     if not source or not Path(source).exists():
         raise WriteError(
             "The masks were not saved in this format",

@@ -13,8 +13,7 @@ from napari_uniultra.errors import UniUltraError
 from napari_uniultra.io.readers import read_cine
 from napari_uniultra.plugin.reader import image_layer
 from napari_uniultra.plugin.session_host import autosave_folder
-
-_PLUGIN, _PANEL = "napari-uniultra", "Segment loop"
+from napari_uniultra.widgets.docks import open_panel
 
 
 def open_loop(viewer: Any, job: JobSettings, name: str) -> LoopTask:
@@ -29,7 +28,7 @@ def open_loop(viewer: Any, job: JobSettings, name: str) -> LoopTask:
     path = hand_out(task, autosave_folder())
     data, keywords, _ = image_layer(read_cine(path), name)
     layer = viewer.add_image(data, **keywords)
-    _, panel = viewer.window.add_plugin_dock_widget(_PLUGIN, _PANEL)
+    panel = open_panel(viewer, "Segment loop")
     panel.model_box.choose(job.model.name)
     control = panel.controller
 

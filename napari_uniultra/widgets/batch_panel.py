@@ -31,6 +31,7 @@ from napari_uniultra.batch.task import LoopTask
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.plugin.session_host import autosave_folder
 from napari_uniultra.widgets.batch_open import open_loop
+from napari_uniultra.widgets.docks import DockPanel
 from napari_uniultra.widgets.parts import push_button, row_of, tell
 from napari_uniultra.widgets.settings_form import SettingsForm
 
@@ -49,7 +50,7 @@ _CLOSE_MS = 5_000
 _FINISHED, _SOME_FAILED, _STOPPED = 0, 9, 130  # exit codes
 
 
-class BatchPanel(QWidget):
+class BatchPanel(DockPanel):
     """Labels folders of loops.
 
     Parameters
@@ -260,12 +261,13 @@ class BatchPanel(QWidget):
         if self._start(job, "--take-in", task.name, str(work_file(task, autosave_folder()))):
             show_info(f"Your corrections of {task.name} go into the results")
 
-    def closeEvent(self, event: Any) -> None:
-        """End what runs with the panel."""
+    # The end --------------------------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """End the job, and wait until it has summed up what is finished; one that takes too long is ended."""
         process = self._process
         if process is not None:
             process.terminate()
             if not process.waitForFinished(_CLOSE_MS):
                 process.kill()
                 process.waitForFinished(_CLOSE_MS)
-        super().closeEvent(event)

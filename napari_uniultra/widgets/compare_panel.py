@@ -9,8 +9,8 @@ from html import escape
 from typing import Any
 
 from napari.utils.notifications import show_info
-from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt
-from qtpy.QtGui import QGuiApplication, QShowEvent
+from qtpy.QtCore import QSignalBlocker, Qt
+from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
@@ -38,6 +38,7 @@ from napari_uniultra.plugin.compare_host import CompareController, image_layers
 from napari_uniultra.plugin.compare_sources import Progress
 from napari_uniultra.plugin.measure_host import labels_layers
 from napari_uniultra.widgets.dice_plot import DicePlot
+from napari_uniultra.widgets.docks import DockPanel
 from napari_uniultra.widgets.parts import push_button, row_of, tell
 from napari_uniultra.widgets.source_box import SourceBox
 from napari_uniultra.widgets.worker import InferenceThread
@@ -48,7 +49,7 @@ _WORST = 15  # frames in the list
 _ROW_HEIGHT = 22
 
 
-class ComparePanel(QWidget):
+class ComparePanel(DockPanel):
     """Compares two sets of masks of a loop.
 
     Parameters
@@ -59,7 +60,6 @@ class ComparePanel(QWidget):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self._window: QObject | None = None
         self.thread_ = InferenceThread()
         self.controller = CompareController(napari_viewer, self.thread_)
         self._build()
@@ -156,7 +156,6 @@ class ComparePanel(QWidget):
         control.changed.connect(self._refresh)
         control.frame_changed.connect(self.plot.show_frame)
         control.failed.connect(self._on_failed)
-        # A dock that is closed destroys the panel, and tells so in no other way.
         self.destroyed.connect(lambda: self._let_go())
 
     def _list(self, event: Any = None) -> None:
@@ -266,20 +265,13 @@ class ComparePanel(QWidget):
 
     # The end --------------------------------------------------------------------------------------------------------
 
-    def showEvent(self, event: QShowEvent | None) -> None:
-        """Watch the window that the panel is in: a dock's own close event is not reliable."""
-        super().showEvent(event)
-        window = self.window()
-        if window is not self._window and window is not self:
-            self._window = window
-            window.installEventFilter(self)
+    def end(self) -> None:
+        """Stop computing."""
+        self.controller.close()
 
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        """Stop computing when the window closes."""
-        # At the very end Qt may still call this when Python has emptied the panel.
-        if watched is getattr(self, "_window", None) and event.type() == QEvent.Type.Close:
-            self.controller.close()
-        return False
+    def dock_closed(self) -> None:
+        """Show what was hidden to have two pictures side by side; the masks of A and B stay."""
+        self.controller.set_side_by_side(False)
 
     def _let_go(self) -> None:
         """Undo every connection to the viewer, which outlives the panel. The Qt side of the panel is gone by now."""

@@ -93,7 +93,7 @@ class ConfidenceDock(QWidget):
         self._viewer.dims.events.current_step.disconnect(self._on_frame)
         try:
             self._viewer.window.remove_dock_widget(self._dock)
-        except (RuntimeError, LookupError):  # the window is closing and has taken it away already
+        except (RuntimeError, LookupError, AttributeError):  # the window is closing, or has taken it away already
             return
         self.deleteLater()
 

@@ -7,7 +7,7 @@ import io
 from typing import Any
 
 from napari.utils.notifications import show_info
-from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt
+from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtGui import QGuiApplication, QHideEvent, QShowEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -29,6 +29,7 @@ from napari_uniultra.io.writers import write_cycles_csv, write_measurements_csv
 from napari_uniultra.io.writers.measurements import measurement_table
 from napari_uniultra.plugin.measure_host import MeasureController, labels_layers
 from napari_uniultra.widgets.area_plot import AreaPlot
+from napari_uniultra.widgets.docks import DockPanel
 from napari_uniultra.widgets.measure_table import MeasurementModel
 from napari_uniultra.widgets.parts import push_button, row_of, tell
 from napari_uniultra.widgets.worker import InferenceThread
@@ -37,7 +38,7 @@ _RESEARCH_USE = "For research use. Not a medical device."
 _NO_MASKS = "Segment a structure, or open its masks, to measure it"
 
 
-class MeasurePanel(QWidget):
+class MeasurePanel(DockPanel):
     """The measurements of one Labels layer.
 
     Parameters
@@ -48,7 +49,6 @@ class MeasurePanel(QWidget):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self._window: QObject | None = None
         self.thread_ = InferenceThread()
         self.controller = MeasureController(napari_viewer, self.thread_)
         self._build()
@@ -138,7 +138,6 @@ class MeasurePanel(QWidget):
         control.changed.connect(self._refresh)
         control.frame_changed.connect(self._on_frame)
         control.failed.connect(tell)
-        # A dock that is closed destroys the panel, and tells so in no other way.
         self.destroyed.connect(lambda: self._let_go())
 
     def _list_layers(self, event: Any = None) -> None:
@@ -251,26 +250,23 @@ class MeasurePanel(QWidget):
     # The end --------------------------------------------------------------------------------------------------------
 
     def showEvent(self, event: QShowEvent | None) -> None:
-        """Begin to look for changes, and watch the window: a dock's own close event is not reliable."""
+        """Begin to look for changes."""
         super().showEvent(event)
         self.controller.start()
-        window = self.window()
-        if window is not self._window and window is not self:
-            self._window = window
-            window.installEventFilter(self)
 
     def hideEvent(self, event: QHideEvent | None) -> None:
         """Nobody looks: neither does the controller."""
         super().hideEvent(event)
         self.controller.pause()
 
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        """Stop measuring when the window closes."""
-        # At the very end Qt may still call this when Python has emptied the panel.
-        if watched is getattr(self, "_window", None) and event.type() == QEvent.Type.Close:
-            self.controller.pause()
-            self.thread_.stop()
-        return False
+    def end(self) -> None:
+        """Stop measuring."""
+        self.controller.pause()
+        self.thread_.stop()
+
+    def dock_closed(self) -> None:
+        """Take the lines of the long axes away, which nobody follows any more."""
+        self.controller.show_axis(False)
 
     def _let_go(self) -> None:
         """Undo every connection to the viewer, which outlives the panel. The Qt side of the panel is gone by now."""

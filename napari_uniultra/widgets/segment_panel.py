@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import weakref
-from collections.abc import Callable
 from typing import Any
 
 from napari.layers import Image
 from napari.utils.notifications import show_warning
-from qtpy.QtCore import QEvent, QObject, QSignalBlocker, Qt, QTimer, QUrl
-from qtpy.QtGui import QDesktopServices, QShowEvent
+from qtpy.QtCore import QSignalBlocker, Qt, QTimer, QUrl
+from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
@@ -28,6 +26,7 @@ from napari_uniultra.plugin.controller import SegmentController
 from napari_uniultra.plugin.presets import editable_presets, load_presets
 from napari_uniultra.plugin.session_host import LoadedModel
 from napari_uniultra.widgets.confidence_dock import ConfidenceDock
+from napari_uniultra.widgets.docks import DockPanel, open_panel
 from napari_uniultra.widgets.first_steps import FirstSteps
 from napari_uniultra.widgets.key_list import KeyList
 from napari_uniultra.widgets.keys import Shortcuts
@@ -47,7 +46,7 @@ _log = logging.getLogger(__name__)
 _RESEARCH_USE = "For research use. Not a medical device."
 
 
-class SegmentPanel(QWidget):
+class SegmentPanel(DockPanel):
     """The main panel.
 
     Parameters
@@ -58,8 +57,6 @@ class SegmentPanel(QWidget):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self._window: Callable[[], QObject | None] = lambda: None  # weak: the panel keeps no window alive
-        self._docked = False
         self._chosen: Any = None
         self.thread_ = InferenceThread()
         self.controller = SegmentController(napari_viewer, self.thread_)
@@ -147,6 +144,7 @@ class SegmentPanel(QWidget):
         self.session_buttons.open_asked.connect(control.files.open)
         self.session_buttons.save_asked.connect(control.files.save)
         control.files.image_found.connect(self._choose_image)
+        control.image_wanted.connect(self._choose_image)
         control.files.model_found.connect(self.model_box.choose)
         self.restore_button.clicked.connect(control.review.restore)
         objects, marks = self.object_list, self.marks_box
@@ -194,7 +192,6 @@ class SegmentPanel(QWidget):
         self._still_open = QTimer(self)
         self._still_open.setSingleShot(True)
         self._still_open.timeout.connect(self._go_on)
-        # A dock that is closed destroys the panel, and tells so in no other way.
         self.destroyed.connect(lambda: self._let_go())
 
     def _actions(self) -> dict[str, Any]:
@@ -235,7 +232,7 @@ class SegmentPanel(QWidget):
 
     def open_measurements(self) -> None:
         """Show the panel "Measure" behind a tab, which leaves both their height on a small screen."""
-        self._viewer.window.add_plugin_dock_widget("napari-uniultra", "Measure", tabify=True)
+        open_panel(self._viewer, "Measure", tabify=True)
 
     # Loops ----------------------------------------------------------------------------------------------------------
 
@@ -342,33 +339,19 @@ class SegmentPanel(QWidget):
 
     # The end --------------------------------------------------------------------------------------------------------
 
-    def showEvent(self, event: QShowEvent | None) -> None:
-        """Watch the window that the panel is in: a dock's own close event is not reliable."""
-        super().showEvent(event)
-        window = self
-        while window.parentWidget() is not None:
-            window = window.parentWidget()
-        if window is not self._window() and window is not self:
-            self._window = weakref.ref(window)
-            window.installEventFilter(self)
+    def window_closing(self) -> None:
+        """Stop computing. Should the user then keep the window open, the next job starts it again."""
+        self.shut_down()
 
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        """Stop computing when the window closes. Should the user then keep it open, the next job starts it again."""
-        if watched is self._window() and event.type() == QEvent.Type.Close:
-            self.shut_down()
-        return False
-
-    def changeEvent(self, event: QEvent | None) -> None:
-        """A dock that is closed lets go of the panel, which then has no place any more."""
-        super().changeEvent(event)
-        if event.type() == QEvent.Type.ParentChange:
-            if self.parent() is not None:
-                self._docked = True
-            elif self._docked:
-                self.deleteLater()
+    def end(self) -> None:
+        """Keep what was drawn: the panel's own dock was closed, or the window is gone."""
+        self.shut_down()
 
     def shut_down(self) -> None:
-        """Cancel, wait for the present frame, let go of the model. The session is saved, as it is at every change."""
+        """Cancel tracking, wait for the present frame and for what was drawn, let go of the model.
+
+        The session is saved, as it is at every change.
+        """
         self.model_box.shelf.close()
         if not self.controller.close():
             _log.warning("The inference thread did not end in time; it ends after its present step")

@@ -11,8 +11,7 @@ from napari import current_viewer
 
 from napari_uniultra.errors import ReadError
 from napari_uniultra.segment.session_file import SUFFIX
-
-_PLUGIN, _PANEL = "napari-uniultra", "Segment loop"
+from napari_uniultra.widgets.docks import open_panel
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[tuple[None]]] | None:
@@ -27,6 +26,5 @@ def _open(path: str | Sequence[str]) -> list[tuple[None]]:
     viewer = current_viewer()
     if viewer is None:
         raise ReadError(f"{Path(path).name} is a session", fix="Open it in napari, beside its loop")
-    _, panel = viewer.window.add_plugin_dock_widget(_PLUGIN, _PANEL)
-    panel.controller.files.open(path)
+    open_panel(viewer, "Segment loop").controller.files.open(path)
     return [(None,)]

@@ -31,6 +31,7 @@ class SpacingControl(QWidget):
         super().__init__()
         self._viewer, self._image = napari_viewer, image
         self._line: Any = None
+        self._place: tuple[Any, ...] = ()  # of the line: the loop that it is drawn on, as that lay then
         self.label = QLabel(_UNKNOWN)
         self.label.setWordWrap(True)
         self.draw_button = push_button("Draw scale…", "Draw a line over the depth scale, then type its length")
@@ -52,11 +53,13 @@ class SpacingControl(QWidget):
         self.refresh()
 
     def refresh(self) -> None:
-        """Show the spacing of the image in use."""
+        """Show the spacing of the image in use. A line goes when it is another image, or has another scale by now."""
         layer = self._image()
+        if self._place != _place_of(layer):
+            self._put_away()
         spacing = None if layer is None else spacing_of(layer)
         self.label.setText(_UNKNOWN if spacing is None else f"{spacing[1]:.3g} x {spacing[0]:.3g} mm per pixel")
-        drawing = self._line is not None and self._line in self._viewer.layers
+        drawing = self._line in self._viewer.layers
         self.draw_button.setEnabled(layer is not None)
         self.draw_button.setVisible(not drawing)
         self.length_box.setVisible(drawing)
@@ -64,11 +67,13 @@ class SpacingControl(QWidget):
 
     def draw(self) -> None:
         """Put the line tool in hand."""
+        self.refresh()
         layer = self._image()
         if layer is None:
             return
-        if self._line is None or self._line not in self._viewer.layers:
+        if self._line not in self._viewer.layers:
             # Two-dimensional, so that it shows on every frame; its data are pixels of the image.
+            self._place = _place_of(layer)
             self._line = self._viewer.add_shapes(
                 ndim=2,
                 name=LINE_NAME,
@@ -84,9 +89,10 @@ class SpacingControl(QWidget):
 
     def apply(self) -> None:
         """Take the last line that was drawn, set the loop's spacing and put the line away."""
+        self.refresh()
         layer = self._image()
         try:
-            if layer is None or self._line is None or not len(self._line.data):
+            if self._line not in self._viewer.layers or not len(self._line.data):
                 raise PromptError("There is no line yet", fix="Draw one over the depth scale of the picture")
             (y0, x0), (y1, x1) = np.asarray(self._line.data[-1], dtype=float)[[0, -1], -2:]
             known = spacing_of(layer)
@@ -95,7 +101,15 @@ class SpacingControl(QWidget):
         except UniUltraError as error:
             tell(error)
             return
-        self._viewer.layers.remove(self._line)
-        self._line = None
+        self._put_away()
         rescale(self._viewer, layer, Scale.in_mm(spacing))
         self.refresh()
+
+    def _put_away(self) -> None:
+        line, self._line, self._place = self._line, None, ()
+        if line in self._viewer.layers:
+            self._viewer.layers.remove(line)
+
+
+def _place_of(layer: Any) -> tuple[Any, ...]:
+    return () if layer is None else (layer, tuple(layer.scale), tuple(layer.translate))

@@ -10,11 +10,12 @@ from typing import Any
 from napari import current_viewer
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QIcon, QImage, QPixmap
-from qtpy.QtWidgets import QAbstractItemView, QFileDialog, QLabel, QListWidget, QListWidgetItem, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QAbstractItemView, QFileDialog, QLabel, QListWidget, QListWidgetItem, QVBoxLayout
 
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.io.study import Preview, find_loops, looks
 from napari_uniultra.plugin.reader import is_study
+from napari_uniultra.widgets.docks import DockPanel, open_panel
 from napari_uniultra.widgets.parts import push_button, row_of, tell
 from napari_uniultra.widgets.worker import InferenceThread
 
@@ -39,12 +40,11 @@ def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[Any]] | None:
 
 def _offer(path: str | Sequence[str]) -> list[Any]:
     path = path if isinstance(path, (str, PathLike)) else path[0]
-    _, picker = current_viewer().window.add_plugin_dock_widget(_PLUGIN, "Open study", tabify=True)
-    picker.show_study(Path(path))
+    open_panel(current_viewer(), "Open study", tabify=True).show_study(Path(path))
     return _NULL_LAYER
 
 
-class StudyPicker(QWidget):
+class StudyPicker(DockPanel):
     """Thumbnails of a study's loops; a double click opens one.
 
     Parameters

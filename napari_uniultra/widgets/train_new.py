@@ -27,6 +27,7 @@ from napari_uniultra.widgets.train_settings import SettingsChooser
 from napari_uniultra.widgets.worker import InferenceThread
 
 _SETTLE_MS = 100
+_CLOSE_S = 5.0
 _FILES = "Training settings (*.yaml *.yml)"
 _CHECK_FIRST = "Check shows what the training will learn from, how long it takes, and what speaks against it."
 
@@ -193,6 +194,13 @@ class NewRun(QWidget):
         if self.draft is not None:
             self.draft = None
             self._thread.submit(lambda: remove_drafts(mine=True), lambda _: None, tell)
+
+    def close_draft(self) -> None:
+        """Let go of what was checked, at once: the panel goes. What is still being written goes at a later start."""
+        self.plan_question.drop()
+        has_draft, self.draft = self.draft is not None, None
+        if self._thread.stop(_CLOSE_S) and has_draft:
+            try_or_tell(lambda: remove_drafts(mine=True))
 
     # The start --------------------------------------------------------------------------------------------------------
 

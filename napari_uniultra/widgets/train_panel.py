@@ -23,6 +23,7 @@ from napari_uniultra.runner import launch
 from napari_uniultra.runner.product import evaluation_command, export, report_of, snapshot
 from napari_uniultra.runner.registry import add_folder, delete_run, list_runs, remove_drafts
 from napari_uniultra.runner.run import Run, State
+from napari_uniultra.widgets.docks import DockPanel, main_window, open_panel
 from napari_uniultra.widgets.parts import scrolling, tell, try_or_tell
 from napari_uniultra.widgets.process import Question
 from napari_uniultra.widgets.train_close import CloseGuard
@@ -32,10 +33,10 @@ from napari_uniultra.widgets.train_runs import RunList
 from napari_uniultra.widgets.worker import InferenceThread
 
 _POLL_MS = 1000
-_PLUGIN, _SEGMENT_PANEL = "napari-uniultra", "Segment loop"
+_SEGMENT_PANEL = "Segment loop"
 
 
-class TrainPanel(QWidget):
+class TrainPanel(DockPanel):
     """Trains models.
 
     Parameters
@@ -144,9 +145,7 @@ class TrainPanel(QWidget):
     def use(self, run: Run) -> None:
         """Put a run's model into the segment panel."""
         path = snapshot(run)
-        dock, panel = self._viewer.window.add_plugin_dock_widget(_PLUGIN, _SEGMENT_PANEL)
-        dock.raise_()
-        panel.add_model_file(str(path))
+        open_panel(self._viewer, _SEGMENT_PANEL).add_model_file(str(path))
         show_info(f"“{run.info.title}” is the model of the panel {_SEGMENT_PANEL} now")
 
     def evaluate(self, run: Run) -> None:
@@ -185,10 +184,11 @@ class TrainPanel(QWidget):
         return QMessageBox.question(self, "Train", question) == QMessageBox.StandardButton.Yes
 
     def showEvent(self, event: QShowEvent | None) -> None:
-        """Watch the window that the panel is in, to ask before it closes over a running training."""
+        """Have the user asked before the window closes over a running training."""
         super().showEvent(event)
-        if self.window() is not self:
-            CloseGuard.of(self.window())
+        window = main_window(self)
+        if window is not self:
+            CloseGuard.of(window)
             QTimer.singleShot(0, self._share_the_side)
         self.new.data.look()
 
@@ -205,11 +205,10 @@ class TrainPanel(QWidget):
             window.tabifyDockWidget(other, own)
             own.raise_()
 
-    def closeEvent(self, event: Any) -> None:
+    def end(self) -> None:
         """Let go of what only this panel wanted; runs go on."""
-        self.new.drop_draft()
         self.score_question.drop()
-        super().closeEvent(event)
+        self.new.close_draft()
 
 
 def _dock_of(widget: QWidget) -> QDockWidget | None:

@@ -27,6 +27,7 @@ class _Job:
     done: Callback
     failed: Callback
     key: str | None
+    lasting: bool
 
 
 class Stream:
@@ -91,15 +92,25 @@ class InferenceThread(QObject):
         with self._wake:
             return bool(self._jobs or self._streams or self._working or self._on_their_way)
 
-    def submit(self, work: Callable[[], Any], done: Callback, failed: Callback, key: str | None = None) -> None:
+    def submit(
+        self,
+        work: Callable[[], Any],
+        done: Callback,
+        failed: Callback,
+        key: str | None = None,
+        lasting: bool = False,
+    ) -> None:
         """Run ``work`` and give what it returns to ``done``, or the exception it raises to ``failed``.
 
-        With a ``key``, a job of the same key that still waits is dropped: the latest wins.
+        With a ``key``, a job of the same key that still waits is dropped: the latest wins. One that is ``lasting``, as
+        it keeps what the user made, is done even when the thread is to stop, and dropped for another only as long as
+        nothing was asked for after it.
         """
         with self._wake:
             if key is not None:
-                self._jobs = deque(job for job in self._jobs if job.key != key)
-            self._jobs.append(_Job(work, done, failed, key))
+                last = self._jobs[-1] if self._jobs else None
+                self._jobs = deque(job for job in self._jobs if job.key != key or (job.lasting and job is not last))
+            self._jobs.append(_Job(work, done, failed, key, lasting))
             self._start()
 
     def stream(self, steps: Callable[[], Iterator[Any]], item: Callback, done: Callback, failed: Callback) -> Stream:
@@ -122,16 +133,18 @@ class InferenceThread(QObject):
                 self._start()
 
     def stop(self, timeout_s: float = 30.0) -> bool:
-        """Cancel everything, wait for the step in progress, end the thread. Results on their way are dropped.
+        """Cancel all but lasting jobs, wait for these and the step in progress, end the thread.
+
+        Results on their way are dropped.
 
         Returns
         -------
         bool
-            False when the thread did not end in time; it then ends on its own after its step.
+            False when the thread did not end in time; it then ends on its own.
         """
         with self._wake:
             self._stopping = True
-            self._jobs.clear()
+            self._jobs = deque(job for job in self._jobs if job.lasting)
             self._ahead = None
             for stream in self._streams:
                 stream.cancel()

@@ -1,0 +1,112 @@
+"""Panels in the docks of napari's window: how one is opened, and how it learns of its end."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from npe2 import PluginManager
+from qtpy.QtCore import QEvent, QObject
+from qtpy.QtGui import QShowEvent
+from qtpy.QtWidgets import QWidget
+
+_PLUGIN = "napari-uniultra"
+
+
+def open_panel(viewer: Any, name: str, tabify: bool = False) -> Any:
+    """Show a panel in front: the one that is open, or a new one.
+
+    napari's menu names a dock after what the plugin is called there, `Window.add_plugin_dock_widget` after its package.
+    A panel is found under both names and opened under the menu's, so that the menu finds it too.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    name : str
+        As the menu has it.
+    tabify : bool
+        Open a new one behind a tab, which leaves it and the others their height.
+    """
+    manifest = PluginManager.instance().get_manifest(_PLUGIN)
+    titles = [f"{name} ({plugin})" for plugin in (manifest.display_name, _PLUGIN)]
+    docked = _docked(viewer.window)
+    panel = next((docked[title] for title in titles if title in docked), None)
+    if panel is None:
+        entry = next(widget for widget in manifest.contributions.widgets if widget.display_name == name)
+        panel = entry.get_callable()(viewer)
+        viewer.window.add_dock_widget(panel, name=titles[0], tabify=tabify)
+    dock = panel.parentWidget()
+    dock.show()
+    dock.raise_()
+    return panel
+
+
+def _docked(window: Any) -> dict[str, Any]:
+    """The widgets in the docks of a window."""
+    known = getattr(window, "dock_widgets", None)
+    if known is None:  # before napari 0.6.2
+        return {name: dock.widget() for name, dock in window._dock_widgets.items()}
+    return dict(known.items())
+
+
+class DockPanel(QWidget):
+    """A panel that learns of its end.
+
+    A dock's own close event is not reliable: the cross of a dock takes the panel out of it, and only the window itself
+    hears that it is to close.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._window: Callable[[], QObject | None] = lambda: None  # weak: the panel keeps no window alive
+        self._docked = self._closing = False
+
+    def end(self) -> None:
+        """Stop what runs with the panel: its dock or the window was closed."""
+
+    def dock_closed(self) -> None:
+        """Leave the viewer, which stays, as it was found; after `end`, and before the panel is deleted."""
+
+    def window_closing(self) -> None:
+        """Be ready for the window to close; the user may yet keep it."""
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Watch the window that the panel is in."""
+        super().showEvent(event)
+        window = main_window(self)
+        if window is not self._window() and window is not self:
+            self._window = weakref.ref(window)
+            window.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Hear what the window hears."""
+        # At the very end Qt may still call this when Python has emptied the panel.
+        known = getattr(self, "_window", None)
+        if known is not None and watched is known():
+            if event.type() == QEvent.Type.Close:
+                self._closing = True
+                self.window_closing()
+            elif event.type() == QEvent.Type.Hide and self._closing:
+                self._closing = False
+                self.end()
+        return False
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """A dock that is closed lets go of the panel, which then has no place any more."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parent() is not None:
+                self._docked = True
+            elif self._docked:
+                self._docked = False
+                self.end()
+                self.dock_closed()
+                self.deleteLater()
+
+
+def main_window(widget: QWidget) -> QWidget:
+    """The window that a widget belongs to, also while its dock floats."""
+    while widget.parentWidget() is not None:
+        widget = widget.parentWidget()
+    return widget
