@@ -777,6 +777,21 @@ def test_a_correction_goes_back_into_the_same_results(tmp_path: Path, model: Pat
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out/loops/a/masks.tif")[2] > 0, painted)
 
 
+def test_what_a_later_run_overtook_is_kept_each_time(tmp_path: Path, job_of: Callable) -> None:
+    write_loop(tmp_path / "in/a.tif")
+    run_job(job_of())
+    (task,) = make_plan(job_of()).tasks
+    hand_out(task, tmp_path / "work")
+    (work,) = (tmp_path / "work").iterdir()
+    for content in (b"first", b"second"):
+        work.write_bytes(content)
+        os.utime(work, (1, 1))  # older than the results
+        hand_out(task, tmp_path / "work")
+    kept = [work.with_suffix(suffix).read_bytes() for suffix in (".earlier.npz", ".earlier-2.npz")]
+    assert kept == [b"first", b"second"]
+    assert work.read_bytes() == (loop_folder(tmp_path / "out", "a") / SESSION).read_bytes()
+
+
 def test_a_correction_of_another_loop_is_refused(tmp_path: Path, job_of: Callable) -> None:
     write_loop(tmp_path / "in/a.tif")
     write_loop(tmp_path / "in/b.tif", 1)

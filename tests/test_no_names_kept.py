@@ -16,8 +16,9 @@ from napari_uniultra.model.build import build_network
 from napari_uniultra.model.checkpoint import save_checkpoint
 from napari_uniultra.model.config import architecture
 from napari_uniultra.plugin.layers import cine_from_layer
+from napari_uniultra.plugin.outcomes import ObjectEdit
 from napari_uniultra.plugin.reader import get_reader
-from napari_uniultra.plugin.session_host import ObjectEdit, SessionHost
+from napari_uniultra.plugin.session_host import SessionHost
 from napari_uniultra.plugin.track_plan import TrackRequest
 from napari_uniultra.sample_data import heart_path
 

@@ -15,6 +15,7 @@ from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.lock import locked
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers import read_cine
+from napari_uniultra.segment.autosave import earlier_place
 
 
 def find_task(job: JobSettings, name: str) -> LoopTask:
@@ -48,7 +49,7 @@ def hand_out(task: LoopTask, autosave_folder: Path) -> Path:
     if target.is_file() and target.stat().st_mtime > session.stat().st_mtime:
         return task.loop.path
     if has_changed(task, target):
-        target.replace(target.with_suffix(".earlier.npz"))  # a later run overtook it; nothing a person did is lost
+        target.replace(earlier_place(target))  # a later run overtook it; nothing a person did is lost
     _copy(session, target)
     return task.loop.path
 

@@ -13,7 +13,7 @@ from napari_uniultra.core.masks import Masks
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import PromptError, UniUltraError
 from napari_uniultra.io.readers.masks import read_masks
-from napari_uniultra.plugin.session_host import autosave_folder
+from napari_uniultra.segment.autosave import autosave_folder
 from napari_uniultra.segment.session_file import load_state
 from napari_uniultra.segment.state import SessionState, paint
 

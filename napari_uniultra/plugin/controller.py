@@ -21,11 +21,12 @@ from napari_uniultra.plugin.loop_scale import LoopScale
 from napari_uniultra.plugin.marks import Marks
 from napari_uniultra.plugin.navigator import Navigator
 from napari_uniultra.plugin.objects import Objects
+from napari_uniultra.plugin.outcomes import LoadedModel, OpenedLoop, Outcome, Snapshot
 from napari_uniultra.plugin.prompt_layers import PromptLayers, shown_frame
 from napari_uniultra.plugin.result_layer import ResultLayer
 from napari_uniultra.plugin.review import Review
 from napari_uniultra.plugin.session_files import SessionFiles
-from napari_uniultra.plugin.session_host import LoadedModel, OpenedLoop, Outcome, SessionHost, Snapshot
+from napari_uniultra.plugin.session_host import SessionHost
 from napari_uniultra.plugin.tracker import Tracker
 from napari_uniultra.plugin.workspace import Workspace
 

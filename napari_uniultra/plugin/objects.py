@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QObject
 
 from napari_uniultra.core.palette import Colour, colour_of, free_colour
-from napari_uniultra.plugin.session_host import ObjectEdit, Snapshot
+from napari_uniultra.plugin.outcomes import ObjectEdit, Snapshot
 from napari_uniultra.plugin.workspace import Structure, first_object
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject
 
 from napari_uniultra.plugin.layers import cine_of_layer
+from napari_uniultra.plugin.outcomes import Outcome
 from napari_uniultra.plugin.preview_layer import PreviewLayer
-from napari_uniultra.plugin.session_host import Outcome
 
 if TYPE_CHECKING:
     from napari_uniultra.core.postprocess import TidySettings

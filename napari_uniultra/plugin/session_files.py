@@ -11,7 +11,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError, UniUltraError
 from napari_uniultra.plugin.layers import cine_of_layer
-from napari_uniultra.plugin.session_host import OpenedSession
+from napari_uniultra.plugin.outcomes import OpenedSession
 from napari_uniultra.segment.session_file import SUFFIX, read_about
 
 if TYPE_CHECKING:

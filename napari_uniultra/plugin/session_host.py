@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,206 +15,30 @@ import numpy as np
 
 from napari_uniultra.core.masks import Masks
 from napari_uniultra.core.measure import Markers
-from napari_uniultra.core.palette import Colour, colour_of
-from napari_uniultra.core.places import cache_folder
+from napari_uniultra.core.palette import colour_of
 from napari_uniultra.core.types import Cine, Prompt
 from napari_uniultra.errors import PromptError, UniUltraError
 from napari_uniultra.plugin.confidence import Score
 from napari_uniultra.plugin.drawing import Drawn
 from napari_uniultra.plugin.layers import Key
+from napari_uniultra.plugin.loop_session import LoopSession
+from napari_uniultra.plugin.outcomes import LoadedModel, ObjectEdit, OpenedLoop, OpenedSession, Outcome, Snapshot
 from napari_uniultra.plugin.painting import Painted, prompts_of_painted
 from napari_uniultra.plugin.session_tables import session_tables
 from napari_uniultra.plugin.track_plan import TrackPlan, TrackRequest
 from napari_uniultra.plugin.writer import loop_for
+from napari_uniultra.segment.autosave import earlier_place
 from napari_uniultra.segment.passes import only
 
 if TYPE_CHECKING:
     from napari_uniultra.core.postprocess import TidySettings
     from napari_uniultra.segment.session import CineSession
-    from napari_uniultra.segment.session_about import ModelName
 
 
 _SAME_CONTENT = (
     "Another open layer shows the very same loop. Each has its own work while both are open, but when the loop is "
     "opened the next time, only what was changed last is offered. Save a session of each to keep both."
 )
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What the viewer needs to know of a session, as it was when a job ended.
-
-    Attributes
-    ----------
-    prompts : dict of (object id, frame) to Prompt
-    locked : frozenset of (object id, frame)
-    names : dict of int to str
-    colours : dict of int to Colour
-        Of the objects for which one was chosen.
-    locked_objects, hidden_objects : frozenset of int
-    object_edits, mark_edits : int
-        How many changes of objects, and of what is drawn, the session has heard of.
-    markers : Markers
-    spacing_mm : (float, float) or None
-        The scale that was set by hand.
-    can_undo, can_redo : bool
-    """
-
-    prompts: dict[Key, Prompt] = field(default_factory=dict)
-    locked: frozenset[Key] = frozenset()
-    names: dict[int, str] = field(default_factory=dict)
-    colours: dict[int, Colour] = field(default_factory=dict)
-    locked_objects: frozenset[int] = frozenset()
-    hidden_objects: frozenset[int] = frozenset()
-    object_edits: int = 0
-    mark_edits: int = 0
-    markers: Markers = field(default_factory=Markers)
-    spacing_mm: tuple[float, float] | None = None
-    can_undo: bool = False
-    can_redo: bool = False
-
-
-@dataclass(frozen=True)
-class ObjectEdit:
-    """A change of an object, which is added if it is not there; None leaves what it has."""
-
-    object_id: int
-    name: str | None = None
-    colour: Colour | None = None
-    locked: bool | None = None
-    hidden: bool | None = None
-    removed: bool = False
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a job changed.
-
-    Attributes
-    ----------
-    snapshot : Snapshot
-    labels : dict of int to ndarray
-        Frame to its new label image (H, W) uint16.
-    everything : bool
-        Whether frames that are not in ``labels`` are now empty.
-    errors : dict of (object id, frame) to UniUltraError
-        Prompts that were refused; the others took effect.
-    scores : dict of int to dict of int to Score
-        The frames of ``labels`` to how sure the model is of each object there.
-    """
-
-    snapshot: Snapshot
-    labels: dict[int, np.ndarray] = field(default_factory=dict)
-    everything: bool = False
-    errors: dict[Key, UniUltraError] = field(default_factory=dict)
-    scores: dict[int, dict[int, Score]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """The model in use, in words for the panel."""
-
-    name: str
-    where: str  # such as "on the processor (2 cores)"
-    image_size: int
-    close_views: bool  # whether it was trained to look closely
-
-
-@dataclass(frozen=True)
-class OpenedSession:
-    """A session file that was opened.
-
-    Attributes
-    ----------
-    outcome : Outcome
-        All masks there are.
-    made_with : ModelName or None
-        The model that they came from.
-    model : str
-        Its name among the models of this machine; empty when it is not there, or in use already.
-    is_here : bool
-    """
-
-    outcome: Outcome
-    made_with: ModelName | None
-    model: str
-    is_here: bool
-
-
-@dataclass(frozen=True)
-class OpenedLoop:
-    """A loop that was taken.
-
-    Attributes
-    ----------
-    outcome : Outcome or None
-        All masks of the session that there was on it; None where nothing was done yet.
-    has_saved_work : bool
-        Whether there is work of an earlier session on this loop, which can be restored.
-    """
-
-    outcome: Outcome | None
-    has_saved_work: bool
-
-
-@dataclass(eq=False)
-class LoopSession:
-    """The session of one layer's loop, kept while the host has another one in use; for the host alone to change.
-
-    Attributes
-    ----------
-    cine : Cine or None
-        As it was when the session was begun.
-    session : CineSession or None
-        None until it is needed.
-    saved_work : Path or None
-        Of an earlier session on this loop, not restored so far.
-    saved_last : bool
-        Whether the file where the loop's work is kept is this session's.
-    is_told : bool
-        Whether it was said that another layer has the same content.
-    mark_edits : int
-        How many changes of what is drawn it has heard of.
-    """
-
-    cine: Cine | None = None
-    session: CineSession | None = None
-    saved_work: Path | None = None
-    saved_last: bool = False
-    is_told: bool = False
-    mark_edits: int = 0
-
-    @property
-    def path(self) -> Path:
-        """Where its work is kept: one place for each content."""
-        return autosave_folder() / f"{self.cine.key}.npz"
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether anything was done in it."""
-        session = self.session
-        return session is not None and bool(session.names or session.can_undo or session.can_redo)
-
-    def begin(self, cine: Cine) -> None:
-        """Begin on a loop, or anew where its content is another."""
-        self.cine, self.session, self.saved_last, self.is_told = cine, None, False, False
-        self.saved_work = self.path if self.path.is_file() else None
-
-    def put_aside(self) -> None:
-        """Keep the session, its undo included, without a model and without anything on the model's device."""
-        if self.session is not None:
-            self.session.model = None
-
-
-def autosave_folder() -> Path:
-    """Where unfinished work is kept."""
-    return cache_folder() / "autosave"
-
-
-def _earlier(path: Path) -> Path:
-    """A place beside a file of work for what was in its place; nothing is there yet."""
-    numbers = (f".earlier{'' if number == 1 else f'-{number}'}.npz" for number in count(1))
-    return next(place for place in map(path.with_suffix, numbers) if not place.exists())
 
 
 class SessionHost:
@@ -335,7 +157,7 @@ class SessionHost:
         if own.saved_last:
             return
         if own.path.is_file():
-            earlier = _earlier(own.path)
+            earlier = earlier_place(own.path)
             with suppress(OSError):
                 os.replace(own.path, earlier)
                 for loop in (own, *self._same_content()):

@@ -11,7 +11,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_uniultra.core.types import Direction
 from napari_uniultra.plugin.jobs import StreamHandle
-from napari_uniultra.plugin.session_host import LoadedModel, Outcome
+from napari_uniultra.plugin.outcomes import LoadedModel, Outcome
 from napari_uniultra.plugin.track_plan import TrackPlan, TrackRequest
 from napari_uniultra.plugin.workspace import Workspace
 

@@ -11,11 +11,12 @@ from napari_uniultra.plugin.confidence import Confidence
 from napari_uniultra.plugin.drawing import Drawn
 from napari_uniultra.plugin.layers import Key
 from napari_uniultra.plugin.loop_scale import LoopScale
+from napari_uniultra.plugin.loop_session import LoopSession
+from napari_uniultra.plugin.outcomes import Snapshot
 from napari_uniultra.plugin.painting import Painted
 from napari_uniultra.plugin.pending import Pending
 from napari_uniultra.plugin.prompt_layers import PromptLayers, frames_shape
 from napari_uniultra.plugin.result_layer import ResultLayer
-from napari_uniultra.plugin.session_host import LoopSession, Snapshot
 from napari_uniultra.plugin.track_plan import TrackPlan
 
 _AT_REST = ("pan_zoom", "transform")

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
+from napari_uniultra.core.places import cache_folder
 from napari_uniultra.errors import WriteError
 
 # While tracking, between the end of one and the next: at least so long, and so many times what the last one took.
 _PAUSE_S, _SHARE = 0.2, 20
 _AGAIN_S = 30.0  # after one that failed
+
+
+def autosave_folder() -> Path:
+    """Where unfinished work is kept."""
+    return cache_folder() / "autosave"
+
+
+def earlier_place(path: Path) -> Path:
+    """A place beside a file of work for what was in its place; nothing is there yet."""
+    numbers = (f".earlier{'' if number == 1 else f'-{number}'}.npz" for number in count(1))
+    return next(place for place in map(path.with_suffix, numbers) if not place.exists())
 
 
 class Autosave:

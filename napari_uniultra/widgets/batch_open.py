@@ -12,7 +12,7 @@ from napari_uniultra.batch.task import LoopTask
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.io.readers import read_cine
 from napari_uniultra.plugin.reader import image_layer
-from napari_uniultra.plugin.session_host import autosave_folder
+from napari_uniultra.segment.autosave import autosave_folder
 from napari_uniultra.widgets.docks import open_panel
 
 

@@ -29,7 +29,7 @@ from napari_uniultra.batch.run import JOB
 from napari_uniultra.batch.settings import JobSettings, check_job, read_job, with_absolute_paths, write_job
 from napari_uniultra.batch.task import LoopTask
 from napari_uniultra.errors import UniUltraError
-from napari_uniultra.plugin.session_host import autosave_folder
+from napari_uniultra.segment.autosave import autosave_folder
 from napari_uniultra.widgets.batch_open import open_loop
 from napari_uniultra.widgets.docks import DockPanel
 from napari_uniultra.widgets.parts import push_button, row_of, tell

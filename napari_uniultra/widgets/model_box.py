@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QSizePol
 
 from napari_uniultra.model.zoo import DEFAULT_MODEL, ModelInfo, list_models
 from napari_uniultra.plugin.model_shelf import ModelShelf
-from napari_uniultra.plugin.session_host import LoadedModel
+from napari_uniultra.plugin.outcomes import LoadedModel
 from napari_uniultra.widgets.models_dialog import ModelsDialog
 from napari_uniultra.widgets.parts import push_button
 from napari_uniultra.widgets.worker import InferenceThread

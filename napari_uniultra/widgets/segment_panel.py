@@ -23,8 +23,8 @@ from qtpy.QtWidgets import (
 
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.plugin.controller import SegmentController
+from napari_uniultra.plugin.outcomes import LoadedModel
 from napari_uniultra.plugin.presets import editable_presets, load_presets
-from napari_uniultra.plugin.session_host import LoadedModel
 from napari_uniultra.widgets.confidence_dock import ConfidenceDock
 from napari_uniultra.widgets.docks import DockPanel, open_panel
 from napari_uniultra.widgets.first_steps import FirstSteps

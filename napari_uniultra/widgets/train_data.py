@@ -25,9 +25,9 @@ from qtpy.QtWidgets import (
 
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.plugin.layers import cine_from_layer
-from napari_uniultra.plugin.session_host import autosave_folder
 from napari_uniultra.runner.data import DataChoice
 from napari_uniultra.runner.loops import CorrectedLoop, Found, find_in_batch, find_in_files, find_open
+from napari_uniultra.segment.autosave import autosave_folder
 from napari_uniultra.training.data.importers import IMPORTERS
 from napari_uniultra.widgets.parts import push_button, row_of, tell
 from napari_uniultra.widgets.worker import InferenceThread
