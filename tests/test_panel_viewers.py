@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from panel_window import BOX, CORNERS, Window, loop, settle, until
+from panel_window import BOX, CORNERS, Window, loop, open_from_menu, settle, until
 
 from napari_uniultra.core.types import Cine
 from napari_uniultra.model.zoo import load_model
@@ -183,3 +183,18 @@ def test_a_loop_that_is_deleted_and_brought_back(window: Window) -> None:
     control = window.panel.controller
     assert np.array_equal(control.work.result.layer.data, masks)
     assert window.told == []
+
+
+def test_panels_of_the_menu_share_the_side_as_tabs(make_napari_viewer: Callable[..., Any], qtbot: Any) -> None:
+    viewer = make_napari_viewer(show=True)
+    main = viewer.window._qt_window
+    main.resize(1200, 800)
+    panels = []
+    for name in ("Segment loop", "Measure", "Compare"):
+        panels.append(open_from_menu(viewer, name))
+        qtbot.wait(50)
+    first, *others = (panel.parentWidget() for panel in panels)
+    qtbot.waitUntil(lambda: set(main.tabifiedDockWidgets(first)) == set(others), timeout=5000)
+    assert main.height() == 800, "stacked, they would not fit into the window"
+    assert not others[-1].visibleRegion().isEmpty()
+    panels[0].thread_.stop()

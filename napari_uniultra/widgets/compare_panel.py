@@ -39,7 +39,7 @@ from napari_uniultra.plugin.compare_sources import Progress
 from napari_uniultra.plugin.measure_host import labels_layers
 from napari_uniultra.widgets.dice_plot import DicePlot
 from napari_uniultra.widgets.docks import DockPanel
-from napari_uniultra.widgets.parts import push_button, row_of, tell
+from napari_uniultra.widgets.parts import push_button, row_of, scrolling, tell
 from napari_uniultra.widgets.source_box import SourceBox
 from napari_uniultra.widgets.worker import InferenceThread
 
@@ -70,7 +70,8 @@ class ComparePanel(DockPanel):
     # Building -------------------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        column = QVBoxLayout(self)
+        content = QWidget()
+        column = QVBoxLayout(content)
         column.setContentsMargins(4, 4, 4, 4)
         column.addWidget(self._build_sources())
         column.addWidget(self._build_view())
@@ -90,6 +91,9 @@ class ComparePanel(DockPanel):
         research.setEnabled(False)
         column.addWidget(self.status)
         column.addWidget(research)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(scrolling(content))
         self.setMinimumWidth(320)
 
     def _build_sources(self) -> QWidget:

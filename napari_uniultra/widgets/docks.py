@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from npe2 import PluginManager
-from qtpy.QtCore import QEvent, QObject
+from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QWidget
+from qtpy.QtWidgets import QDockWidget, QWidget
 
 _PLUGIN = "napari-uniultra"
 
 
-def open_panel(viewer: Any, name: str, tabify: bool = False) -> Any:
+def open_panel(viewer: Any, name: str) -> Any:
     """Show a panel in front: the one that is open, or a new one.
 
     napari's menu names a dock after what the plugin is called there, `Window.add_plugin_dock_widget` after its package.
@@ -25,8 +25,6 @@ def open_panel(viewer: Any, name: str, tabify: bool = False) -> Any:
     viewer : napari.Viewer
     name : str
         As the menu has it.
-    tabify : bool
-        Open a new one behind a tab, which leaves it and the others their height.
     """
     manifest = PluginManager.instance().get_manifest(_PLUGIN)
     titles = [f"{name} ({plugin})" for plugin in (manifest.display_name, _PLUGIN)]
@@ -35,7 +33,7 @@ def open_panel(viewer: Any, name: str, tabify: bool = False) -> Any:
     if panel is None:
         entry = next(widget for widget in manifest.contributions.widgets if widget.display_name == name)
         panel = entry.get_callable()(viewer)
-        viewer.window.add_dock_widget(panel, name=titles[0], tabify=tabify)
+        viewer.window.add_dock_widget(panel, name=titles[0])
     dock = panel.parentWidget()
     dock.show()
     dock.raise_()
@@ -60,7 +58,7 @@ class DockPanel(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._window: Callable[[], QObject | None] = lambda: None  # weak: the panel keeps no window alive
-        self._docked = self._closing = False
+        self._docked = self._closing = self._has_place = False
 
     def end(self) -> None:
         """Stop what runs with the panel: its dock or the window was closed."""
@@ -78,6 +76,7 @@ class DockPanel(QWidget):
         if window is not self._window() and window is not self:
             self._window = weakref.ref(window)
             window.installEventFilter(self)
+            QTimer.singleShot(0, self._share_the_side)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Hear what the window hears."""
@@ -103,6 +102,26 @@ class DockPanel(QWidget):
                 self.end()
                 self.dock_closed()
                 self.deleteLater()
+
+    def _share_the_side(self) -> None:
+        """The first time, lie behind a tab where there are other docks: stacked, all would be too low to use."""
+        window, own = main_window(self), _dock_of(self)
+        if self._has_place or own is None or own.isFloating():
+            return
+        self._has_place = True
+        area = window.dockWidgetArea(own)
+        docks = [dock for dock in window.findChildren(QDockWidget) if dock is not own and dock.isVisible()]
+        other = next((dock for dock in docks if window.dockWidgetArea(dock) == area and not dock.isFloating()), None)
+        if other is not None:
+            window.tabifyDockWidget(other, own)
+            own.raise_()
+
+
+def _dock_of(widget: QWidget) -> QDockWidget | None:
+    """The dock that a widget lies in."""
+    while widget is not None and not isinstance(widget, QDockWidget):
+        widget = widget.parentWidget()
+    return widget
 
 
 def main_window(widget: QWidget) -> QWidget:

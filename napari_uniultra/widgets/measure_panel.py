@@ -31,7 +31,7 @@ from napari_uniultra.plugin.measure_host import MeasureController, labels_layers
 from napari_uniultra.widgets.area_plot import AreaPlot
 from napari_uniultra.widgets.docks import DockPanel
 from napari_uniultra.widgets.measure_table import MeasurementModel
-from napari_uniultra.widgets.parts import push_button, row_of, tell
+from napari_uniultra.widgets.parts import push_button, row_of, scrolling, tell
 from napari_uniultra.widgets.worker import InferenceThread
 
 _RESEARCH_USE = "For research use. Not a medical device."
@@ -59,7 +59,8 @@ class MeasurePanel(DockPanel):
     # Building -------------------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        column = QVBoxLayout(self)
+        content = QWidget()
+        column = QVBoxLayout(content)
         column.setContentsMargins(4, 4, 4, 4)
         column.addWidget(self._build_source())
         self.plot = AreaPlot()
@@ -76,6 +77,9 @@ class MeasurePanel(DockPanel):
         research.setEnabled(False)
         column.addWidget(self.status)
         column.addWidget(research)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(scrolling(content))
         self.setMinimumWidth(320)
 
     def _build_source(self) -> QWidget:

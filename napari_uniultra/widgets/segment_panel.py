@@ -7,7 +7,7 @@ from typing import Any
 
 from napari.layers import Image
 from napari.utils.notifications import show_warning
-from qtpy.QtCore import QSignalBlocker, Qt, QTimer, QUrl
+from qtpy.QtCore import QSignalBlocker, QTimer, QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
     QComboBox,
@@ -16,7 +16,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QPushButton,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -33,7 +32,7 @@ from napari_uniultra.widgets.keys import Shortcuts
 from napari_uniultra.widgets.marks_box import MarksBox
 from napari_uniultra.widgets.model_box import ModelBox
 from napari_uniultra.widgets.object_list import ObjectList
-from napari_uniultra.widgets.parts import push_button, tell
+from napari_uniultra.widgets.parts import push_button, scrolling, tell
 from napari_uniultra.widgets.review_box import ReviewBox
 from napari_uniultra.widgets.session_buttons import SessionButtons
 from napari_uniultra.widgets.spacing_control import SpacingControl
@@ -87,18 +86,13 @@ class SegmentPanel(DockPanel):
         ):
             column.addWidget(part)
         column.addStretch(1)
-        scroll = QScrollArea()  # the panel may share the window's side with others
-        scroll.setWidgetResizable(True)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-        scroll.setWidget(content)
         self.status = QLabel("Open an ultrasound loop to begin")
         self.status.setWordWrap(True)
         research = QLabel(_RESEARCH_USE)
         research.setEnabled(False)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(4, 4, 4, 4)
-        outer.addWidget(scroll, 1)
+        outer.addWidget(scrolling(content), 1)  # the panel may share the window's side with others
         outer.addWidget(self.status)
         self.keys_button = push_button("Keys", "What each key does (/)")
         foot = QHBoxLayout()
@@ -232,7 +226,7 @@ class SegmentPanel(DockPanel):
 
     def open_measurements(self) -> None:
         """Show the panel "Measure" behind a tab, which leaves both their height on a small screen."""
-        open_panel(self._viewer, "Measure", tabify=True)
+        open_panel(self._viewer, "Measure")
 
     # Loops ----------------------------------------------------------------------------------------------------------
 

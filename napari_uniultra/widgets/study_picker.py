@@ -40,7 +40,7 @@ def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[Any]] | None:
 
 def _offer(path: str | Sequence[str]) -> list[Any]:
     path = path if isinstance(path, (str, PathLike)) else path[0]
-    open_panel(current_viewer(), "Open study", tabify=True).show_study(Path(path))
+    open_panel(current_viewer(), "Open study").show_study(Path(path))
     return _NULL_LAYER
 
 

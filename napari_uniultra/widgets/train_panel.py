@@ -10,12 +10,10 @@ from napari.utils.notifications import show_info
 from qtpy.QtCore import QTimer, QUrl
 from qtpy.QtGui import QDesktopServices, QShowEvent
 from qtpy.QtWidgets import (
-    QDockWidget,
     QFileDialog,
     QMessageBox,
     QTabWidget,
     QVBoxLayout,
-    QWidget,
 )
 
 from napari_uniultra.errors import UniUltraError
@@ -47,7 +45,6 @@ class TrainPanel(DockPanel):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self._has_place = False
         self.confirm: Callable[[str], bool] = self._confirm
         self.open_report: Callable[[Path], None] = lambda path: QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
         self.thread_ = InferenceThread()
@@ -189,33 +186,12 @@ class TrainPanel(DockPanel):
         window = main_window(self)
         if window is not self:
             CloseGuard.of(window)
-            QTimer.singleShot(0, self._share_the_side)
         self.new.data.look()
-
-    def _share_the_side(self) -> None:
-        """The first time, lie behind a tab where there are other panels: stacked, both would be too low to use."""
-        window, own = self.window(), _dock_of(self)
-        if self._has_place or own is None or own.isFloating():
-            return
-        self._has_place = True
-        area = window.dockWidgetArea(own)
-        docks = [dock for dock in window.findChildren(QDockWidget) if dock is not own and dock.isVisible()]
-        other = next((dock for dock in docks if window.dockWidgetArea(dock) == area and not dock.isFloating()), None)
-        if other is not None:
-            window.tabifyDockWidget(other, own)
-            own.raise_()
 
     def end(self) -> None:
         """Let go of what only this panel wanted; runs go on."""
         self.score_question.drop()
         self.new.close_draft()
-
-
-def _dock_of(widget: QWidget) -> QDockWidget | None:
-    """The dock that a widget lies in."""
-    while widget is not None and not isinstance(widget, QDockWidget):
-        widget = widget.parentWidget()
-    return widget
 
 
 def tell_words(words: str) -> None:
