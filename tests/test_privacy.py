@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 import warnings
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,29 @@ def test_size_and_time_stay(tmp_path: Path) -> None:
     assert after.spacing_mm == before.spacing_mm == (0.3, 0.2)
     np.testing.assert_array_equal(after.frame_times_s, before.frame_times_s)
     np.testing.assert_array_equal(after.sector, before.sector)
+
+
+@pytest.mark.parametrize("change", ["window", "table", "both tables"])
+def test_what_is_shown_stays(change: str, tmp_path: Path) -> None:
+    table = pydicom.Dataset()
+    table.LUTDescriptor, table.LUTExplanation = [4096, 0, 12], CANARY
+    table.LUTData = (4095 * (np.arange(4096) / 4095) ** 0.5).astype(np.uint16).tobytes()
+    table["LUTData"].VR = "OW"
+    other = deepcopy(table)
+    other.ModalityLUTType = CANARY
+    changes = {
+        "window": {"WindowCenter": 2000, "WindowWidth": 900, "VOILUTFunction": "SIGMOID"},
+        "table": {"VOILUTSequence": Sequence([table])},
+        "both tables": {"VOILUTSequence": Sequence([table]), "ModalityLUTSequence": Sequence([other])},
+    }
+    plain = read_cine(write_loop(tmp_path / "plain.dcm", bits=12))
+    source = write_loop(tmp_path / "a.dcm", bits=12, **changes[change])
+    write_pseudonymised(source, tmp_path / "b.dcm")
+    assert CANARY.encode() not in (tmp_path / "b.dcm").read_bytes()
+    before, after = read_cine(source), read_cine(tmp_path / "b.dcm")
+    inside = before.sector
+    assert not np.array_equal(before.frame(1)[inside], plain.frame(1)[inside])
+    np.testing.assert_array_equal(after.frame(1)[inside], before.frame(1)[inside])
 
 
 def identifying_values(dataset: pydicom.Dataset) -> set[bytes]:

@@ -46,7 +46,8 @@ _KEPT = (
     *(f"{colour}PaletteColorLookupTable{part}"
       for colour in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")),
     *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
-    "WindowCenter", "WindowWidth", "RescaleIntercept", "RescaleSlope", "PresentationLUTShape",
+    "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence",
+    "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "PresentationLUTShape",
     "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
     "UltrasoundColorDataPresent",
     # size and time
@@ -66,7 +67,13 @@ _KEPT_IN_REGIONS = (
     "TransducerFrequency", "PulseRepetitionFrequency", "DopplerCorrectionAngle", "SteeringAngle",
     "PixelComponentOrganization", "PixelComponentPhysicalUnits", "PixelComponentDataType",
 )  # fmt: skip
+_KEPT_IN = {
+    "SequenceOfUltrasoundRegions": _KEPT_IN_REGIONS,
+    "VOILUTSequence": ("LUTDescriptor", "LUTData"),
+    "ModalityLUTSequence": ("LUTDescriptor", "LUTData", "ModalityLUTType"),
+}
 _TEXT = ("Manufacturer", "ManufacturerModelName")
+_TABLE_TYPES = ("OD", "HU", "US")  # what a modality's table gives: defined terms, in an element that may hold any text
 _NUMBERS = {"DS", "IS", "US", "UL", "SS", "SL", "FD", "FL", "AT"}
 _CODE = re.compile(r"[A-Z0-9_ ]{0,16}")
 _REPLACED_UIDS = "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"
@@ -206,16 +213,18 @@ def _keep(original: Dataset, copy: Dataset, keyword: str) -> None:
     if element.VR not in known_vr or element.is_empty:
         return
     if element.VR == "SQ":
-        copy[keyword] = DataElement(element.tag, "SQ", Sequence([_region(item) for item in element.value]))
+        items = [kept for item in element.value if (kept := _item(item, _KEPT_IN[keyword]))]
+        if items:
+            copy[keyword] = DataElement(element.tag, "SQ", Sequence(items))
     elif _is_harmless(keyword, element):
         copy[keyword] = DataElement(element.tag, element.VR, element.value)
 
 
-def _region(item: Dataset) -> Dataset:
-    region = Dataset()
-    for keyword in _KEPT_IN_REGIONS:
-        _keep(item, region, keyword)
-    return region
+def _item(item: Dataset, keywords: tuple[str, ...]) -> Dataset:
+    kept = Dataset()
+    for keyword in keywords:
+        _keep(item, kept, keyword)
+    return kept
 
 
 def _is_harmless(keyword: str, element: DataElement) -> bool:
@@ -224,6 +233,8 @@ def _is_harmless(keyword: str, element: DataElement) -> bool:
         return all(_is_number(value) for value in values)
     if element.VR == "CS":
         return all(_CODE.fullmatch(str(value)) for value in values)
+    if keyword == "ModalityLUTType":
+        return element.value in _TABLE_TYPES
     return keyword in _TEXT or element.VR in ("UI", "OW", "OB")
 
 
