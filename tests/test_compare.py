@@ -196,16 +196,21 @@ def test_sessions_and_reference_files(window: Window, compare: ComparePanel, tmp
     assert not compare.save_button.isEnabled()
 
 
-@pytest.mark.gui
-def test_outlines_and_side_by_side_leave_the_viewer_as_it_was(window: Window, compare: ComparePanel) -> None:
-    viewer = window.viewer
+def compare_two_layers(window: Window, compare: ComparePanel) -> None:
+    """Of a loop: "one", which is shown, with "two", which is not."""
     window.open(loop())
-    one = viewer.add_labels(squares((0, 4, 4, 1), frames=8).labels, name="one")
-    two = viewer.add_labels(squares((0, 4, 6, 1), frames=8).labels, name="two", visible=False)
+    one = window.viewer.add_labels(squares((0, 4, 4, 1), frames=8).labels, name="one")
+    two = window.viewer.add_labels(squares((0, 4, 6, 1), frames=8).labels, name="two", visible=False)
     choose(compare, 0, "layer", one)
     choose(compare, 1, "layer", two)
     compare.run()
     finish(window, compare)
+
+
+@pytest.mark.gui
+def test_outlines_and_side_by_side_leave_the_viewer_as_it_was(window: Window, compare: ComparePanel) -> None:
+    viewer = window.viewer
+    compare_two_layers(window, compare)
     a, b = compare.controller._shown.layers
     names = [layer.name for layer in viewer.layers]
     assert (a.contour, b.contour) == (2, 2)
@@ -237,13 +242,7 @@ def test_outlines_and_side_by_side_leave_the_viewer_as_it_was(window: Window, co
 @pytest.mark.gui
 def test_closing_the_dock_leaves_the_viewer_as_it_was(window: Window, compare: ComparePanel) -> None:
     viewer = window.viewer
-    window.open(loop())
-    one = viewer.add_labels(squares((0, 4, 4, 1), frames=8).labels, name="one")
-    two = viewer.add_labels(squares((0, 4, 6, 1), frames=8).labels, name="two", visible=False)
-    choose(compare, 0, "layer", one)
-    choose(compare, 1, "layer", two)
-    compare.run()
-    finish(window, compare)
+    compare_two_layers(window, compare)
     names = [layer.name for layer in viewer.layers]
     compare.grid_box.setChecked(True)
     gone, thread = [], compare.thread_

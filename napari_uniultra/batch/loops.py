@@ -221,7 +221,7 @@ def _readable(path: Path, as_stills: bool, results: Path) -> Iterator[Path]:
         for name in sorted(files):
             if name.startswith(".") or (as_loop and name in pictures):
                 continue
-            if can_read(here / name) and not is_dicomdir(here / name):
+            if not is_dicomdir(here / name) and can_read(here / name):
                 yield here / name
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from napari_uniultra.batch.settings import JobSettings, ModelSettings, OutputSet
 from napari_uniultra.core.postprocess import TidySettings
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers import files_of
-from napari_uniultra.io.readers.raw import beside
+from napari_uniultra.io.writers.prompts import named_masks
 
 _FORMAT = 1  # of results; another number makes all of them anew
 _CHUNK = 1 << 20
@@ -51,7 +50,7 @@ class Start:
             paths += list(self.template[:2])
         inside = [sha256_of(path) for path in paths]
         if self.kind == "prompts":
-            inside += [sha256_of(mask) for mask in _masks_named_in(self.path)]
+            inside += [sha256_of(mask) for mask in named_masks(self.path)]
         frame = self.template[2] if self.template else None
         return [self.kind, inside, [dict(row) for row in self.rows], self.frame, frame]
 
@@ -135,21 +134,6 @@ def make_task(loop: Loop, job: JobSettings, start: Start, model_sha256: str, ref
         reference_frames=job.inputs.reference_frames,
         threads=job.workers.threads,
     )
-
-
-def _masks_named_in(prompts: Path) -> list[Path]:
-    """The mask files that a file of prompts names. What is wrong with it is told of when the loop's turn comes."""
-    try:
-        content = json.loads(prompts.read_text(encoding="utf-8-sig"))
-        drawn = [frame for entry in content["objects"] for frame in entry["frames"].values()]
-        names = {frame["mask"] for frame in drawn if isinstance(frame.get("mask"), str)}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return []
-    found = []
-    for name in sorted(names):
-        with suppress(ReadError):
-            found.append(beside(prompts, name))
-    return found
 
 
 def input_state(path: Path) -> list[list[int]]:

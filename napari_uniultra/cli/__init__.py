@@ -91,17 +91,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return arguments.run(arguments)
     except UniUltraError as error:
-        return _fail(str(error), exit_code(error), arguments.traceback)
+        return fail(str(error), exit_code(error), arguments.traceback)
     except KeyboardInterrupt:
-        return _fail("stopped", INTERRUPTED, with_traceback=False)
+        return fail("stopped", INTERRUPTED, with_traceback=False)
     except BrokenPipeError:  # whoever read our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except MemoryError as error:
-        return _fail("there is not enough memory", exit_code(error), arguments.traceback)
+        return fail("there is not enough memory", exit_code(error), arguments.traceback)
     except Exception as error:
         what = f"{type(error).__name__}: {error}".partition("\n")[0]
-        return _fail(f"unexpected error: {what} (--traceback shows where)", UNEXPECTED, arguments.traceback)
+        return fail(f"unexpected error: {what} (--traceback shows where)", UNEXPECTED, arguments.traceback)
 
 
 def exit_code(error: Exception) -> int:
@@ -124,7 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _fail(message: str, code: int, with_traceback: bool) -> int:
+def fail(message: str, code: int, with_traceback: bool) -> int:
+    """Tell what went wrong, in one line on the standard error stream; returns the code."""
     if with_traceback:
         import traceback
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,24 +40,21 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Copy all files; one that cannot be copied is named, and the first such one gives the exit code."""
-    from napari_uniultra.cli import OK, exit_code
+    from napari_uniultra.cli import OK, exit_code, fail
 
     pseudonyms = _pseudonyms(arguments.key)
     written: set[Path] = set()
-    failures: list[UniUltraError] = []
+    codes: list[int] = []  # of the files that could not be copied
     for file in arguments.files:
         try:
             print(_copy(file, pseudonyms, arguments, written))
         except UniUltraError as error:
-            failures.append(error)
-            if arguments.traceback:
-                traceback.print_exc()
-            print(f"uniultra: {' '.join(str(error).split())}", file=sys.stderr)
+            codes.append(fail(str(error), exit_code(error), arguments.traceback))
     if written:
         print("uniultra: look at the pictures beside the copies before you pass them on", file=sys.stderr)
-    if failures and len(arguments.files) > 1:
-        print(f"uniultra: {len(failures)} of {len(arguments.files)} files were not copied", file=sys.stderr)
-    return exit_code(failures[0]) if failures else OK
+    if codes and len(arguments.files) > 1:
+        print(f"uniultra: {len(codes)} of {len(arguments.files)} files were not copied", file=sys.stderr)
+    return codes[0] if codes else OK
 
 
 def _copy(file: Path, pseudonyms: Pseudonyms, arguments: argparse.Namespace, written: set[Path]) -> Path:

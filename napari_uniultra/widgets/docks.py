@@ -58,7 +58,7 @@ class DockPanel(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._window: Callable[[], QObject | None] = lambda: None  # weak: the panel keeps no window alive
-        self._docked = self._closing = self._has_place = False
+        self._docked = self._closing = False
 
     def end(self) -> None:
         """Stop what runs with the panel: its dock or the window was closed."""
@@ -104,11 +104,10 @@ class DockPanel(QWidget):
                 self.deleteLater()
 
     def _share_the_side(self) -> None:
-        """The first time, lie behind a tab where there are other docks: stacked, all would be too low to use."""
+        """Lie behind a tab where there are other docks: stacked, all would be too low to use."""
         window, own = main_window(self), _dock_of(self)
-        if self._has_place or own is None or own.isFloating():
+        if own is None or own.isFloating():
             return
-        self._has_place = True
         area = window.dockWidgetArea(own)
         docks = [dock for dock in window.findChildren(QDockWidget) if dock is not own and dock.isVisible()]
         other = next((dock for dock in docks if window.dockWidgetArea(dock) == area and not dock.isFloating()), None)

@@ -15,6 +15,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -71,6 +72,21 @@ def read_prompts(path: str | os.PathLike[str], shape_hw: tuple[int, int]) -> lis
             f"{path.name} holds no prompt", fix="Draw a box or click on the structure on one frame at least"
         )
     return result
+
+
+def named_masks(path: Path) -> list[Path]:
+    """The mask files that a file of prompts names and that are there; what is wrong with it, `read_prompts` tells."""
+    try:
+        drawn = [frame for entry in _load(path)["objects"] for frame in entry["frames"].values()]
+        names = {frame["mask"] for frame in drawn if isinstance(frame.get("mask"), str)}
+    except (PromptError, LookupError, TypeError, AttributeError):
+        return []
+    found = []
+    for name in sorted(names):
+        with suppress(PromptError, OSError, ValueError, RuntimeError):  # the latter: a name that no file can have
+            file = _inside(name, name, path.parent).resolve()
+            found += [file] if file.is_file() else []
+    return found
 
 
 def write_prompts(path: str | os.PathLike[str], objects: Iterable[ObjectPrompts]) -> None:
