@@ -189,6 +189,44 @@ def test_hc18_fills_the_ellipse_and_knows_subjects_and_pixel_sizes(tmp_path: Pat
     assert areas(cases["hc18/001_HC"])["object"] == pytest.approx(whole / 2, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    "box",
+    [
+        (150, 60, 450, 260),  # whole
+        (150, -80, 450, 120),  # cut by the top
+        (-90, -80, 210, 120),  # by a corner
+        (-90, 60, 690, 260),  # by two opposite sides
+        (150, -80, 450, 480),
+        (-90, -80, 690, 260),  # by three
+        (250, 380, 350, 460),  # a flat piece
+    ],
+)
+@pytest.mark.parametrize("width", [1, 3])
+def test_hc18_fills_heads_that_any_edges_of_the_picture_cut(box: tuple[int, ...], width: int, tmp_path: Path) -> None:
+    folder, drawn = tmp_path / "training_set", {}
+    folder.mkdir()
+    for what in ("outline", "fill"):
+        drawn[what] = Image.new("L", (600, 400))
+        ImageDraw.Draw(drawn[what]).ellipse(box, **{what: 255}, width=width if what == "outline" else 0)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (400, 600), np.uint8)).save(folder / "1_HC.png")
+    drawn["outline"].save(folder / "1_HC_Annotation.png")
+    (case,) = import_data("hc18", tmp_path, tmp_path / "out").cases
+    found, whole = (np.asarray(image) > 0 for image in (Image.open(case.masks[0]), drawn["fill"]))
+    assert np.count_nonzero(found != whole) <= 0.002 * np.count_nonzero(whole) + 4
+
+
+def test_hc18_leaves_out_an_outline_that_encloses_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "training_set"
+    for name, angles in (("1_HC", (0, 360)), ("2_HC", (0, 300))):
+        image(folder / f"{name}.png")
+        outline = Image.new("L", SHAPE[::-1])
+        ImageDraw.Draw(outline).arc((10, 5, 50, 35), *angles, fill=255)
+        outline.save(folder / f"{name}_Annotation.png")
+    found = import_data("hc18", tmp_path, tmp_path / "out")
+    assert [case.name for case in found.cases] == ["hc18/1_HC"]
+    assert found.left_out == (("2_HC.png", "its outline encloses nothing"),)
+
+
 def test_an_annotation_that_must_be_converted_needs_a_place_for_it(tmp_path: Path) -> None:
     image(tmp_path / "training_set/000_HC.png")
     mask(tmp_path / "training_set/000_HC_Annotation.png", 255)

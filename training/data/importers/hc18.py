@@ -21,6 +21,7 @@ WHERE = "https://zenodo.org/records/1327317"
 LICENCE = "CC BY 4.0"
 
 _SIZES = "training_set_pixel_size_and_HC.csv"
+_THICKEST_LINE = 3  # pixels from its edge: what is thicker is no line
 
 
 def read(folder: Path, out: Path | None = None) -> Found:
@@ -35,7 +36,7 @@ def read(folder: Path, out: Path | None = None) -> Found:
             continue
         filled = _filled(outline)
         if not filled.any():
-            left_out.append((image.name, "its annotation is empty"))
+            left_out.append((image.name, "its outline encloses nothing"))
             continue
         size = sizes.get(image.name)
         cases.append(
@@ -52,28 +53,26 @@ def read(folder: Path, out: Path | None = None) -> Found:
 
 
 def _filled(outline: Path) -> np.ndarray:
-    """The inside of a drawn closed line, (H, W) uint8 of 0 and 255; a mask that is filled already stays as it is."""
+    """The inside of a drawn ellipse, (H, W) uint8 of 0 and 255; a mask that is filled already stays as it is.
+
+    Nothing where the line encloses nothing.
+    """
     with Image.open(outline) as opened:
         line = np.asarray(opened.convert("L")) > 127
-    # Heads may reach out of the picture: close the line along the picture's edge, where its two ends meet it.
-    return _fill_open(line).astype(np.uint8) * 255
+    if not ndimage.binary_erosion(line, iterations=_THICKEST_LINE).any():
+        inside = _inside(line)
+        line = line | inside if inside.any() else inside
+    return line.astype(np.uint8) * 255
 
 
-def _fill_open(line: np.ndarray) -> np.ndarray:
-    filled = ndimage.binary_fill_holes(line)
-    if filled.sum() > 1.5 * line.sum() or not line.any():
-        return filled
-    # Nothing was enclosed: the ellipse is cut off by the border. Try each border closed in turn.
-    best = filled
-    for side in range(4):
-        closed = np.pad(np.rot90(line, side), ((1, 0), (0, 0)))
-        ends = np.flatnonzero(closed[1])
-        if len(ends) < 2:
-            continue
-        closed[0, ends[0] : ends[-1] + 1] = True
-        inside = np.rot90(ndimage.binary_fill_holes(closed)[1:], -side)
-        best = inside if inside.sum() > best.sum() else best
-    return best
+def _inside(line: np.ndarray) -> np.ndarray:
+    """The part of the picture (H, W) bool that an ellipse's line encloses, by itself or with the picture's edges."""
+    parts, count = ndimage.label(~line)
+    if count < 2:
+        return np.zeros_like(line)
+    # Heads may reach out of the picture on any side. An ellipse is convex: the middle of its line lies in it.
+    row, column = np.argwhere(line).mean(axis=0).round().astype(int)
+    return (parts == parts[row, column]) & ~line
 
 
 def _pixel_sizes(path: Path | None) -> dict[str, float]:
