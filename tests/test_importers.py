@@ -292,6 +292,37 @@ def test_plain_folders_take_images_loops_and_folders_of_frames(tmp_path: Path) -
     assert [name for name, _ in found.left_out] == ["alone.png", "one.txt"]
 
 
+def test_dots_in_names_are_part_of_them(tmp_path: Path) -> None:
+    names = ("1.2.840.1", "1.2.840.2", "p.a")
+    for seed, name in enumerate(names):
+        image(tmp_path / f"images/{name}.png", seed)
+        mask(tmp_path / f"masks/{name}_GT.png", 255)
+    mask(tmp_path / "masks/p.c.png", 255)
+    image(tmp_path / "images/p.b.png", seed=9)
+    for number in range(2):
+        image(tmp_path / f"images/loop.1/f.{number}.png", seed=number)
+        mask(tmp_path / f"masks/loop.1/f.{number}.png", *([255] if number else []))
+    found = import_data("folders", tmp_path)
+    assert {name: case.masks[0].name for name, case in by_name(found).items()} == {
+        "loop.1": "loop.1",
+        **{name: f"{name}_GT.png" for name in names},
+    }
+    assert [name for name, _ in found.left_out] == ["p.b.png"]
+    assert [len(frame.masks) for frame in load_case(by_name(found)["loop.1"])] == [0, 1]
+
+
+@pytest.mark.parametrize("mark", ["_mask", "-labels", " seg", "_annotation", "_GT"])
+def test_one_rule_says_which_mask_is_whose(mark: str, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        image(tmp_path / f"loop/images/a/{seed}.png", seed)
+        mask(tmp_path / f"loop/masks/a/{seed}{mark}.png", 255)
+        image(tmp_path / f"set/original/{seed}.png", seed)
+        mask(tmp_path / f"set/GT/{seed}{mark}.png", 255)
+    (loop,) = import_data("folders", tmp_path / "loop").cases
+    assert [frame.frame for frame in load_case(loop)] == [0, 1]
+    assert len(import_data("udiat", tmp_path / "set").cases) == 2
+
+
 def test_an_imported_manifest_can_be_written_and_read(tmp_path: Path) -> None:
     for number in range(3):
         image(tmp_path / f"data/images/{number}.png", seed=number)

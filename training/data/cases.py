@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +14,7 @@ from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers import read_cine
 from napari_uniultra.io.readers.images import image_files
-from napari_uniultra.training.data.labels import MASK_SUFFIXES, read_labels, structures
+from napari_uniultra.training.data.labels import MASK_SUFFIXES, mask_of, masks_by_name, read_labels, structures
 
 PARTS = ("train", "val", "test")
 _ONE_FRAME = (".png", ".jpg", ".jpeg", ".bmp", ".webp")  # files that hold no more
@@ -33,7 +32,7 @@ class Case:
         An image, a video, a DICOM or other file of a loop, or a folder with an image a frame.
     masks : tuple of Path
         One mask file, several (each a structure of its own), one file with a mask a frame, or one folder with a mask
-        file a frame: named as the frame for a folder of frames (``_mask`` may follow), else by the frame's number.
+        file a frame: named as the frame for a folder of frames (see `labels.mask_of`), else by the frame's number.
     subject : str
         Whose it is; cases of a subject stay in one part. Empty when unknown: the case then stands alone.
     source : str
@@ -197,12 +196,12 @@ class OpenCase:
 
     def _in_folder(self, folder: Path) -> dict[int, tuple[Path, ...]]:
         """Mask files by the number of their frame."""
-        by_stem = {_stem(path): path for path in sorted(folder.iterdir()) if path.suffix.lower() in MASK_SUFFIXES}
+        by_name = masks_by_name(path for path in sorted(folder.iterdir()) if path.suffix.lower() in MASK_SUFFIXES)
         if self.case.frames.is_dir():
-            numbers = {path.stem: number for number, path in enumerate(image_files(self.case.frames))}
+            named = [mask_of(frame, by_name) for frame in image_files(self.case.frames)]
+            found = [(number, path) for number, path in enumerate(named) if path is not None]
         else:
-            numbers = {stem: int(stem) for stem in by_stem if stem.isdecimal()}
-        found = sorted((numbers[stem], path) for stem, path in by_stem.items() if stem in numbers)
+            found = sorted((int(name), path) for name, path in by_name.items() if name.isdecimal())
         if not found:
             raise ReadError(
                 f"The folder {folder.name} of {self.case.name} holds no mask of any of its frames",
@@ -253,7 +252,3 @@ def grey(frame: np.ndarray) -> np.ndarray:
 
 def _size(array: np.ndarray) -> str:
     return f"{array.shape[1]} x {array.shape[0]}"
-
-
-def _stem(mask: Path) -> str:
-    return re.sub(r"_(mask|gt|label|seg|segmentation)$", "", mask.stem, flags=re.IGNORECASE)

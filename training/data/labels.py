@@ -1,8 +1,9 @@
-"""Masks in files: label images of any kind, and the structures that they mark."""
+"""Masks in files: label images of any kind, the structures that they mark, and the images that they belong to."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,30 @@ from PIL import Image
 from scipy import ndimage
 
 from napari_uniultra.errors import ReadError
+from napari_uniultra.io.readers import SUFFIXES
 
 MASK_SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".gz", ".mha", ".mhd", ".nrrd", ".npy")
+_SUFFIXES = sorted({*SUFFIXES, *MASK_SUFFIXES, ".nii.gz"}, key=len, reverse=True)  # ".nii.gz" before ".gz"
+_MASK_MARK = re.compile(r"(?<=.)[ _-](masks?|gt|labels?|seg|segmentation|annotation)$")
 _ITK = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
 _LARGEST_LABEL = 64  # a mask whose values all lie below is a label image; else it is black and white
 _MIN_PIXELS = 60  # smaller connected parts are the annotator's slips
+
+
+def stem_of(path: Path) -> str:
+    """A name without a suffix that is known; another dot, as in the number of a DICOM file, is part of the name."""
+    suffix = next((suffix for suffix in _SUFFIXES if path.name.lower().endswith(suffix)), "")
+    return path.name[: len(path.name) - len(suffix)]
+
+
+def masks_by_name(masks: Iterable[Path]) -> dict[str, Path]:
+    """Masks by the name of what they belong to: ``_mask`` and the like at its end do not count, nor does case."""
+    return {_plain_name(mask): mask for mask in masks}
+
+
+def mask_of(image: Path, masks: Mapping[str, Path]) -> Path | None:
+    """The one of `masks_by_name` with the name of an image, a file of a loop, or a folder of frames."""
+    return masks.get(stem_of(image).lower()) or masks.get(_plain_name(image))
 
 
 def read_labels(path: Path) -> np.ndarray:
@@ -93,3 +113,7 @@ def _parts(mask: np.ndarray) -> list[np.ndarray]:
     numbered, count = ndimage.label(mask)
     parts = [numbered == number for number in range(1, count + 1)]
     return [part for part in parts if part.sum() >= _MIN_PIXELS]
+
+
+def _plain_name(path: Path) -> str:
+    return _MASK_MARK.sub("", stem_of(path).lower())

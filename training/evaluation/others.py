@@ -16,7 +16,7 @@ from scipy import ndimage
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers.images import image_files
 from napari_uniultra.training.data.cases import Case
-from napari_uniultra.training.data.labels import MASK_SUFFIXES, read_labels, structures
+from napari_uniultra.training.data.labels import MASK_SUFFIXES, read_labels, stem_of, structures
 from napari_uniultra.training.evaluation.answers import IMAGE, MISSING, OTHER_SIZE, UNREADABLE, FrameAnswer
 from napari_uniultra.training.evaluation.cases import LabelledCase, Masks, union
 
@@ -73,11 +73,11 @@ class OtherTool:
         if place.is_dir():
             stems = [f"{number}"]
             if case.frames.is_dir():
-                stems.insert(0, image_files(case.frames)[number].stem)
+                stems.insert(0, stem_of(image_files(case.frames)[number]))
             return _first_file(place, lambda stem: stem in stems or (stem.isdecimal() and int(stem) == number)), 0
         if place.is_file():
             return place, number
-        stems = {place.name, place.stem} if place.suffix else {place.name}
+        stems = {place.name, stem_of(place)}
         return _first_file(place.parent, lambda stem: stem in stems), number
 
 
@@ -115,8 +115,4 @@ def _first_file(folder: Path, matches) -> Path | None:
     if not folder.is_dir():
         return None
     files = (path for path in sorted(folder.iterdir()) if path.name.lower().endswith(MASK_SUFFIXES))
-    return next((path for path in files if matches(_stem(path))), None)
-
-
-def _stem(path: Path) -> str:
-    return path.name[:-7] if path.name.lower().endswith(".nii.gz") else path.stem
+    return next((path for path in files if matches(stem_of(path))), None)

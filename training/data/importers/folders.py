@@ -13,6 +13,7 @@ from pathlib import Path
 from napari_uniultra.io.readers import can_read
 from napari_uniultra.training.data.cases import Case
 from napari_uniultra.training.data.importers.found import Found, subfolder
+from napari_uniultra.training.data.labels import mask_of, masks_by_name, stem_of
 
 TITLE = "plain folders: images/ and masks/ with files, or folders of frames, of the same name"
 WHERE = "your own data"
@@ -23,21 +24,16 @@ def read(folder: Path, _out: Path | None = None) -> Found:
     """Cases of a folder that holds ``images`` (or ``frames``) and ``masks`` (or ``labels``)."""
     images = subfolder(folder, "images", "image", "frames")
     masks = subfolder(folder, "masks", "mask", "labels", "label")
-    by_name = {_name(path): path for path in sorted(masks.iterdir()) if not path.name.startswith(".")}
+    by_name = masks_by_name(path for path in sorted(masks.iterdir()) if not path.name.startswith("."))
     cases, left_out = [], []
     for path in sorted(images.iterdir()):
         if path.name.startswith("."):
             continue
-        mask = by_name.get(_name(path))
+        mask = mask_of(path, by_name)
         if mask is None:
             left_out.append((path.name, f"there is nothing of this name in {masks.name}"))
         elif not can_read(path):
             left_out.append((path.name, "it is of a kind that cannot be read"))
         else:
-            cases.append(Case(_name(path), path, (mask,), source=folder.resolve().name))
+            cases.append(Case(stem_of(path), path, (mask,), source=folder.resolve().name))
     return Found(tuple(cases), tuple(left_out))
-
-
-def _name(path: Path) -> str:
-    name = path.name if path.is_dir() else path.name.partition(".")[0]
-    return name.removesuffix("_mask").removesuffix("_gt")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,9 @@ from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers.images import SUFFIXES
 from napari_uniultra.training.data.cases import Case
+from napari_uniultra.training.data.labels import mask_of, masks_by_name, stem_of
 
 _IMAGE_SUFFIXES = (*SUFFIXES, ".mha", ".mhd", ".nii", ".nrrd", ".dcm")
-_MASK_MARKS = r"[ _-]?(masks?|gt|labels?|seg|segmentation|annotation)$"
 
 
 @dataclass(frozen=True)
@@ -63,10 +62,10 @@ def image_files(folder: Path) -> list[Path]:
 
 def pairs(images: Path, masks: Path) -> tuple[list[tuple[Path, Path]], list[tuple[str, str]]]:
     """Images with the masks of the same name (with or without ``_mask``), and the images that have none."""
-    by_name = {_plain_name(mask): mask for mask in image_files(masks)}
+    by_name = masks_by_name(image_files(masks))
     found, left_out = [], []
     for image in image_files(images):
-        mask = by_name.get(image.stem.lower()) or by_name.get(_plain_name(image))
+        mask = mask_of(image, by_name)
         if mask:
             found.append((image, mask))
         else:
@@ -86,7 +85,7 @@ def paired_cases(source: str, images: Path, masks: Path, part: str = "", prefix:
     """
     found, left_out = pairs(images, masks)
     cases = (
-        Case(f"{source}/{prefix}{image.stem}", image, (mask,), source=source, part=part, **facts)
+        Case(f"{source}/{prefix}{stem_of(image)}", image, (mask,), source=source, part=part, **facts)
         for image, mask in found
     )
     return Found(tuple(cases), tuple(left_out))
@@ -118,7 +117,3 @@ def write_mask(labels: np.ndarray, out: Path | None, image: Path) -> Path:
     with atomic_path(path) as temporary:
         Image.fromarray(labels).save(temporary)
     return path
-
-
-def _plain_name(path: Path) -> str:
-    return re.sub(_MASK_MARKS, "", path.stem.lower())
