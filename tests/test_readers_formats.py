@@ -254,6 +254,33 @@ def test_sequence_of_slicer_with_frames_first(frames: int, encoding: str, tmp_pa
 
 
 @pytest.mark.parametrize(
+    ("axis", "words", "times"),
+    [
+        (0, 'units: "s" "" "" ""\naxis 0 index values:=2 2.04 2.1', [0, 0.04, 0.1]),
+        (3, 'units: "" "" "" "ms"\naxis 3 index values:=0 40 100', [0, 0.04, 0.1]),
+        (3, 'units: "mm" "mm" "mm" "s"\nspacings: 1 1 1 0.04', [0, 0.04, 0.08]),
+        (0, 'units: "" "" "" ""\naxis 0 index values:=0 1 2', None),  # it does not say of what
+        (0, 'units: "mm" "" "" ""\naxis 0 index values:=0 1 2', None),
+        (0, 'units: "s" "" "" ""\naxis 0 index values:=0 1', None),  # one is missing
+        (0, 'units: "s" "" "" ""\naxis 0 index values:=0 1 later', None),
+        (0, 'units: "s" "" "" ""\naxis 0 index values:=0 2 1', None),
+        (0, 'units: "s" "" "" ""\nspacings: nan 1 1 1', None),
+        (3, "axis 3 index values:=0 1 2", None),
+    ],
+)
+def test_times_of_an_nrrd_are_read_where_it_says_that_they_are_times(
+    axis: int, words: str, times: list[float] | None, tmp_path: Path
+) -> None:
+    first = axis == 0
+    sizes, kinds = ("3 4 3 1", "list domain domain domain") if first else ("4 3 1 3", "domain domain domain list")
+    head = f"NRRD0004\ntype: uint8\ndimension: 4\nsizes: {sizes}\nkinds: {kinds}\nencoding: raw\n{words}\n\n"
+    (tmp_path / "a.seq.nrrd").write_bytes(head.encode() + bytes(36))
+    found = read_cine(tmp_path / "a.seq.nrrd").frame_times_s
+    assert (found is None) == (times is None)
+    assert times is None or found == pytest.approx(times)
+
+
+@pytest.mark.parametrize(
     ("kinds", "sizes", "words", "spacing"),
     [
         ("list domain domain", "5 4 3", "spacings: nan 0.2 0.4", (0.4, 0.2)),

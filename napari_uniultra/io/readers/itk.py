@@ -23,7 +23,7 @@ from napari_uniultra.io.readers.metaimage import (
     meta_spacing,
     read_meta_header,
 )
-from napari_uniultra.io.readers.nrrd import nrrd_data_file, nrrd_layout, nrrd_spacing, read_nrrd_header
+from napari_uniultra.io.readers.nrrd import nrrd_data_file, nrrd_layout, nrrd_spacing, nrrd_times, read_nrrd_header
 from napari_uniultra.io.readers.raw import MAX_BYTES, RawLayout, open_raw
 
 _HEADER_BYTES = 1 << 16
@@ -97,7 +97,7 @@ def _read_nrrd(path: Path) -> Cine:
     return Cine(
         frames,
         spacing_mm=nrrd_spacing(fields, int(layout.is_colour or layout.frames_last)),
-        frame_times_s=times,
+        frame_times_s=nrrd_times(fields, layout) if times is None else times,
         source=str(path),
         details={"format": "NRRD"} | _remark(valid),
     )

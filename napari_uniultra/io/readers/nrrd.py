@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers.raw import RawLayout, beside
-from napari_uniultra.io.readers.units import millimetres
+from napari_uniultra.io.readers.units import millimetres, seconds
 
 _TYPES = {
     "i1": ("signed char", "int8", "int8_t"), "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
@@ -142,3 +142,25 @@ def nrrd_spacing(fields: dict[str, str], skipped: int) -> tuple[float, float] | 
     except (KeyError, ValueError):
         return None
     return (row, column) if np.isfinite([row, column]).all() and min(row, column) > 0 else None
+
+
+def nrrd_times(fields: dict[str, str], layout: RawLayout) -> np.ndarray | None:
+    """Seconds from the first frame (T,), where the axis of the frames has a unit of time; else None.
+
+    3D Slicer lists a value for each frame of a sequence (`axis 3 index values`), others state the spacing of that axis.
+    """
+    sizes = fields["sizes"].split()
+    axis = 0 if layout.frames_last else len(sizes) - 1
+    units = re.findall(r'"([^"]*)"', fields.get("units", ""))
+    unit = seconds(units[axis]) if len(units) == len(sizes) else 0.0
+    if not unit or len(sizes) - layout.is_colour < 3:
+        return None
+    try:
+        listed = [float(word) for word in fields.get(f"axis {axis} index values", "").split()]
+        step = float(fields["spacings"].split()[axis]) if "spacings" in fields and not listed else np.nan
+    except (ValueError, IndexError):
+        return None
+    frames = int(sizes[axis])
+    times = unit * (np.array(listed) if listed else np.arange(frames) * step)
+    is_usable = len(times) == frames and np.isfinite(times).all() and (np.diff(times) >= 0).all()
+    return times - times[0] if is_usable else None

@@ -8,8 +8,9 @@ _MM = {
     "nm": 1e-6, "nanometer": 1e-6, "inch": 25.4, "in": 25.4,
 }  # fmt: skip
 _SECONDS = {
-    "s": 1.0, "sec": 1.0, "second": 1.0, "ms": 1e-3, "msec": 1e-3, "millisecond": 1e-3, "us": 1e-6, "µs": 1e-6,
-    "μs": 1e-6, "microsecond": 1e-6, "ns": 1e-9, "nanosecond": 1e-9, "min": 60.0, "minute": 60.0,
+    "s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3, "millisecond": 1e-3,
+    "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "microsecond": 1e-6, "ns": 1e-9, "nanosecond": 1e-9,
+    "min": 60.0, "minute": 60.0,
 }  # fmt: skip
 
 
