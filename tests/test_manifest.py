@@ -212,6 +212,28 @@ def test_frames_of_a_file_have_masks_by_number_or_in_a_file(folder: Path) -> Non
         load_case(Case("x", folder / "loop.tif", (folder / "labels.tif",)))
 
 
+def test_several_files_with_a_mask_a_frame_are_several_structures(folder: Path) -> None:
+    labels = np.zeros((2, 5, 24, 32), np.uint8)
+    labels[0, :, 3:9, 3:9], labels[1, 2:, 12:20, 12:20] = 255, 255
+    tifffile.imwrite(folder / "loop.tif", np.zeros((5, 24, 32), np.uint8))
+    files = folder / "a.tif", folder / "b.tif"
+    for path, own in zip(files, labels, strict=True):
+        tifffile.imwrite(path, own)
+    seen = load_case(Case("x", folder / "loop.tif", files))
+    assert [frame.objects for frame in seen] == [("1 object",)] * 2 + [("1 object", "2 object")] * 3
+    assert np.array_equal(seen[4].masks, labels[:, 4] > 0)
+    tifffile.imwrite(files[1], labels[1, :3])
+    with pytest.raises(ReadError, match="3 and 5 masks and 5 frames"):
+        load_case(Case("x", folder / "loop.tif", files))
+
+
+def test_a_file_of_many_frames_in_a_folder_of_masks_is_refused(folder: Path) -> None:
+    (folder / "loop_masks/1_mask.png").unlink()
+    tifffile.imwrite(folder / "loop_masks/1_mask.tif", np.ones((3, 24, 32), np.uint8))
+    with pytest.raises(ReadError, match=r"1_mask\.tif holds 3 frames"):
+        load_case(Case("loop", folder / "loop", (folder / "loop_masks",)))
+
+
 def test_a_case_can_be_read_at_the_network_s_size(folder: Path) -> None:
     (seen,) = load_case(Case("x", folder / "images/0.png", (folder / "masks/0.png",)), side=48)
     assert seen.image.shape == (48, 48)

@@ -31,7 +31,7 @@ class Case:
     frames : Path
         An image, a video, a DICOM or other file of a loop, or a folder with an image a frame.
     masks : tuple of Path
-        One mask file, several (each a structure of its own), one file with a mask a frame, or one folder with a mask
+        One mask file, several (each a structure of its own), with a mask a frame for a loop, or one folder with a mask
         file a frame: named as the frame for a folder of frames (see `labels.mask_of`), else by the frame's number.
     subject : str
         Whose it is; cases of a subject stay in one part. Empty when unknown: the case then stands alone.
@@ -112,7 +112,7 @@ class OpenCase:
     @cached_property
     def frames(self) -> tuple[int, ...]:
         """The numbers of the annotated frames, in order."""
-        return tuple(range(len(self._volume)) if self._volume is not None else self._files)
+        return tuple(range(len(self._volumes[0])) if self._volumes else self._files)
 
     @property
     def is_loop(self) -> bool:
@@ -147,10 +147,10 @@ class OpenCase:
         return f"{self.case.name}, frame {frame}" if self.is_loop else self.case.name
 
     def _masks(self, frame: int) -> tuple[np.ndarray, tuple[str, ...]]:
-        if self._volume is not None:
-            labels = [self._volume[frame]]
+        if self._volumes:
+            labels = [volume[frame] for volume in self._volumes]
         else:
-            labels = [read_labels(path)[0] for path in self._files[frame]]
+            labels = [_only_frame(path) for path in self._files[frame]]
         found = [structures(image, self.case.labels, self.case.separate) for image in labels]
         masks = [mask for part, _ in found for mask in part]
         if len(found) == 1:
@@ -166,19 +166,20 @@ class OpenCase:
         return (np.stack(masks) if masks else np.zeros((0, 0, 0), bool)), tuple(names)
 
     @cached_property
-    def _volume(self) -> np.ndarray | None:
-        """The label images of all frames, where one file holds them."""
+    def _volumes(self) -> tuple[np.ndarray, ...]:
+        """The label images of all frames, of each mask file; none where masks are pictures, or lie in a folder."""
         case = self.case
-        if len(case.masks) > 1 or case.masks[0].is_dir() or case.masks[0].suffix.lower() in _ONE_FRAME:
-            return None
-        labels = read_labels(case.masks[0])
-        if len(labels) > 1 and len(labels) != len(self.cine):
+        if case.masks[0].is_dir() or all(path.suffix.lower() in _ONE_FRAME for path in case.masks):
+            return ()
+        volumes = tuple(read_labels(path) for path in case.masks)
+        counts = sorted({len(volume) for volume in volumes})
+        if counts != [1] and counts != [len(self.cine)]:
             raise ReadError(
                 f"The masks of {case.name} do not fit its frames",
-                f"there are {len(labels)} masks and {len(self.cine)} frames",
+                f"there are {' and '.join(map(str, counts))} masks and {len(self.cine)} frames",
                 "Give one mask for each frame",
             )
-        return labels
+        return volumes
 
     @cached_property
     def _files(self) -> dict[int, tuple[Path, ...]]:
@@ -248,6 +249,18 @@ def load_case(case: Case, side: int | None = None) -> tuple[Annotated, ...]:
 def grey(frame: np.ndarray) -> np.ndarray:
     """A frame (H, W) or (H, W, 3) uint8 as (H, W) uint8."""
     return frame if frame.ndim == 2 else np.asarray(Image.fromarray(frame).convert("L"))
+
+
+def _only_frame(path: Path) -> np.ndarray:
+    """The label image (H, W) of a file that is of one frame."""
+    labels = read_labels(path)
+    if len(labels) > 1:
+        raise ReadError(
+            f"The mask {path.name} holds {len(labels)} frames",
+            "in a folder of masks every file is of one frame",
+            "Write a file for each frame, or name this one file as the masks",
+        )
+    return labels[0]
 
 
 def _size(array: np.ndarray) -> str:
