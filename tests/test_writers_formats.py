@@ -362,6 +362,14 @@ def test_the_json_beside_a_still_is_replaced_only_if_it_is_ours(tmp_path: Path) 
     assert read_masks(tmp_path / "still.png").names[1] == "lumen"
 
 
+def test_the_json_beside_a_still_does_not_spoil_a_loop_of_its_name(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((3, 45, 61), np.uint8))
+    write_masks(tmp_path / "a.png", Masks(labels(1), {1: "lumen"}, SPACING, [0.0]))
+    cine = read_cine(tmp_path / "a.npy")
+    assert len(cine) == 3
+    assert cine.frame_times_s is None
+
+
 def test_gif_has_every_frame_at_its_time(tmp_path: Path) -> None:
     times = np.array([0, 0.04, 0.10, 0.20, 0.3, 0.4])
     loop = Cine(np.full((FRAMES, 45, 61), 70, np.uint8), frame_times_s=times)

@@ -121,7 +121,7 @@ def _description(masks: Masks) -> dict[str, Any]:
     known: dict[str, Any] = {"objects": {str(object_id): masks.name(object_id) for object_id in masks.ids}}
     if masks.spacing_mm is not None:
         known["spacing_mm"] = list(masks.spacing_mm)
-    if masks.frame_times_s is not None:
+    if masks.frame_times_s is not None and len(masks.labels) > 1:  # beside a still there may be a loop of its name
         known["frame_times_s"] = masks.frame_times_s.tolist()
     return known
 
