@@ -151,6 +151,29 @@ def test_label_images_black_and_white_ones_and_noise_of_jpeg() -> None:
     assert masks.sum() == 100
 
 
+@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 0, 255), (200, 200, 0), (255, 255, 255)])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_mask_in_any_colour_is_a_mask(folder: Path, colour: tuple[int, ...], suffix: str) -> None:
+    painted = np.zeros((24, 32, 3), np.uint8)
+    painted[4:14, 6:18] = colour
+    Image.fromarray(painted).save(folder / f"red.{suffix}")
+    (seen,) = load_case(Case("x", folder / "images/0.png", (folder / f"red.{suffix}",)))
+    assert seen.objects == ("object",)
+    assert seen.masks.sum() == 120
+
+
+def test_numbers_that_are_not_whole_are_no_labels(folder: Path) -> None:
+    labels, case = np.zeros((24, 32)), Case("x", folder / "images/0.png", (folder / "mask.npy",))
+    labels[3:9, 3:9], labels[12:20, 12:20] = 1, 2
+    np.save(folder / "mask.npy", labels)
+    assert load_case(case)[0].objects == ("1", "2")
+    for wrong in (0.5, np.nan, np.inf):
+        labels[0, 0] = wrong
+        np.save(folder / "mask.npy", labels)
+        with pytest.raises(ReadError, match=r"mask\.npy holds no labels.*not whole"):
+            load_case(case)
+
+
 def test_connected_parts_become_structures_and_specks_are_dropped() -> None:
     labels = np.zeros((40, 60), np.uint8)
     labels[2:12, 2:12], labels[2:12, 30:40], labels[20:30, 2:12], labels[35, 35] = 1, 1, 2, 1

@@ -40,10 +40,12 @@ def mask_of(image: Path, masks: Mapping[str, Path]) -> Path | None:
 def read_labels(path: Path) -> np.ndarray:
     """A mask file as label images (T, H, W) of integers: the stored values, palette indices included.
 
+    Of a coloured mask each pixel has the value of its brightest channel: red is as much a mark as white is.
+
     Raises
     ------
     ReadError
-        Naming the file when it cannot be read.
+        Naming the file when it cannot be read, or holds numbers that are not whole, such as probabilities.
     """
     name = path.name.lower()
     try:
@@ -59,17 +61,20 @@ def read_labels(path: Path) -> np.ndarray:
             labels = np.load(path, allow_pickle=False)
         else:
             with Image.open(path) as image:
-                labels = np.asarray(image if image.mode in ("P", "I;16", "I") else image.convert("L"))
+                is_stored = image.mode in ("P", "I;16", "I")
+                labels = np.asarray(image if is_stored else image.convert(Image.getmodebase(image.mode)))
     except (OSError, ValueError, RuntimeError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise ReadError(
             f"The mask {path.name} cannot be read", "it is damaged, cut off, or not an image", "Copy or export it again"
         ) from error
-    labels = labels[..., 0] if labels.ndim in (3, 4) and labels.shape[-1] in (3, 4) else labels
+    labels = labels[..., :3].max(axis=-1) if labels.ndim in (3, 4) and labels.shape[-1] in (3, 4) else labels
     labels = labels.astype(np.uint8) if labels.dtype == bool else labels
     if labels.ndim == 2:
         labels = labels[None]
     if labels.ndim != 3:
         raise ReadError(f"The mask {path.name} has the shape {labels.shape}", fix="Give (H, W) or (T, H, W)")
+    if np.issubdtype(labels.dtype, np.inexact):
+        labels = _whole_numbers(labels, path)
     labels.setflags(write=False)
     return labels
 
@@ -107,6 +112,16 @@ def structures(
     found = [(name, mask) for name, mask in found if mask.any()]
     masks = np.stack([mask for _, mask in found]) if found else np.zeros((0, *labels.shape), bool)
     return masks, tuple(name for name, _ in found)
+
+
+def _whole_numbers(labels: np.ndarray, path: Path) -> np.ndarray:
+    if not np.isfinite(labels).all() or (labels != np.round(labels)).any():
+        raise ReadError(
+            f"The mask {path.name} holds no labels",
+            "its numbers are not whole: they may be probabilities",
+            "Write 0 and 255, or a whole number for each structure",
+        )
+    return labels.astype(np.int32)
 
 
 def _parts(mask: np.ndarray) -> list[np.ndarray]:
