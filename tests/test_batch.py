@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import zipfile
@@ -19,7 +18,6 @@ from typing import Any
 
 import fastparquet
 import numpy as np
-import psutil
 import pytest
 import tifffile
 import torch
@@ -40,6 +38,7 @@ from napari_uniultra.batch.worker import label_loop
 from napari_uniultra.cli import main
 from napari_uniultra.core.lock import LOCK, locked
 from napari_uniultra.core.masks import Masks
+from napari_uniultra.core.process import this_process
 from napari_uniultra.core.settings import ConfigError, read_settings, to_dict
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.errors import ReadError, WriteError
@@ -730,8 +729,8 @@ def test_a_second_process_is_locked_out_until_the_first_is_dead(tmp_path: Path, 
 
 def test_locks_that_cannot_be_judged_stay(tmp_path: Path) -> None:
     lock = tmp_path / LOCK
-    mine = {"pid": os.getpid(), "host": socket.gethostname(), "started": psutil.Process().create_time()}
-    for owner in (mine, {**mine, "host": "elsewhere", "pid": 2**22 + 1}):
+    mine = this_process()
+    for owner in (mine, {**mine, "boot": "elsewhere", "host": "elsewhere", "pid": 2**22 + 1}):
         lock.write_text(json.dumps(owner))
         with pytest.raises(WriteError, match="in use"), locked(tmp_path):
             pass
@@ -742,7 +741,7 @@ def test_locks_that_cannot_be_judged_stay(tmp_path: Path) -> None:
     os.utime(lock, (1, 1))
     with locked(tmp_path):
         pass
-    lock.write_text(json.dumps({**mine, "started": mine["started"] - 100}))  # its number belongs to another one now
+    lock.write_text(json.dumps({**mine, "started": "earlier"}))  # its number belongs to another one now
     with locked(tmp_path):
         assert json.loads(lock.read_text())["pid"] == os.getpid()
     assert list(tmp_path.iterdir()) == []

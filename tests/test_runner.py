@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +18,15 @@ import psutil
 import pytest
 from toy_training import toy_manifest, toy_settings
 
-from napari_uniultra.core.lock import InUseError, owner, this_process
+from napari_uniultra.core.lock import LOCK, InUseError, owner
+from napari_uniultra.core.process import this_process
 from napari_uniultra.core.settings import read_settings, write_file
-from napari_uniultra.errors import ReadError, WriteError
+from napari_uniultra.errors import ReadError, TrainingError, WriteError
 from napari_uniultra.model.zoo import load_model
-from napari_uniultra.runner import launch
+from napari_uniultra.runner import job, launch
 from napari_uniultra.runner.history import Curve, EventTail, Follower, History
 from napari_uniultra.runner.place import runs_folder
-from napari_uniultra.runner.product import CARD, evaluation_command, export
+from napari_uniultra.runner.product import CARD, evaluation_command, export, model_card
 from napari_uniultra.runner.registry import add_folder, delete_run, keep_draft, list_runs, new_run, remove_drafts
 from napari_uniultra.runner.remote import write_remote
 from napari_uniultra.runner.run import (
@@ -40,6 +42,7 @@ from napari_uniultra.runner.run import (
     read_json,
     write_json,
 )
+from napari_uniultra.runner.turn import waits_for
 from napari_uniultra.training.config import FineTuneConfig
 from napari_uniultra.training.distillation.config import DistillConfig
 from napari_uniultra.training.events import EVENTS, read_events
@@ -199,12 +202,109 @@ def test_a_full_disk_is_told_although_nothing_more_can_be_written(
 def test_a_number_of_a_process_that_is_used_again_is_no_running_run(make_run: Callable[..., Run]) -> None:
     run = make_run()
     keep_draft(run)
-    reused = {**this_process(), "started": psutil.Process().create_time() - 3600}
+    reused = {**this_process(), "started": "earlier"}
     write_json(run.folder / JOB, {**reused, "queued": "2020-01-01T00:00:00.000+00:00"})
     assert run.status().state is State.FAILED
     write_json(run.folder / JOB, {**this_process(), "queued": "2020-01-01T00:00:00.000+00:00"})
     assert run.status().state is State.QUEUED
     (run.folder / JOB).unlink()  # before the fixture ends what runs
+
+
+def test_a_run_of_another_computer_is_neither_ended_nor_waited_for(
+    make_run: Callable[..., Run], tmp_path: Path
+) -> None:
+    victim = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / EVENTS).write_text('{"event": "start", "step": 0, "steps": 9}\n')
+    elsewhere = {"pid": victim.pid, "started": "then", "boot": "other", "host": "gpu-server", "machine": "other"}
+    write_json(shared / LOCK, elsewhere)
+    far, run = add_folder(shared), make_run(steps=1)
+    try:
+        assert far.status().state is State.RUNNING
+        assert not far.status().is_active_here
+        assert "gpu-server" in far.status().words
+        launch.ask_to_stop(far)
+        assert far.status().state is State.STOPPING
+        with pytest.raises(TrainingError, match="runs on gpu-server"):
+            launch.end_now(far)
+        assert victim.poll() is None
+        write_json(shared / JOB, {**elsewhere, "queued": "2020-01-01T00:00:00.000+00:00"})
+        launch.start(run)
+        wait_for(run, State.DONE)
+    finally:
+        victim.kill()
+        victim.communicate()
+    (shared / JOB).unlink()
+    (shared / LOCK).unlink()
+    assert far.status().state is State.FAILED
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a small disk is mounted")
+def test_a_start_that_cannot_be_noted_leaves_no_process(
+    make_run: Callable[..., Run], isolated_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isolated_home.mkdir(exist_ok=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(isolated_home)], check=False).returncode:
+        pytest.skip("disks cannot be mounted here")
+    try:
+        run = make_run(steps=4)
+        started: list[int] = []
+
+        def note(path: Path, values: dict[str, object]) -> None:
+            if path.name == JOB:
+                started.append(int(str(values["pid"])))
+                fill(isolated_home)
+            write_json(path, values)
+
+        monkeypatch.setattr(launch, "write_json", note)
+        with pytest.raises(WriteError, match="No space left"):
+            launch.start(run)
+        assert not psutil.pid_exists(started[0])
+        assert not run.status().state.is_active
+    finally:
+        subprocess.run(["umount", "-l", str(isolated_home)], check=True)
+
+
+def fill(disk: Path) -> None:
+    with suppress(OSError), open(disk / "filler", "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(512))
+
+
+def test_a_process_that_nobody_noted_gives_up(make_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(steps=1)
+    monkeypatch.setattr("napari_uniultra.runner.turn._UNNOTED_S", 0.0)
+    with pytest.raises(SystemExit, match="not noted"):
+        job.main(str(run.folder))
+    assert run.status().state is State.NEW
+
+
+@pytest.mark.slow
+def test_what_a_user_ends_was_not_ended_by_lack_of_memory(make_run: Callable[..., Run]) -> None:
+    run, waiting = make_run("long", steps=100_000, save_every=1), make_run("short", steps=1)
+    launch.start(run)
+    launch.start(waiting)
+    wait_for_step(run, 2)
+    assert waits_for(waiting) == "Waits for “long”, which trains on this computer"
+    launch.end_now(run)
+    assert run.status().state is State.STOPPED
+    assert run.status().words == "Ended at once; Resume goes on from the last checkpoint"
+    assert run.can_resume
+    wait_for(waiting, State.DONE)
+
+
+@pytest.mark.slow
+def test_runs_work_in_a_home_that_was_named_by_a_relative_path(
+    make_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NAPARI_UNIULTRA_HOME", "mine")
+    run = make_run(steps=1)
+    launch.start(run)
+    wait_for(run, State.DONE)
+    assert run.folder.is_relative_to(tmp_path / "mine")
+    assert [path.name for path in run.folder.rglob("mine")] == []
 
 
 @pytest.mark.slow
@@ -237,7 +337,7 @@ def test_drafts_go_with_their_makers_and_data_of_others_stays(make_run: Callable
         delete_run(run)
     remove_drafts()
     assert run.folder.exists()
-    write_json(run.folder / "draft.json", {**this_process(), "started": 1.0})
+    write_json(run.folder / "draft.json", {**this_process(), "started": "earlier"})
     remove_drafts()
     assert not run.folder.exists()
     assert list_runs() == [other]
@@ -339,6 +439,67 @@ def test_a_second_stage_goes_on_where_the_first_ended(tmp_path: Path) -> None:
     assert follower.history.curves["loss"].steps == [1, 2, 3, 4, 5]
     assert follower.history.steps == 5
     assert not follower.update()
+
+
+def validation(step: int, dice: float, best: bool = False) -> dict[str, object]:
+    return {"event": "validation", "step": step, "metrics": {"dice": dice, "odd": None}, "best": best}
+
+
+def exported(step: int) -> dict[str, object]:
+    return {"event": "checkpoint", "step": step, "paths": ["model.safetensors"], "kind": "model"}
+
+
+def test_scores_are_those_of_trained_weights_and_of_the_file() -> None:
+    history = History()
+    history.add({"event": "start", "step": 0, "steps": 12})
+    history.add(validation(0, 0.9))
+    assert history.best() is None
+    assert history.validated_export() is None
+    for event in (validation(4, 0.6, best=True), exported(4), validation(8, 0.5), validation(12, 0.4)):
+        history.add(event)
+    assert history.best() == 0.6
+    assert history.curves["dice"].values == [0.9, 0.6, 0.5, 0.4]
+    assert history.validated_export() == (4, {"dice": 0.6, "odd": None})
+    history.add(exported(14))
+    assert history.validated_export()[0] == 12
+
+
+@pytest.mark.slow
+def test_a_card_has_the_scores_of_the_weights_in_the_file(make_run: Callable[..., Run]) -> None:
+    run = make_run(steps=12, validate_every=4)
+    values = run.settings_values()
+    values["optimiser"]["learning_rate"] = 0.05  # it gets worse
+    write_file(read_settings(FineTuneConfig, values), run.folder / CONFIG)
+    launch.start(run)
+    wait_for(run, State.DONE)
+    events = read_events(run.folder)
+    best = [event for event in events if event["event"] == "validation" and event["best"]][-1]
+    assert best["step"] < 12
+    card = model_card(run, run.model)
+    assert f"- dice: {best['metrics']['dice']:.4g} (step {best['step']})" in card
+
+
+def test_a_second_stage_counts_before_it_begins(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = make_run("distilled")
+    values = {
+        "output": str(run.folder),
+        "teacher": {"checkpoint": "uniultra-mini"},
+        "joint": {"steps": 5},
+        "data": run.settings_values()["data"],
+        "run": {"steps": 10},
+    }
+    write_file(read_settings(DistillConfig, values), run.folder / CONFIG)
+    lines = [{"event": "start", "step": 0, "steps": 10, "time": "2026-01-01T00:00:00+00:00"}]
+    lines += [{"event": "step", "step": 5, "loss": 1.0, "time": "2026-01-01T00:00:10+00:00"}]
+    (run.folder / EVENTS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    follower = run.follower()
+    follower.update()
+    assert follower.history.steps == 15
+    assert follower.history.seconds_left == pytest.approx(20)
+    (run.folder / "joint").mkdir()
+    (run.folder / "joint" / EVENTS).write_text('{"event": "start", "step": 0, "steps": 4}\n')
+    follower.update()
+    assert follower.history.steps == 9
 
 
 def test_what_is_damaged_hides_no_other_run(make_run: Callable[..., Run]) -> None:

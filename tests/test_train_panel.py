@@ -22,6 +22,7 @@ from toy_training import toy_manifest, toy_settings
 from napari_uniultra.core.lock import owner
 from napari_uniultra.core.settings import read_file
 from napari_uniultra.runner import launch
+from napari_uniultra.runner.place import runs_folder
 from napari_uniultra.runner.registry import keep_draft, list_runs, new_run
 from napari_uniultra.runner.run import CONFIG, Run, RunInfo, State
 from napari_uniultra.training.config import FineTuneConfig
@@ -329,6 +330,30 @@ def test_closing_asks_and_a_later_viewer_finds_the_run(
     assert not guard.eventFilter(main, QCloseEvent())  # the window may close; napari's fixture does it
     wait_for(run, qtbot, State.STOPPED)
     qtbot.waitUntil(lambda: later.view.resume_button.isEnabled(), timeout=WAIT_MS)
+
+
+@pytest.mark.slow
+def test_every_check_keeps_its_own_draft(
+    open_panel: Callable[[], TrainPanel], qtbot: Any, toy: Callable[..., Path]
+) -> None:
+    first, second = open_panel(), open_panel()
+    second.new.load(str(toy("other")))
+    check(second, qtbot)
+    first.new.load(str(toy()))
+    first.new.check_button.click()
+    first.new.settings.title.setText("changed meanwhile")
+    check(first, qtbot)
+    check(first, qtbot)
+    qtbot.waitUntil(lambda: not first.thread_.busy, timeout=WAIT_MS)
+    for panel, title in ((first, "changed meanwhile"), (second, "other")):
+        draft = panel.new.draft
+        assert (draft.info.title, draft.info.is_draft) == (title, True)
+        assert (draft.folder / CONFIG).is_file()
+        assert draft.status().state is State.NEW
+    assert len([path for path in runs_folder().iterdir() if path.name.startswith("run-")]) == 2
+    first.new.start_button.click()
+    assert first.view.run.info.title == "changed meanwhile"
+    close_dock(second)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a small disk is mounted")

@@ -1,59 +1,25 @@
-"""One process at a time in a folder, and whether a process is the one that was noted."""
+"""One process at a time in a folder."""
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import psutil
 
 from napari_uniultra.core.atomic import write_error
+from napari_uniultra.core.process import Process, is_running, this_process
 from napari_uniultra.errors import WriteError
 
 LOCK = ".lock"
-Process = dict[str, Any]  # pid, host and time of start: numbers of processes are used again
-_SAME_START_S = 1.0
 _EMPTY_S = 30.0  # how old a lock file without an owner must be: one is about to write its name
 
 
 class InUseError(WriteError):
     """Another process has the folder."""
-
-
-def this_process() -> Process:
-    """What tells this process from all others."""
-    return describe_process(os.getpid())
-
-
-def describe_process(pid: int) -> Process:
-    """What tells a process from all others, also from a later one of the same number.
-
-    Raises
-    ------
-    psutil.NoSuchProcess
-    """
-    return {"pid": pid, "host": socket.gethostname(), "started": psutil.Process(pid).create_time()}
-
-
-def is_running(process: Process) -> bool:
-    """Whether a process lives. One of another machine cannot be seen from here, and counts as living."""
-    if process["host"] != socket.gethostname():
-        return True
-    try:
-        found = psutil.Process(process["pid"])
-        is_same = abs(found.create_time() - process["started"]) <= _SAME_START_S  # else a new one of its number
-        return is_same and found.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.Error:
-        return True
 
 
 def owner(folder: Path) -> Process | None:
@@ -115,7 +81,7 @@ def _read(path: Path) -> bytes | None:
 def _parsed(found: bytes) -> Process:
     try:
         noted = json.loads(found)
-        return {"pid": int(noted["pid"]), "host": str(noted["host"]), "started": float(noted["started"])}
+        return {**noted, "pid": int(noted["pid"]), "host": str(noted["host"])}
     except (ValueError, KeyError, TypeError):
         return {}
 

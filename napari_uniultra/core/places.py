@@ -7,7 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
-_NAME = "napari-uniultra"
+_NAME, _HOME = "napari-uniultra", "NAPARI_UNIULTRA_HOME"
 
 
 def data_folder() -> Path:
@@ -25,5 +25,10 @@ def config_folder() -> Path:
     return _place(platformdirs.user_config_dir)
 
 
+def chosen_folder() -> dict[str, str]:
+    """The variable of the environment, where it is set, for a process that starts in another folder."""
+    return {_HOME: str(data_folder())} if os.environ.get(_HOME) else {}
+
+
 def _place(usual: object) -> Path:
-    return Path(os.environ.get("NAPARI_UNIULTRA_HOME") or usual(_NAME, appauthor=False))
+    return Path(os.environ.get(_HOME) or usual(_NAME, appauthor=False)).absolute()

@@ -84,6 +84,10 @@ class Curve:
         if len(self.steps) > _MOST_POINTS:
             self.steps, self.values = self.steps[::2], self.values[::2]
 
+    def copy(self) -> Curve:
+        """One that stays as it is."""
+        return Curve(list(self.steps), list(self.values))
+
     def forget_after(self, step: int) -> None:
         """Drop what came after a step: the run went back to it."""
         while self.steps and self.steps[-1] > step:
@@ -106,7 +110,12 @@ class History:
     notes : list of str
         What is worth telling, the latest last.
     seconds_left : float or None
-        By how long the steps since the last start took, validations included.
+        By how long the steps since the last start took, validations included. Those of a second stage count alike
+        until it begins.
+    exported : int or None
+        The step whose weights are in the model's file.
+    later_steps : int
+        Of a second stage that has not begun.
     """
 
     curves: dict[str, Curve] = field(default_factory=dict)
@@ -115,7 +124,10 @@ class History:
     device: str = ""
     notes: list[str] = field(default_factory=list)
     seconds_left: float | None = None
+    exported: int | None = None
+    later_steps: int = 0
     _began: tuple[int, datetime] | None = None
+    _validations: dict[int, Mapping[str, Any]] = field(default_factory=dict)  # by step, of trained weights
 
     def add(self, event: Mapping[str, Any], offset: int = 0) -> None:
         """Take an event in; ``offset`` steps came before those that it counts."""
@@ -128,19 +140,28 @@ class History:
                 self._add(name, step, event.get(name))
             self._reckon(event, step)
         elif kind == "validation":
-            for name, value in (event.get("metrics") or {}).items():
-                self._add(name, step, value)
+            self._validated(event.get("metrics") or {}, step, is_trained=event["step"] > 0)
+        elif kind == "checkpoint" and event.get("kind") == "model":
+            self.exported = step
         elif kind in ("notice", "error"):
             self.notes = [*self.notes[-_MOST_NOTES:], f"Step {step}: {event.get('text', '')}"]
         elif kind == "end":
             self.seconds_left = None
 
     def _start(self, event: Mapping[str, Any], step: int, offset: int) -> None:
-        self.steps, self.device = offset + int(event.get("steps") or 0), str(event.get("device", ""))
+        self.later_steps = 0 if offset else self.later_steps
+        self.steps = offset + int(event.get("steps") or 0) + self.later_steps
+        self.device = str(event.get("device", ""))
         self.seconds_left, began = None, _time(event)
         self._began = None if began is None else (step, began)
         for curve in self.curves.values():
             curve.forget_after(step)
+
+    def _validated(self, metrics: Mapping[str, Any], step: int, is_trained: bool) -> None:
+        for name, value in metrics.items():
+            self._add(name, step, value)
+        if is_trained:
+            self._validations[step] = metrics
 
     def _add(self, name: str, step: int, value: Any) -> None:
         self.curves.setdefault(name, Curve()).add(step, value)
@@ -157,9 +178,14 @@ class History:
         return curve.values[-1] if curve and curve.values else None
 
     def best(self, name: str = "dice") -> float | None:
-        """The highest value of a curve."""
-        curve = self.curves.get(name)
-        return max(curve.values) if curve and curve.values else None
+        """The highest value of a metric in validations; that before the first step is of no training."""
+        values = [found[name] for found in self._validations.values() if isinstance(found.get(name), (int, float))]
+        return max(values, default=None)
+
+    def validated_export(self) -> tuple[int, Mapping[str, Any]] | None:
+        """Step and metrics of the validation that is of the model's file, or else of the last before it."""
+        steps = [step for step in self._validations if self.exported is None or step <= self.exported]
+        return (max(steps), self._validations[max(steps)]) if steps else None
 
 
 def _time(event: Mapping[str, Any]) -> datetime | None:
@@ -176,14 +202,16 @@ class Follower:
     ----------
     folder : path
         The run's.
+    later_steps : int
+        Of the second stage.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        self.history = History()
+    def __init__(self, folder: str | Path, later_steps: int = 0) -> None:
+        self.folder, self._later_steps = Path(folder), later_steps
         self._begin()
 
     def _begin(self) -> None:
+        self.history = History(later_steps=self._later_steps)
         self._tails = [EventTail(self.folder / EVENTS), EventTail(self.folder / JOINT / EVENTS)]
         self._first_steps = 0  # of the first stage, once the second has begun
 
@@ -191,7 +219,6 @@ class Follower:
         """Read what is new; returns whether there was anything."""
         new, restarted = self._tails[0].read()
         if restarted:
-            self.history = History()
             self._begin()
             new, _ = self._tails[0].read()
         for event in new:

@@ -10,11 +10,15 @@ from contextlib import suppress
 import psutil
 
 from napari_uniultra.core.atomic import write_error
-from napari_uniultra.core.lock import InUseError, describe_process, is_running, owner
+from napari_uniultra.core.lock import InUseError
+from napari_uniultra.core.places import chosen_folder
+from napari_uniultra.core.process import describe_process, is_here
+from napari_uniultra.errors import TrainingError, WriteError
 from napari_uniultra.runner.registry import keep_draft
-from napari_uniultra.runner.run import JOB, LOG, RESULT, Run, now, read_json, write_json
+from napari_uniultra.runner.run import JOB, LOG, RESULT, Run, State, now, write_json
 from napari_uniultra.training.layout import JOINT, STOP
 
+_END_S = 5.0  # for the system to end what was killed
 _started: list[subprocess.Popen[bytes]] = []  # by this process, which has to be told when they end
 
 
@@ -41,14 +45,19 @@ def start(run: Run) -> None:
                 stdout=log,
                 stderr=log,
                 cwd=run.folder,
-                env={**os.environ, "PYTHONSAFEPATH": "1"},  # nothing is imported from the run's folder
+                env={**os.environ, **chosen_folder(), "PYTHONSAFEPATH": "1"},  # nothing comes from the run's folder
                 **_detached(),
             )
     except OSError as error:
         raise write_error(run.folder, error) from error
     _started.append(process)
-    with suppress(psutil.NoSuchProcess):  # it may have ended by now
-        write_json(run.folder / JOB, {**describe_process(process.pid), "queued": now()})
+    try:
+        with suppress(psutil.NoSuchProcess):  # it may have ended by now
+            write_json(run.folder / JOB, {**describe_process(process.pid), "queued": now()})
+    except WriteError:
+        process.kill()  # nobody would know of it
+        process.wait()
+        raise
 
 
 def ask_to_stop(run: Run) -> None:
@@ -66,16 +75,35 @@ def ask_to_stop(run: Run) -> None:
 
 
 def end_now(run: Run) -> None:
-    """End the process of a run at once; what came after its last checkpoint is lost."""
-    known = [read_json(run.folder / JOB), *(owner(stage) for stage in run.stages)]
-    for process in known:
-        if process and is_running(process):
-            with suppress(psutil.Error):
-                found = psutil.Process(process["pid"])
-                for one in (*found.children(recursive=True), found):
-                    with suppress(psutil.Error):
-                        one.kill()
+    """End the processes of a run at once; what came after its last checkpoint is lost.
+
+    Raises
+    ------
+    TrainingError
+        When it runs on another computer, out of reach: the numbers of processes there mean others here.
+    """
+    status = run.status()
+    if status.state.is_active and status.host:
+        fix = "Stop asks it to end after the step in progress. End it there if that takes too long"
+        raise TrainingError(f"{run.info.title} cannot be ended at once", f"it runs on {status.host}", fix)
+    ended = [process for _, process in run.processes() if is_here(process) and _kill(process["pid"])]
     reap()
+    if ended:
+        run.write_result(State.STOPPED, "Ended at once; Resume goes on from the last checkpoint")
+
+
+def _kill(pid: int) -> bool:
+    """End a process and those that it started; False where there is none."""
+    try:
+        found = psutil.Process(pid)
+        processes = (*found.children(recursive=True), found)
+    except psutil.Error:
+        return False
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, timeout=_END_S)
+    return True
 
 
 def reap() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import socket
 from pathlib import Path
 
 from napari_uniultra.core.places import data_folder
+from napari_uniultra.core.process import this_boot
 
 
 def runs_folder() -> Path:
@@ -15,5 +15,5 @@ def runs_folder() -> Path:
 
 
 def slot_folder() -> Path:
-    """Whose lock a run holds while it trains on this computer: one at a time."""
-    return runs_folder() / ".slot" / re.sub(r"[^\w.-]", "_", socket.gethostname())
+    """Whose lock a run holds while it trains on this computer: one at a time. Others may share the folder of runs."""
+    return runs_folder() / ".slot" / re.sub(r"[^\w.-]+", "-", this_boot())

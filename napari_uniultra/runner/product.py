@@ -11,7 +11,7 @@ from typing import Any
 
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.errors import CheckpointError, ReadError
-from napari_uniultra.runner.history import Follower
+from napari_uniultra.runner.history import History
 from napari_uniultra.runner.run import Run
 from napari_uniultra.training.data.importers import open_manifests
 from napari_uniultra.training.data.manifest import write_manifest
@@ -106,10 +106,9 @@ def model_card(run: Run, source: Path) -> str:
     from napari_uniultra.model.checkpoint import read_about
 
     card, info = read_about(source).get("card", {}), run.info
-    follower = Follower(run.folder)
+    follower = run.follower()
     follower.update()
     history = follower.history
-    metrics = {name: curve for name, curve in history.curves.items() if name.split("/")[0] not in _TRAINING}
     lines = [
         f"# {info.title}",
         "",
@@ -125,8 +124,7 @@ def model_card(run: Run, source: Path) -> str:
         "",
         "## Validation",
         "",
-        *(f"- {name}: {curve.values[-1]:.4g} (step {curve.steps[-1]})" for name, curve in metrics.items()),
-        *([] if metrics else ["It was not validated."]),
+        *_validation(history),
         *(f"- {words}" for words in info.warnings),
         "",
         "These numbers were used to choose the weights. Score the model on other subjects before you rely on it.",
@@ -141,7 +139,14 @@ def model_card(run: Run, source: Path) -> str:
     return "\n".join(lines)
 
 
-_TRAINING = ("loss", "learning_rate", "samples_per_second")
+def _validation(history: History) -> list[str]:
+    """The scores of the weights in the file, or of the last ones before them that were scored."""
+    found = history.validated_export()
+    if found is None:
+        return ["It was not validated."]
+    step, metrics = found
+    where = f"step {step}" if step == history.exported else f"step {step}; the weights are of step {history.exported}"
+    return [f"- {name}: {value:.4g} ({where})" for name, value in metrics.items() if isinstance(value, (int, float))]
 
 
 def _listed(value: Any) -> list[str]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from napari_uniultra.core.atomic import write_error
-from napari_uniultra.core.lock import is_running, this_process
+from napari_uniultra.core.process import is_running, this_process
 from napari_uniultra.errors import ReadError, WriteError
 from napari_uniultra.runner.place import runs_folder
 from napari_uniultra.runner.run import INFO, Run, RunInfo, now, read_json, write_json
@@ -61,13 +61,19 @@ def keep_draft(run: Run) -> None:
     (run.folder / _MAKER).unlink(missing_ok=True)
 
 
-def remove_drafts(mine: bool = False) -> None:
-    """Delete drafts whose makers are gone; with ``mine`` those of this process too."""
+def remove_draft(run: Run) -> None:
+    """Delete a draft; a run that was started meanwhile stays."""
+    if run.info.is_draft:
+        shutil.rmtree(run.folder, ignore_errors=True)
+
+
+def remove_drafts() -> None:
+    """Delete drafts whose makers are gone."""
     parent = runs_folder()
     for folder in parent.iterdir() if parent.is_dir() else ():
         maker = read_json(folder / _MAKER)
-        if maker and Run(folder).info.is_draft and (not is_running(maker) or (mine and maker == this_process())):
-            shutil.rmtree(folder, ignore_errors=True)
+        if maker and not is_running(maker):
+            remove_draft(Run(folder))
 
 
 def add_folder(folder: str | Path) -> Run:

@@ -16,6 +16,8 @@ from a shell.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -24,11 +26,12 @@ from typing import Any
 
 import yaml
 
-from napari_uniultra.core.atomic import atomic_path
-from napari_uniultra.core.lock import is_running, owner
+from napari_uniultra.core.atomic import atomic_path, write_error
+from napari_uniultra.core.lock import LOCK, owner
+from napari_uniultra.core.process import Process, is_here, is_running
 from napari_uniultra.core.settings import read_settings
 from napari_uniultra.errors import ConfigError
-from napari_uniultra.runner.history import last_events
+from napari_uniultra.runner.history import Follower, last_events
 from napari_uniultra.runner.place import slot_folder
 from napari_uniultra.training.config import FineTuneConfig
 from napari_uniultra.training.distillation.config import DistillConfig
@@ -38,6 +41,7 @@ INFO, CONFIG, DATA, JOB, RESULT, LOG = "run.json", "config.yaml", "data", "job.j
 FINE_TUNE, DISTIL = "train", "distill"  # as the commands are called
 KINDS: dict[str, type] = {FINE_TUNE: FineTuneConfig, DISTIL: DistillConfig}
 _ENDED = ("done", "no improvement")
+_RESERVED = 8192  # bytes for the result, taken while there is space: the disk may be full when it is wanted
 _SILENT = (
     "The training process ended without a word: it was ended from outside, often because memory ran out, or the "
     "computer was switched off. Resume goes on from the last checkpoint."
@@ -73,11 +77,19 @@ class Status:
         The reason for it, where there is something to say.
     step : int
         Done in the stage that runs or ran last.
+    host : str
+        The computer that its process runs on, where that is another one.
     """
 
     state: State
     words: str = ""
     step: int = 0
+    host: str = ""
+
+    @property
+    def is_active_here(self) -> bool:
+        """Whether a process of this computer belongs to the run."""
+        return self.state.is_active and not self.host
 
 
 @dataclass(frozen=True)
@@ -177,24 +189,67 @@ class Run:
         begun = (self.folder / CONFIG).is_file() or (self.folder / CHECKPOINT).is_file()
         return begun and not info.is_remote and self.status().state in (State.NEW, State.STOPPED, State.FAILED)
 
+    def follower(self) -> Follower:
+        """What reads its history."""
+        joint = self.settings_values().get("joint")
+        return Follower(self.folder, int(joint.get("steps") or 0) if isinstance(joint, dict) else 0)
+
     def status(self) -> Status:
         """How it stands now."""
         events = last_events(self.stages[-1]) or last_events(self.folder)
         step = events[-1]["step"] if events else 0
-        is_asked_to_stop = any((stage / STOP).exists() for stage in self.stages)
-        if any(owner(stage) for stage in self.stages):
-            return Status(State.STOPPING if is_asked_to_stop else State.RUNNING, step=step)
+        for path, process in self.processes():
+            state = self._active(path, process)
+            if is_here(process):
+                return Status(state, step=step)
+            host = str(process["host"])
+            words = f"On {host}, as far as can be told; if it runs there no more, remove {path}"
+            return Status(state, words, step, host)
+        return self._ended(events, read_json(self.folder / JOB), step)
+
+    def processes(self) -> Iterator[tuple[Path, Process]]:
+        """The living processes of the run, as far as can be told: those that train, then the one that may still wait.
+
+        Each comes with the file that names it.
+        """
+        for stage in self.stages:
+            process = owner(stage)
+            if process is not None:
+                yield stage / LOCK, process
         job = read_json(self.folder / JOB)
-        if job and is_running(job):
-            if is_asked_to_stop:
-                return Status(State.STOPPING, step=step)
-            waits = (owner(slot_folder()) or {}).get("pid") != job["pid"]
-            return Status(State.QUEUED if waits else State.STARTING, step=step)
-        return self._ended(events, job, step)
+        if "pid" in job and "host" in job and is_running(job):
+            yield self.folder / JOB, job
+
+    def _active(self, path: Path, process: Process) -> State:
+        """What a run is at whose process is named by a file."""
+        if any((stage / STOP).exists() for stage in self.stages):
+            return State.STOPPING
+        if path.name == LOCK:
+            return State.RUNNING
+        return State.STARTING if (owner(slot_folder()) or {}).get("pid") == process["pid"] else State.QUEUED
+
+    def reserve_result(self) -> None:
+        """Take the space for `write_result`, and forget an earlier result.
+
+        Raises
+        ------
+        WriteError
+        """
+        path = self.folder / RESULT
+        try:
+            path.write_bytes(b" " * _RESERVED)
+        except OSError as error:
+            raise write_error(path, error) from error
+
+    def write_result(self, state: State, words: str) -> None:
+        """Note how the run's process ended, where space for it was reserved."""
+        text = json.dumps({"state": state.value, "words": words[: _RESERVED // 8], "time": now()}).encode()
+        with suppress(OSError), open(self.folder / RESULT, "rb+") as file:
+            file.write(text.ljust(_RESERVED))
 
     def _ended(self, events: list[dict[str, Any]], job: dict[str, Any], step: int) -> Status:
         """Of a run without a process: the newest of what its job and its events say."""
-        result, is_remote = read_json(self.folder / RESULT), self.info.is_remote
+        result = read_json(self.folder / RESULT)
         said = next((event for event in reversed(events) if event["event"] in ("start", "end", "error")), None)
         if result and (said is None or said.get("time", "") <= result.get("time", "")):
             return Status(State(result["state"]), result.get("words", ""), step)
@@ -202,8 +257,10 @@ class Run:
             return Status(State.FAILED, _SILENT, step)
         if said is None:
             return Status(State.NEW)
+        if said["event"] == "start" and self.info.is_remote:
+            return Status(State.RUNNING, step=step, host="another computer")
         if said["event"] == "start":
-            return Status(*((State.RUNNING, "on another computer") if is_remote else (State.FAILED, _SILENT)), step)
+            return Status(State.FAILED, _SILENT, step)
         if said["event"] == "error":
             return Status(State.FAILED, str(said.get("text", "")), step)
         return Status(*ending(str(said.get("reason", ""))), step)

@@ -39,7 +39,7 @@ class CloseGuard(QObject):
         """Ask before the window closes while something trains; the event ends here when the user cancels."""
         if event.type() != QEvent.Type.Close:
             return False
-        active = [run for run in list_runs() if not run.info.is_remote and run.status().state.is_active]
+        active = [run for run in list_runs() if run.status().is_active_here]
         answer = self.ask([run.info.title for run in active]) if active else KEEP
         if answer == CANCEL:
             event.ignore()

@@ -16,7 +16,7 @@ from napari_uniultra.core.settings import read_file, write_file
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.runner import launch
 from napari_uniultra.runner.data import MadeData, make_data
-from napari_uniultra.runner.registry import new_run, remove_drafts
+from napari_uniultra.runner.registry import new_run, remove_draft
 from napari_uniultra.runner.remote import write_remote
 from napari_uniultra.runner.run import CONFIG, DATA, DISTIL, FINE_TUNE, KINDS, Run, RunInfo
 from napari_uniultra.widgets.parts import push_button, row_of, scrolling, tell, try_or_tell
@@ -120,14 +120,14 @@ class NewRun(QWidget):
         """Make the data set, try a few steps in a process of their own, and show what the run will be like."""
         self.drop_draft()
         try:
-            info = RunInfo(self.settings.name, self.settings.kind, processes=self.settings.cards.value())
-            draft = new_run(info)
+            self.draft = draft = new_run(
+                RunInfo(self.settings.name, self.settings.kind, processes=self.settings.cards.value())
+            )
             config = self.settings.settings(str(draft.folder), "")
         except UniUltraError as error:
-            remove_drafts(mine=True)
+            self.drop_draft()
             tell(error)
             return
-        self.draft = draft
         choice, between = self.data.choice(), config.data.clip_share > 0
         self.check_button.setEnabled(False)
         self._say("Preparing the data…")
@@ -191,16 +191,16 @@ class NewRun(QWidget):
     def drop_draft(self) -> None:
         """Let go of what was checked."""
         self.plan_question.drop()
-        if self.draft is not None:
-            self.draft = None
-            self._thread.submit(lambda: remove_drafts(mine=True), lambda _: None, tell)
+        draft, self.draft = self.draft, None
+        if draft is not None:  # in the thread, which may still write into it
+            self._thread.submit(lambda: remove_draft(draft), lambda _: None, tell)
 
     def close_draft(self) -> None:
         """Let go of what was checked, at once: the panel goes. What is still being written goes at a later start."""
         self.plan_question.drop()
-        has_draft, self.draft = self.draft is not None, None
-        if self._thread.stop(_CLOSE_S) and has_draft:
-            try_or_tell(lambda: remove_drafts(mine=True))
+        draft, self.draft = self.draft, None
+        if self._thread.stop(_CLOSE_S) and draft is not None:
+            remove_draft(draft)
 
     # The start --------------------------------------------------------------------------------------------------------
 

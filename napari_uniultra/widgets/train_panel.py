@@ -20,13 +20,13 @@ from napari_uniultra.errors import UniUltraError
 from napari_uniultra.runner import launch
 from napari_uniultra.runner.product import evaluation_command, export, report_of, snapshot
 from napari_uniultra.runner.registry import add_folder, delete_run, list_runs, remove_drafts
-from napari_uniultra.runner.run import Run, State
+from napari_uniultra.runner.run import Run
 from napari_uniultra.widgets.docks import DockPanel, main_window, open_panel
 from napari_uniultra.widgets.parts import scrolling, tell, try_or_tell
 from napari_uniultra.widgets.process import Question
 from napari_uniultra.widgets.train_close import CloseGuard
 from napari_uniultra.widgets.train_new import NewRun
-from napari_uniultra.widgets.train_progress import RunView
+from napari_uniultra.widgets.train_progress import RunView, can_end
 from napari_uniultra.widgets.train_runs import RunList
 from napari_uniultra.widgets.worker import InferenceThread
 
@@ -96,7 +96,7 @@ class TrainPanel(DockPanel):
         run = self.view.run
         if run is None:
             return
-        if run.status().state is not State.STOPPING:
+        if not can_end(run.status()):
             launch.ask_to_stop(run)
         elif self.confirm("End it at once? What it did since its last checkpoint is lost."):
             launch.end_now(run)

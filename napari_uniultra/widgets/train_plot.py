@@ -13,6 +13,7 @@ from napari_uniultra.runner.history import Curve, History
 
 _BACKGROUND, _FOREGROUND = (38, 41, 48), (210, 210, 210)
 _HEIGHT = 130  # pixels of each of the two
+_METRICS = {"tracked_dice": "Tracked Dice", "dice": "Dice"}
 _SPREAD = 10  # points of a smoothed loss
 
 
@@ -21,11 +22,11 @@ class CurvesPlot(QWidget):
 
     Parameters
     ----------
-    metrics : sequence of str
-        Validation metrics to show below the loss: the first that a run has.
+    metrics : mapping of str to str
+        Validation metrics to show below the loss, with their words: the first that all runs have.
     """
 
-    def __init__(self, metrics: tuple[str, ...] = ("tracked_dice", "dice")) -> None:
+    def __init__(self, metrics: Mapping[str, str] = _METRICS) -> None:
         super().__init__()
         self._metrics = metrics
         self.loss, self.metric = self._plot("Loss"), self._plot("Dice")
@@ -53,15 +54,15 @@ class CurvesPlot(QWidget):
             plot.getAxis(side).setTextPen(_FOREGROUND)
             plot.getAxis(side).enableAutoSIPrefix(False)
         plot.getAxis("left").setWidth(52)  # the same, so that steps stand above each other
-        plot.setToolTip(f"{words} over steps; drag or scroll to look at a part, double click to see all")
+        plot.setToolTip("Over steps: drag or scroll to look at a part, double click to see all")
         plot.scene().sigMouseClicked.connect(lambda event: plot.enableAutoRange() if event.double() else None)
         return plot
 
     def show_runs(self, histories: Mapping[str, History]) -> None:
         """Draw the curves of runs, by their titles; lines that are there are moved and not made anew."""
         wanted: dict[tuple[str, str], Curve] = {}
+        metric = self._common_metric(histories)
         for title, history in histories.items():
-            metric = next((name for name in self._metrics if name in history.curves), None)
             for kind, name in (("loss", "loss"), ("metric", metric)):
                 curve = history.curves.get(name) if name else None
                 if curve is not None:
@@ -72,6 +73,15 @@ class CurvesPlot(QWidget):
             for kind in ("loss", "metric"):
                 if (title, kind) in wanted:
                     self._draw(title, kind, wanted[title, kind], number)
+
+    def _common_metric(self, histories: Mapping[str, History]) -> str | None:
+        """What the lower plot shows, whose axis is named after it: the first metric of all runs that were validated."""
+        validated = [own for own in histories.values() if any(own.last(name) is not None for name in self._metrics)]
+        known = [name for name in self._metrics if all(own.last(name) is not None for own in validated)]
+        metric = known[0] if validated and known else None
+        if metric is not None:
+            self.metric.setLabel("left", self._metrics[metric])
+        return metric
 
     def _plot_of(self, kind: str) -> pyqtgraph.PlotWidget:
         return self.loss if kind == "loss" else self.metric

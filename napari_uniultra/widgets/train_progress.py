@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QPlainTextEdit, QProgressBar, QS
 
 from napari_uniultra.runner.history import Follower, History
 from napari_uniultra.runner.run import LOG, Run, State, Status
+from napari_uniultra.runner.turn import waits_for
 from napari_uniultra.training.layout import OVERLAYS
 from napari_uniultra.widgets.parts import push_button, row_of
 from napari_uniultra.widgets.train_plot import CurvesPlot
@@ -77,7 +78,7 @@ class RunView(QWidget):
     def show_run(self, run: Run | None) -> None:
         """Show another run, or none."""
         self.run = run
-        self._follower = None if run is None else Follower(run.folder)
+        self._follower = None if run is None else run.follower()
         self._log_size = -1
         self.log.clear()
         self.plot.show_runs({})
@@ -103,7 +104,7 @@ class RunView(QWidget):
         run, history = self.run, self.history
         state = status.state
         self.stop_button.setEnabled(state.is_active and run is not None)
-        self.stop_button.setText("End now" if state is State.STOPPING else "Stop")
+        self.stop_button.setText("End now" if can_end(status) else "Stop")
         self.resume_button.setEnabled(run is not None and not state.is_active and run.can_resume)
         self.use_button.setEnabled(run is not None and run.model is not None)
         if run is None:
@@ -115,7 +116,7 @@ class RunView(QWidget):
         self.progress.setValue(min(history.step, max(history.steps, 1)))
         self.progress.setFormat(f"step {history.step} of {history.steps}" if history.steps else state.value)
         self.facts.setText(_facts(history, state))
-        self.words.setText("\n".join(filter(None, (status.words, *run.info.warnings, *history.notes[-2:]))))
+        self.words.setText("\n".join(filter(None, (reason(run, status), *run.info.warnings, *history.notes[-2:]))))
         self.words.setVisible(bool(self.words.text()))
 
     def _show_log(self, path: Path) -> None:
@@ -137,15 +138,25 @@ class RunView(QWidget):
         bar.setValue(bar.maximum())
 
 
+def can_end(status: Status) -> bool:
+    """Whether a second press on Stop ends a run at once: it was asked to stop, and its process is within reach."""
+    return status.state is State.STOPPING and status.is_active_here
+
+
+def reason(run: Run, status: Status) -> str:
+    """Why a run stands as it does, where there is something to say."""
+    return status.words or (waits_for(run) if status.state is State.QUEUED else "")
+
+
 def _facts(history: History, state: State) -> str:
     """Speed, time left and scores, each with its unit."""
-    dice, tracked = history.last("dice"), history.last("tracked_dice")
+    dice, best, tracked = history.last("dice"), history.best(), history.last("tracked_dice")
     speed, rate, loss = (history.last(name) for name in ("samples_per_second", "learning_rate", "loss"))
     left = duration(history.seconds_left) if state is State.RUNNING and history.seconds_left is not None else ""
     parts = (
         f"{left} left" if left else "",
         f"loss {loss:.3f}" if loss is not None else "",
-        f"Dice {dice:.3f} (best {history.best():.3f})" if dice is not None else "",
+        f"Dice {dice:.3f} ({'untrained' if best is None else f'best {best:.3f}'})" if dice is not None else "",
         f"tracked Dice {tracked:.3f}" if tracked is not None else "",
         f"{speed:.1f} samples/s" if speed is not None else "",
         f"learning rate {rate:.1e}" if rate is not None else "",

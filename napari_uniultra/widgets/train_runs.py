@@ -25,6 +25,7 @@ from napari_uniultra.runner.run import JOB, RESULT, Run, Status
 from napari_uniultra.training.layout import EVENTS, JOINT, MODEL, STUDENT
 from napari_uniultra.widgets.parts import push_button
 from napari_uniultra.widgets.train_plot import CurvesPlot
+from napari_uniultra.widgets.train_progress import reason
 
 _NAME, _STATE, _STEP, _DICE = range(4)
 _TABLE_HEIGHT = 190
@@ -114,7 +115,7 @@ class RunList(QWidget):
             for column, text in enumerate(texts, 1):
                 if item.text(column) != text:
                     item.setText(column, text)
-            item.setToolTip(_STATE, status.words)
+            item.setToolTip(_STATE, reason(run, status))
         self._enable()
         if any(self._follower(run).update() for run in self.selected()[:_MOST_COMPARED]):
             self._draw()
