@@ -182,6 +182,32 @@ def test_a_stack_of_masks_is_taken_frame_by_frame(cases, tmp_path) -> None:
     assert [score.hd_px for score in scores] == [2] * FRAMES
 
 
+def test_a_tool_that_takes_one_object_for_another_is_told_so_whatever_else_it_marks(tmp_path) -> None:
+    artery, vein, rest = rectangle(5, 5, 20, 20), rectangle(30, 40, 24, 30), rectangle(50, 2, 5, 5)
+    names = {1: "artery", 2: "vein", 3: "nerve"}
+    cases = [
+        replace(still(tmp_path, "both.png", artery + 2 * vein), labels=names),
+        still(tmp_path, "bare.png", artery + 2 * vein),  # without names
+        replace(still(tmp_path, "one.png", 2 * vein), labels=names),
+    ]
+    swapped = np.array([0, 2, 1, 3])
+    tool = copied(cases, tmp_path / "swapped", lambda labels: swapped[labels + 3 * rest])
+    scores = only(evaluate(cases, PLAIN, others=[tool]), method="swapped")
+    assert [score.dice for score in scores if not score.is_image] == [0] * 5
+    assert {round(score.dice, 3) for score in scores if score.is_image} == {
+        round(2 * area / (2 * area + 25), 3) for area in (1120, 720)
+    }
+
+
+def test_a_file_with_all_masks_of_a_loop_is_read_once(cases, tmp_path, monkeypatch) -> None:
+    folder, read = tmp_path / "stack", []
+    folder.mkdir()
+    tifffile.imwrite(folder / "loop.tif", np.ones((FRAMES, HEIGHT, WIDTH), np.uint8))
+    monkeypatch.setattr(tifffile, "imread", lambda path, own=tifffile.imread: read.append(path) or own(path))
+    evaluate(cases[2:], PLAIN, others=[OtherTool(folder)])
+    assert read == [folder / "loop.tif"]
+
+
 # Failures -------------------------------------------------------------------------------------------------------------
 
 
@@ -207,6 +233,25 @@ def test_masks_of_another_size_and_damaged_ones_are_failures(cases, tmp_path) ->
     assert {score.failure for score in evaluation.scores if score.case == cases[0].name} == {"other size"}
     assert {score.failure for score in evaluation.scores if score.case == cases[1].name} == {"unreadable"}
     assert all(score.dice == 0 and math.isinf(score.hd_px) for score in evaluation.scores)
+
+
+def test_a_mask_that_fails_is_no_success_where_there_is_nothing(tmp_path) -> None:
+    nothing, disc = np.zeros((HEIGHT, WIDTH), int), rectangle(10, 20, 30, 30)
+    case = loop(tmp_path, [disc, nothing, nothing, nothing, nothing])
+    tool = copied([case], tmp_path / "odd")
+    (tool.folder / "loop/001.png").write_bytes(b"no image")
+    (tool.folder / "loop/002.png").unlink()
+    save(tool.folder / "loop/003.png", np.zeros((HEIGHT, WIDTH + 1)))
+    scores = only(evaluate([case], PLAIN, others=[tool]), method="odd", object=IMAGE)
+    failures = ["", "unreadable", "missing", "other size", ""]
+    assert [(own.dice, own.failure) for own in scores] == [(float(not why), why) for why in failures]
+
+
+def test_a_structure_called_image_is_refused_by_name(cases, tmp_path) -> None:
+    odd = replace(still(tmp_path, "odd.png", rectangle(10, 20, 30, 40)), labels={1: "image"})
+    ((name, why),) = evaluate([cases[0], odd], PLAIN).not_scored
+    assert name == odd.name
+    assert "is called 'image'" in why
 
 
 def test_a_tools_masks_are_looked_for_in_its_folder_only(cases, tmp_path) -> None:
@@ -235,9 +280,9 @@ def test_a_model_that_cannot_answer_fails_the_case_and_not_the_run(cases, model,
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(model.network.sam_mask_decoder, "forward", no_memory)
-    evaluation = evaluate(cases[1:], PLAIN, model)
+    evaluation = evaluate(cases[1:], replace(PLAIN, prompts=("box", "none")), model)
     scores = only(evaluation, method="model")
-    assert {score.prompt for score in scores} == {"box", "tracked"}
+    assert {score.prompt for score in scores} == {"box", "none", "tracked"}
     assert {score.failure for score in scores} == {"error"}
     assert len([s for s in scores if s.prompt == "tracked" and not s.is_image]) == FRAMES - 1
 
@@ -300,6 +345,11 @@ def test_every_kind_of_prompt_is_scored_as_the_viewer_answers_it(cases, model) -
         assert next(scores_of(labelled, answer, PLAIN)).dice == score.dice
 
 
+def test_a_prompt_that_is_asked_for_twice_counts_once(cases) -> None:
+    once, twice = (evaluate(cases[:1], replace(PLAIN, prompts=kinds)) for kinds in (("box",), ("box", "point", "box")))
+    assert twice.scores == once.scores
+
+
 def test_a_jitter_sweep_has_the_ellipse_beside_every_box(cases, model) -> None:
     evaluation = evaluate(cases[:1], replace(PLAIN, jitter_sweep=(0.0, 20.0, 80.0)), model)
     rows = [row for row in evaluation.table() if row.by == "object"]
@@ -337,6 +387,27 @@ def test_tracking_is_the_sessions(cases, model) -> None:
         answer = FrameAnswer("model", "tracked", score.frame, {"1": steps[score.frame].masks[1]}, since_prompt=1)
         assert next(scores_of(labelled, answer, PLAIN)).dice == score.dice
         assert steps[score.frame].predicted_iou[1] == score.predicted_iou
+
+
+def test_objects_are_tracked_from_the_first_frame_that_shows_them(tmp_path, model) -> None:
+    nothing = np.zeros((HEIGHT, WIDTH), int)
+    one, two = rectangle(10, 10, 24, 24), 2 * rectangle(30, 44, 20, 24)
+    case = loop(tmp_path, [nothing, nothing, one, one, one + two, two, one + two])
+    scores = only(evaluate([case], replace(PLAIN, stills=False), model), prompt="tracked")
+    assert [(s.frame, s.object) for s in scores if not s.is_image] == [
+        (3, "1"), (4, "1"), (5, "1"), (5, "2"), (6, "1"), (6, "2")
+    ]  # fmt: skip
+    assert {(own.object, own.frames) for own in drifts(scores)} == {("1", (1, 2, 3, 4)), ("2", (1, 2))}
+    labelled = LabelledCase(case)
+    session = CineSession(labelled.cine, model)
+    for number, frame, stop in ((1, 2, 3), (2, 4, 6)):
+        truth = labelled.truth(frame)[str(number)]
+        session.set_prompt(number, frame, drawn_prompt("box", truth, 20, 0, ("loop", frame, str(number))))
+        list(session.propagate("forward", start=frame, stop=stop))
+    for own in (score for score in scores if not score.is_image):
+        mask = session.step(own.frame).masks[int(own.object)]
+        answer = FrameAnswer("model", "tracked", own.frame, {own.object: mask})
+        assert next(scores_of(labelled, answer, PLAIN)).dice == own.dice
 
 
 def test_one_frame_in_ten_is_corrected_and_not_scored(cases, model) -> None:

@@ -40,7 +40,7 @@ class FrameAnswer:
     jitter : float
         Of the boxes, in px at 1024; NaN without one.
     since_prompt : int or None
-        Frames of the loop since the last prompt before; None for a single frame.
+        Frames of the loop since the last prompt before, of whichever object; None for a single frame.
     """
 
     method: str

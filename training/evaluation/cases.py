@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from napari_uniultra.core.types import Cine
+from napari_uniultra.errors import ReadError
 from napari_uniultra.training.data.cases import Case, OpenCase
+from napari_uniultra.training.evaluation.answers import IMAGE
 
 Masks = dict[str, np.ndarray]  # object name -> (H, W) bool
 
@@ -77,15 +79,26 @@ class LabelledCase:
         rows, columns = (((np.arange(self._canvas) + 0.5) * side / self._canvas).astype(int) for side in labels.shape)
         return labels[np.ix_(rows, columns)]
 
-    def check(self) -> None:
-        """Read every annotated frame and its truth once, so that what is damaged shows before anything is scored.
+    @cached_property
+    def starts(self) -> dict[str, int]:
+        """Every object and the position of the first annotated frame that shows it, in this order.
+
+        Every annotated frame and its truth is read for it, so that what is damaged shows before anything is scored.
 
         Raises
         ------
         ReadError
         """
-        for number in self._opened.frames:
-            self._opened.annotated(number)
+        starts: dict[str, int] = {}
+        for index in self.annotated:
+            starts |= {name: index for name in self.truth(index) if name not in starts}
+        if IMAGE in starts:
+            raise ReadError(
+                f"A structure of {self.name} is called {IMAGE!r}",
+                "that is what scores call all structures together",
+                "Give it another name in the manifest's 'labels'",
+            )
+        return starts
 
     def _kept(self, cine: Cine) -> Cine:
         frames = _View(cine.frames, self.numbers, self._canvas)

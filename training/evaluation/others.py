@@ -7,7 +7,8 @@ frame or by its number.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +36,14 @@ class OtherTool:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.name = self.folder.resolve().name
+        self._read = lru_cache(maxsize=1)(read_labels)  # a file with all masks of a loop is asked for each of them
         if not self.folder.is_dir():
             raise ReadError(f"There is no folder {folder}", fix="Name the folder that holds the other tool's masks")
 
     def answers(self, case: Case, labelled: LabelledCase, prompt: str = AS_GIVEN) -> Iterator[FrameAnswer]:
         """One answer for every annotated frame; what is missing or does not fit is a failure."""
         first = labelled.numbers[labelled.annotated[0]]
+        known = set(case.labels.values()) or set(labelled.starts)
         for index in labelled.annotated:
             truth, number = labelled.truth(index), labelled.numbers[index]
             labels, why = self._labels(case, number)
@@ -51,7 +54,7 @@ class OtherTool:
                 failures = dict.fromkeys([*truth, IMAGE], why)
                 yield FrameAnswer(self.name, prompt, index, {}, failures=failures, since_prompt=since)
                 continue
-            masks = objects_found(labelled.at_canvas(labels), truth, case)
+            masks = objects_found(labelled.at_canvas(labels), truth, case, known)
             yield FrameAnswer(self.name, prompt, index, masks, since_prompt=since)
 
     def _labels(self, case: Case, number: int) -> tuple[np.ndarray | None, str]:
@@ -60,7 +63,7 @@ class OtherTool:
         if path is None:
             return None, MISSING
         try:
-            labels = read_labels(path)
+            labels = self._read(path)
         except ReadError:
             return None, UNREADABLE
         return (labels[index], "") if index < len(labels) else (None, MISSING)
@@ -81,20 +84,21 @@ class OtherTool:
         return _first_file(place.parent, lambda stem: stem in stems), number
 
 
-def objects_found(labels: np.ndarray, truth: Masks, case: Case) -> Masks:
+def objects_found(labels: np.ndarray, truth: Masks, case: Case, known: Collection[str]) -> Masks:
     """The objects of the truth in another tool's label image (H, W), and everything that it marks as `IMAGE`.
 
-    A single object gets all that is marked. Several get the label of their own name where the tool tells objects by the
-    truth's labels; else each connected part goes to the object that it overlaps most.
+    Where the case has several objects, of the ``known`` names, and the tool uses one of their labels, each gets the
+    label of its own name. Else a single object gets all that is marked, and of several each connected part goes to the
+    one that it overlaps most.
     """
     wanted = case.labels if case.labels and np.isin(labels, list(case.labels)).any() else None
     masks, names = structures(labels, wanted)
     everything = union(masks, labels.shape)
     found: Masks = {name: np.zeros(labels.shape, bool) for name in truth}
-    if len(truth) == 1:
+    if not case.separate and len(known) > 1 and not set(names).isdisjoint(known):
+        found.update((name, mask) for name, mask in zip(names, masks, strict=True) if name in truth)
+    elif len(truth) == 1:
         found = dict.fromkeys(truth, everything)
-    elif not case.separate and set(names) <= set(truth):
-        found.update(zip(names, masks, strict=True))
     else:
         for part in _parts(masks):
             overlaps = {name: np.count_nonzero(part & mask) for name, mask in truth.items()}

@@ -108,7 +108,7 @@ def _drift(drifts: Sequence[Drift]) -> str:
             Series(f"{drift.case} {drift.object}, {drift.method}, {drift.prompt}", _points(drift)) for drift in own
         ]
         parts.append(f"<h3>{escape(data_set)}</h3>")
-        parts.append(chart(series, "frames from the first annotated one", "Dice"))
+        parts.append(chart(series, "frames from where tracking began", "Dice"))
     return "".join(parts)
 
 

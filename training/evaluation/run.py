@@ -134,7 +134,7 @@ def evaluate(
     for case in cases:
         try:
             labelled = LabelledCase(case, settings.every, settings.canvas)
-            labelled.check()
+            _ = labelled.starts  # reads all of it
         except ReadError as error:
             not_scored.append((case.name, _without_folders(str(error), case)))
         else:

@@ -37,7 +37,7 @@ class Score:
     jitter : float
         Of the box, in px at 1024.
     since_prompt : int or None
-        Frames since the last prompt; None for a single frame.
+        Frames since the last prompt, of whichever object; None for a single frame.
     dice, iou : float
         0 to 1.
     hd_px, hd95_px, hd_mm, hd95_mm : float
@@ -93,7 +93,8 @@ def scores_of(case: LabelledCase, answer: FrameAnswer, settings: EvaluationSetti
         target = truth.get(name, np.zeros(shape, bool))
         yield _score(case, answer, settings, name, answer.masks.get(name), target)
     together = answer.masks.get(IMAGE)
-    if together is None and not (names and all(name in answer.failures for name in names)):
+    is_failed = IMAGE in answer.failures or (names and all(name in answer.failures for name in names))
+    if together is None and not is_failed:
         together = union((answer.masks[name] for name in names if name in answer.masks), shape)
     targets = [mask for name, mask in truth.items() if name in names or not names]
     yield _score(case, answer, settings, IMAGE, together, union(targets, shape))

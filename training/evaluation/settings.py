@@ -24,7 +24,7 @@ class EvaluationSettings:
         (), low=0, high=512, help="Further jitters to score boxes with, in px at 1024."
     )
     stills: bool = setting(True, help="Score every annotated frame on its own.")
-    tracking: bool = setting(True, help="Track through loops from one box on the first annotated frame.")
+    tracking: bool = setting(True, help="Track through loops, each object from a box on the first frame that shows it.")
     corrections: bool = setting(False, help="Also track with every tenth annotated frame corrected.")
     every: int = setting(1, low=1, help="Track through every n-th frame of a loop, and the annotated ones.")
     image_size: int | None = setting(None, low=64, help="The network's input size in px; empty for the model's own.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from napari_uniultra.core.prompts import ellipse_in_box
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.model.preprocess import masks_at
+from napari_uniultra.segment.fallback import run_with_fallback
 from napari_uniultra.segment.predictor import Predictor
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.training.evaluation.answers import ERROR, IMAGE, FrameAnswer
@@ -24,7 +24,7 @@ MODEL, ELLIPSE = "model", "ellipse"
 
 def asked(settings: EvaluationSettings) -> list[tuple[str, float]]:
     """The kinds of prompts with their jitter in px at 1024, each once; NaN where there is no box."""
-    kinds = [(kind, settings.jitter if kind in WITH_BOX else float("nan")) for kind in settings.prompts]
+    kinds = [(kind, settings.jitter if kind in WITH_BOX else float("nan")) for kind in dict.fromkeys(settings.prompts)]
     kinds += [(BOX, jitter) for jitter in settings.jitter_sweep if (BOX, jitter) not in kinds]
     return kinds
 
@@ -52,12 +52,7 @@ class _Segmenter:
     """The viewer's session on a case, asked for one object at a time and then made to forget it."""
 
     def __init__(self, case: LabelledCase, model: Any) -> None:
-        self._case, self._model = case, model
-        self._session = CineSession(case.cine, model)
-
-    @cached_property
-    def _predictor(self) -> Predictor:
-        return Predictor(self._model)
+        self._case, self._session = case, CineSession(case.cine, model)
 
     def prompted(self, index: int, kind: str, drawn: dict[str, Prompt], jitter: float) -> FrameAnswer:
         """From what was drawn of every object."""
@@ -74,9 +69,15 @@ class _Segmenter:
 
     def unprompted(self, index: int) -> FrameAnswer:
         """The paper's "no prompt": one mask for the whole image."""
-        frame = self._case.cine.frame(index)
-        embedding = self._predictor.embed(frame)
-        features = self._predictor.unconditioned(embedding)
-        answer = self._predictor.track(embedding, features)
+        try:
+            mask, iou = run_with_fallback(self._session, lambda: self._unconditioned(index), lambda _notice: None)
+        except UniUltraError:
+            return FrameAnswer(MODEL, NONE, index, {}, failures={IMAGE: ERROR})
+        return FrameAnswer(MODEL, NONE, index, {IMAGE: mask}, {IMAGE: iou})
+
+    def _unconditioned(self, index: int) -> tuple[np.ndarray, float]:
+        frame, predictor = self._case.cine.frame(index), Predictor(self._session.model)
+        embedding = predictor.embed(frame)
+        answer = predictor.track(embedding, predictor.unconditioned(embedding))
         mask: np.ndarray = (masks_at(answer.logits, frame.shape[:2])[0] > 0).cpu().numpy()
-        return FrameAnswer(MODEL, NONE, index, {IMAGE: mask}, {IMAGE: float(answer.predicted_iou[0])})
+        return mask, float(answer.predicted_iou[0])

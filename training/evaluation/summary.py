@@ -90,7 +90,7 @@ class Drift:
     ----------
     data_set, case, object, method, prompt : str
     frames : tuple of int
-        Scored frames, counted from the first annotated one.
+        Scored frames, counted from where its tracking began; for other tools from the first annotated one.
     dice, predicted_iou, thickness_error_mm : tuple of float
         By frame; the thickness of layers only, else NaN.
     """
