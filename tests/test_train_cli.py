@@ -185,14 +185,19 @@ def test_without_a_configuration_it_says_how_to_go_on(capsys: pytest.CaptureFixt
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C reaches processes in another way there")
-def test_ctrl_c_ends_with_a_checkpoint_and_code_130(config: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_a_cluster_end_all_processes_with_a_checkpoint_and_code_130(
+    number: int, config: Path, tmp_path: Path
+) -> None:
     code = "import sys; from napari_uniultra.cli import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, "train", str(config), "--set", "run.steps=100000"]
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-c", code, "train", str(config), "--set", "run.steps=100000", "--set", "data.workers=1"]
+    process = subprocess.Popen(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     events = tmp_path / "run" / EVENTS
     while process.poll() is None and not (events.exists() and '"event": "step"' in events.read_text()):
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, number)
     assert process.wait(timeout=60) == 130
     assert load_training_checkpoint(tmp_path / "run" / CHECKPOINT)["step"] >= 1
 

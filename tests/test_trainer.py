@@ -27,7 +27,7 @@ from torch import Generator, Tensor, nn
 from torch.utils.data import Dataset
 
 from napari_uniultra.core.lock import InUseError, locked
-from napari_uniultra.errors import CheckpointError, ResourceError, TrainingError, WriteError
+from napari_uniultra.errors import CheckpointError, ReadError, ResourceError, TrainingError, WriteError
 from napari_uniultra.model.config import architecture
 from napari_uniultra.training import optim
 from napari_uniultra.training.checkpoints import CHECKPOINT, load_training_checkpoint, save_training_checkpoint
@@ -439,6 +439,46 @@ def test_data_processes_inherit_no_locks(tmp_path: Path) -> None:
     asked = config(tmp_path)
     trainer = Trainer(replace(asked, data=replace(asked.data, workers=1)), Toy(), ToyData())
     assert trainer._loader().multiprocessing_context.get_start_method() == "spawn"
+
+
+class Dying(ToyData):
+    """Its process is told to stop together with the trainer's, and dies of it."""
+
+    def __getitem__(self, step: int) -> Batch:
+        if step == 3:
+            os.kill(os.getppid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(step)
+
+
+class Unreadable(ToyData):
+    def __getitem__(self, step: int) -> Batch:
+        if step == 2:
+            raise ReadError("Nothing can be read", "all files are damaged", "Mend them")
+        return super().__getitem__(step)
+
+
+def with_worker(folder: Path, samples: Dataset) -> Trainer:
+    """Trains with batches from another process."""
+    asked = config(folder)
+    return Trainer(replace(asked, data=replace(asked.data, workers=1)), Toy(), samples)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals reach processes in another way there")
+def test_a_data_process_that_dies_of_the_signal_to_stop_costs_no_step(tmp_path: Path) -> None:
+    trainer = with_worker(tmp_path, Dying())
+    assert trainer.fit() == "terminated"
+    assert load_training_checkpoint(tmp_path / CHECKPOINT)["step"] == trainer.step
+
+
+@pytest.mark.slow
+def test_an_error_of_a_data_process_is_told_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ReadError) as told:
+        with_worker(tmp_path, Unreadable()).fit()
+    assert str(told.value) == "Nothing can be read. all files are damaged. Mend them."
+    assert (told.value.what, told.value.fix) == ("Nothing can be read", "Mend them")
+    assert read_events(tmp_path)[-1]["text"] == str(told.value)
 
 
 def test_measuring_a_step_writes_nothing(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from napari_uniultra.training.checkpoints import (
 from napari_uniultra.training.config import RunSettings
 from napari_uniultra.training.data.samples import Batch, Samples
 from napari_uniultra.training.events import Events, Listener, tensorboard
-from napari_uniultra.training.launch import StopSignal, make_fabric
+from napari_uniultra.training.launch import StopSignal, deaf_children, ignore_stops, make_fabric
 from napari_uniultra.training.layout import CHECKPOINT, OVERLAYS, SETTINGS, STOP
 from napari_uniultra.training.meter import Meter
 from napari_uniultra.training.optim import Average, average_gradients, learning_rate, make_optimiser, trainable
@@ -152,14 +153,14 @@ class Trainer:
         ResourceError
             When there is not enough memory.
         """
-        batches = iter(self._loader())
         first = self.step
-        for _ in range(min(steps + 1, self._run.steps - first)):
-            if self.step == first + 1:
-                self._meter.start()  # the first step warms up
-            group = self._next_batches(batches)
-            if not attempt(lambda group=group: self._step(group))[0]:
-                raise self._memory_error(group, "nothing was written")
+        with self._batches() as batches:
+            for _ in range(min(steps + 1, self._run.steps - first)):
+                if self.step == first + 1:
+                    self._meter.start()  # the first step warms up
+                group = self._next_batches(batches)
+                if not attempt(lambda group=group: self._step(group))[0]:
+                    raise self._memory_error(group, "nothing was written")
         return self._meter.elapsed() / max(self.step - first - 1, 1)
 
     def measure_validation(self, run: RunSettings) -> float:
@@ -172,27 +173,40 @@ class Trainer:
         reason = self._why_stop()
         if self.step == 0 and self._run.validate_every:
             self._validate()
-        batches = iter(self._loader())
-        while not reason:
-            group = self._next_batches(batches)
-            had_memory, is_bad = attempt(lambda group=group: self._step(group))
-            if not had_memory:
-                self._give_up_for_memory(group)
-            self._count_bad(is_bad)
-            reason = self._why_stop()
-            if reason or self._is_due(self._run.log_every):
-                self._report()
-            if self._is_due(self._run.validate_every) or (reason == "done" and self._run.validate_every):
-                self._validate()
-                reason = reason or self._why_stop()
-            if reason or (self._is_due(self._run.save_every) and not self._bad_steps):
-                self.save()
+        with self._batches() as batches:
+            while not reason:
+                reason = self._advance(batches)
+        return reason
+
+    def _advance(self, batches: Iterator[Batch]) -> str:
+        """Do a step and what is due after it; why the run ends then, or ""."""
+        group = self._next_batches(batches)
+        if not group:
+            self.save(together=False)
+            return self._signal.reason
+        had_memory, is_bad = attempt(lambda: self._step(group))
+        if not had_memory:
+            self._give_up_for_memory(group)
+        self._count_bad(is_bad)
+        reason = self._why_stop()
+        if reason or self._is_due(self._run.log_every):
+            self._report()
+        if self._is_due(self._run.validate_every) or (reason == "done" and self._run.validate_every):
+            self._validate()
+            reason = reason or self._why_stop()
+        if reason or (self._is_due(self._run.save_every) and not self._bad_steps):
+            self.save()
         return reason
 
     def _next_batches(self, batches: Iterator[Batch]) -> list[Batch]:
-        """The batches of one step, on the device."""
+        """The batches of one step, on the device; none when a data process died with the signal to stop."""
         began = time.monotonic()
-        group = [next(batches) for _ in range(self._run.accumulate)]
+        try:
+            group = [next(batches) for _ in range(self._run.accumulate)]
+        except RuntimeError:  # so says torch of a process that died
+            if self._signal.reason:
+                return []
+            raise
         self._meter.waited(time.monotonic() - began)
         for name, reason in (case for batch in group for case in batch.skipped):
             self._emit("notice", text=f"{name} was left out: {reason}")
@@ -423,18 +437,39 @@ class Trainer:
         size = self.task.model_config.image_size
         return Samples(self.config.data, size, count, run.seed, self.fabric.global_rank, self.fabric.world_size)
 
+    @contextmanager
+    def _batches(self) -> Iterator[Iterator[Batch]]:
+        """The batches from this step on; the processes that make them end with the block.
+
+        Raises
+        ------
+        UniUltraError
+            As the samples raise it, also where another process makes them.
+        """
+        others = set(active_children())
+        with deaf_children():
+            answers = iter(self._loader())
+        workers = set(active_children()) - others
+        try:
+            yield map(_raised, answers)
+        finally:
+            if workers:
+                answers._shutdown_workers()  # as when it is collected, which an error's traceback would put off
+            for worker in workers:
+                worker.kill()  # one that hangs: it is deaf to torch's SIGTERM
+
     def _loader(self) -> DataLoader:
         workers = self.config.data.workers
         # A forked process would inherit what libraries lock in threads of this one (such as video decoders), and hang.
         context = "spawn" if workers else None
         first, end = (step * self._run.accumulate for step in (self.step, self._run.steps))
         return DataLoader(
-            self._samples,
+            _Answers(self._samples),
             batch_size=None,
             sampler=_Range(first, end),
             num_workers=workers,
             prefetch_factor=4 if workers else None,
-            worker_init_fn=_one_thread if workers else None,
+            worker_init_fn=_begin_worker if workers else None,
             multiprocessing_context=context,
             pin_memory=self.fabric.device.type == "cuda",
         )
@@ -487,5 +522,25 @@ def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _one_thread(_worker: int) -> None:
+class _Answers(Dataset["Batch | UniUltraError"]):
+    """Batches, or why one cannot be had: torch would make a traceback in text of an error in another process."""
+
+    def __init__(self, samples: Dataset[Batch]) -> None:
+        self._samples = samples
+
+    def __getitem__(self, number: int) -> Batch | UniUltraError:
+        try:
+            return self._samples[number]
+        except UniUltraError as error:
+            return error
+
+
+def _raised(answer: Batch | UniUltraError) -> Batch:
+    if isinstance(answer, UniUltraError):
+        raise answer
+    return answer
+
+
+def _begin_worker(_worker: int) -> None:
     torch.set_num_threads(1)
+    ignore_stops()
