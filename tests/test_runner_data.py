@@ -30,8 +30,8 @@ def mask_at(frame: int) -> np.ndarray:
     return (y - 20) ** 2 + (x - 10 - frame) ** 2 <= 36
 
 
-def make_loop(folder: Path, number: int, accepted: int = 10) -> tuple[Path, Path]:
-    """A loop's file and its session: all frames are known, of which some are accepted."""
+def make_loop(folder: Path, number: int, accepted: int = 10, around: bool = False) -> tuple[Path, Path]:
+    """A loop's file and its session: all frames are known, of which some are accepted; also of an object around."""
     folder.mkdir(parents=True, exist_ok=True)
     path, session = folder / f"DOE_JANE_{number}.tif", folder / f"{number}.npz"
     stack = np.random.default_rng(number).integers(1, 255, (FRAMES, SIDE, SIDE)).astype(np.uint8)
@@ -40,8 +40,11 @@ def make_loop(folder: Path, number: int, accepted: int = 10) -> tuple[Path, Path
         (7, frame): Result(PackedMask.pack(mask_at(frame)), 0.9, 1.0, np.zeros(256, np.float32))
         for frame in range(FRAMES)
     }
+    if around:
+        gland = Result(PackedMask.pack(np.ones((SIDE, SIDE), bool)), 0.9, 1.0, np.zeros(256, np.float32))
+        results |= {(9, frame): gland for frame in range(FRAMES)}
     locked = {key: result for key, result in results.items() if key[1] < accepted}
-    state = SessionState(names={7: "lumen; left=1"}, tracked=results, locked=locked)
+    state = SessionState(names={7: "lumen; left=1", 9: "gland"}, tracked=results, locked=locked)
     save_state(session, state, SessionAbout(LoopName.of(read_cine(path))))
     return path, session
 
@@ -103,6 +106,27 @@ def test_a_single_subject_is_validated_on_its_last_frames_and_says_so(tmp_path: 
     manifest = read_manifest(made.manifest)
     frames = {case.part: sorted(path.stem for path in case.frames.iterdir()) for case in manifest.cases}
     assert frames == {"train": [f"{n:06}" for n in range(8)], "val": ["000008", "000009"]}
+
+
+def test_a_short_loop_of_the_only_subject_is_used_too(tmp_path: Path) -> None:
+    paths = [path for n, accepted in enumerate((10, 3)) for path in make_loop(tmp_path, n, accepted)]
+    loops = [replace(loop, subject="same") for loop in find_in_files(paths, tmp_path / "autosave").loops]
+    made = data_of_loops(loops, tmp_path / "data")
+    frames = {(case.part, len(list(case.frames.iterdir()))) for case in read_manifest(made.manifest).cases}
+    assert frames == {("train", 8), ("val", 2), ("train", 3)}
+
+
+def test_an_object_within_another_is_learnt_and_what_it_hides_is_told(tmp_path: Path) -> None:
+    found = find_in_files(make_loop(tmp_path, 0, around=True), tmp_path / "autosave")
+    made = data_of_loops(found.loops, tmp_path / "data")
+    case = read_manifest(made.manifest).part("train")[0]
+    for annotated in load_case(case):
+        masks = dict(zip(annotated.objects, annotated.masks, strict=True))
+        np.testing.assert_array_equal(masks["lumen, left 1"], mask_at(annotated.frame))
+        np.testing.assert_array_equal(masks["gland"], ~mask_at(annotated.frame))
+    share = np.mean([mask_at(frame).mean() for frame in range(10)])
+    assert f"{share:.0%} of “gland” in {case.name} is learnt as what lies on it" in made.warnings[0]
+    assert not any("lumen" in words for words in made.warnings)
 
 
 def test_frames_between_are_written_for_clips(tmp_path: Path) -> None:

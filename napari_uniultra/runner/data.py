@@ -7,7 +7,8 @@ outside the scan area, where scanners write names, is black.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from napari_uniultra.core.sector import find_sector
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError
 from napari_uniultra.runner.loops import Answers, CorrectedLoop, answers
+from napari_uniultra.segment.results import Result
 from napari_uniultra.segment.session_file import load_state
 from napari_uniultra.training.data.cases import Case, grey
 from napari_uniultra.training.data.importers import import_data, open_manifests
@@ -29,6 +31,12 @@ MANIFEST = "manifest.csv"
 SOURCE = "own loops"
 _CODE_LENGTH = 12
 _LEAST_TO_HOLD_OUT = 5  # accepted frames of a loop, to validate on the last fifth of them
+_LEAST_HIDDEN = 0.01  # share of an object that others lie on, to speak of it
+_VALIDATED_ON_ITSELF = (
+    "Validation is on the same loop: there is a single subject, and its last frames are held out. Dice will look good "
+    "and say nothing of other loops. Add loops of other subjects."
+)
+_NOT_VALIDATED = "There is a single subject with few frames: nothing is validated. Add loops of other subjects."
 _LARGE = 10  # subjects, from which on some are kept for a test
 
 
@@ -101,7 +109,7 @@ def data_of_loops(
         When no frame can be learnt from.
     WriteError
     """
-    loops = [loop for loop in loops if (loop.accepted if accepted_only else loop.known)]
+    loops = [loop for loop in loops if _frames(loop, accepted_only)]
     if not loops:
         raise ReadError(
             "There is nothing to learn from",
@@ -109,6 +117,8 @@ def data_of_loops(
             "Accept frames that are right in the panel 'Segment loop' (G)",
         )
     subjects = _subject_codes(loops)
+    is_one_subject = len(set(subjects)) == 1
+    holds_out = is_one_subject and any(_frames(loop, accepted_only) >= _LEAST_TO_HOLD_OUT for loop in loops)
     warnings: list[str] = []
     cases: list[Case] = []
     try:
@@ -116,23 +126,17 @@ def data_of_loops(
         for loop, subject in zip(loops, subjects, strict=True):
             state = load_state(loop.session, loop.cine)
             known = answers(state, accepted_only)
-            writer = _LoopWriter(loop.cine, folder, between)
-            if not writer.area_is_known:
-                warnings.append(
-                    f"The scan area of {writer.code} was not found: its frames are kept whole. Look whether a name is "
-                    "written in them before you pass them on."
-                )
-            names = {object_id: _plain(words) for object_id, words in state.names.items()}
-            held_out = _held_out(known) if len(set(subjects)) == 1 else {}
-            part = "train" if held_out else ""
+            writer = _LoopWriter(loop.cine, folder, known, state.names, between)
+            held_out = _held_out(known) if holds_out else {}
             first = {frame: found for frame, found in known.items() if frame not in held_out}
-            cases.append(writer.write(writer.code, first, names, subject, part))
+            cases.append(writer.write(writer.code, first, subject, "train" if holds_out else ""))
             if held_out:
-                cases.append(writer.write(f"{writer.code}-later", held_out, names, f"{subject}-later", "val"))
+                cases.append(writer.write(f"{writer.code}-later", held_out, f"{subject}-later", "val"))
+            warnings += writer.warnings()
     except OSError as error:
         raise write_error(folder, error) from error
-    if len(set(subjects)) == 1:
-        warnings.append(_about_one_subject(cases))
+    if is_one_subject:
+        warnings.append(_VALIDATED_ON_ITSELF if holds_out else _NOT_VALIDATED)
     return _finished(Manifest(tuple(cases)), folder, warnings)
 
 
@@ -193,13 +197,9 @@ def _held_out(known: Answers) -> Answers:
     return {frame: known[frame] for frame in frames[len(frames) - count :]}
 
 
-def _about_one_subject(cases: Sequence[Case]) -> str:
-    if any(case.part == "val" for case in cases):
-        return (
-            "Validation is on the same loop: there is a single subject, and its last frames are held out. Dice will "
-            "look good and say nothing of other loops. Add loops of other subjects."
-        )
-    return "There is a single subject with few frames: nothing is validated. Add loops of other subjects."
+def _frames(loop: CorrectedLoop, accepted_only: bool) -> int:
+    """How many frames of a loop can be learnt from."""
+    return loop.accepted if accepted_only else loop.known
 
 
 def _code(cine: Cine) -> str:
@@ -212,34 +212,60 @@ def _plain(words: str) -> str:
 
 
 class _LoopWriter:
-    """Frames and masks of a loop as folders of PNG files."""
+    """Frames and masks of a loop as folders of PNG files.
 
-    def __init__(self, cine: Cine, folder: Path, between: bool) -> None:
+    A pixel of a mask tells one object: where objects lie on each other, the one that is smaller in the loop is told.
+    """
+
+    def __init__(self, cine: Cine, folder: Path, known: Answers, names: Mapping[int, str], between: bool) -> None:
         self.code, self._cine, self._folder, self._between = _code(cine), cine, folder, between
         self._area = find_sector(cine)
+        self._sizes: Counter[int] = Counter()  # pixels of each object, on all frames
+        self._hidden: Counter[int] = Counter()  # of these, the ones that others lie on
+        for found in known.values():
+            self._sizes.update({object_id: int(result.mask.unpack().sum()) for object_id, result in found.items()})
+        self._numbers = {object_id: number for number, object_id in enumerate(sorted(self._sizes), 1)}
+        self._names = {i: _plain(names.get(i, "")) or f"object {number}" for i, number in self._numbers.items()}
 
-    @property
-    def area_is_known(self) -> bool:
-        return self._area is not None
+    def warnings(self) -> Iterator[str]:
+        """What a user should know of the loop, once it is written."""
+        if self._area is None:
+            yield (
+                f"The scan area of {self.code} was not found: its frames are kept whole. Look whether a name is "
+                "written in them before you pass them on."
+            )
+        for object_id, pixels in self._hidden.items():
+            share = pixels / self._sizes[object_id]
+            if share >= _LEAST_HIDDEN:
+                yield (
+                    f"{share:.0%} of “{self._names[object_id]}” in {self.code} is learnt as what lies on it: a pixel "
+                    "tells one object. Train on one of them alone if both are to be learnt whole."
+                )
 
-    def write(self, name: str, known: Answers, names: Mapping[int, str], subject: str, part: str) -> Case:
-        """Write the frames and their masks (objects are numbered from 1); the case of them."""
+    def write(self, name: str, known: Answers, subject: str, part: str) -> Case:
+        """Write frames and their masks (objects are numbered from 1); the case of them."""
         frames, masks = self._folder / name / "frames", self._folder / name / "masks"
         for place in (frames, masks):
             place.mkdir(parents=True, exist_ok=True)
-        objects = sorted({object_id for found in known.values() for object_id in found})
-        numbers = {object_id: number for number, object_id in enumerate(objects, 1)}
         chosen = sorted(known)
         for frame in range(chosen[0], chosen[-1] + 1) if self._between else chosen:
             Image.fromarray(self._picture(frame)).save(frames / f"{frame:06d}.png")
         for frame, found in known.items():
-            labels = np.zeros(self._cine.shape_hw, np.uint8)
-            for object_id in sorted(found):
-                labels[found[object_id].mask.unpack()] = numbers[object_id]
-            Image.fromarray(labels).save(masks / f"{frame:06d}.png")
-        labels = {number: names.get(object_id) or f"object {number}" for object_id, number in numbers.items()}
+            Image.fromarray(self._label_image(found)).save(masks / f"{frame:06d}.png")
+        shown = {object_id for found in known.values() for object_id in found}
+        labels = {self._numbers[object_id]: self._names[object_id] for object_id in sorted(shown)}
         case = Case(name, frames, (masks,), subject, SOURCE, self._cine.spacing_mm, part)
         return replace(case, labels=labels)
+
+    def _label_image(self, found: Mapping[int, Result]) -> np.ndarray:
+        """(H, W) uint8, the largest object lowest."""
+        labels = np.zeros(self._cine.shape_hw, np.uint8)
+        for object_id in sorted(found, key=lambda object_id: (-self._sizes[object_id], object_id)):
+            labels[found[object_id].mask.unpack()] = self._numbers[object_id]
+        for object_id, result in found.items():
+            mask = result.mask.unpack()
+            self._hidden[object_id] += int((labels[mask] != self._numbers[object_id]).sum())
+        return labels
 
     def _picture(self, frame: int) -> np.ndarray:
         """(H, W) uint8, black outside the scan area."""
