@@ -34,6 +34,7 @@ from napari_uniultra.training.checkpoints import CHECKPOINT, load_training_check
 from napari_uniultra.training.config import ConfigError, FineTuneConfig, OptimiserSettings, RunSettings
 from napari_uniultra.training.data.samples import Batch
 from napari_uniultra.training.data.settings import DataSettings
+from napari_uniultra.training.data.simulate_batches import SimulatedPart
 from napari_uniultra.training.events import EVENTS, ConsoleBar, read_events
 from napari_uniultra.training.launch import StopSignal
 from napari_uniultra.training.sharpness import worst_neighbour
@@ -238,6 +239,27 @@ def test_time_is_up_before_the_limit_and_with_a_checkpoint(tmp_path: Path) -> No
     assert load_training_checkpoint(tmp_path / CHECKPOINT)["step"] == trainer.step > 1
 
 
+class SlowToValidate(Toy):
+    def validate(self, run: RunSettings) -> Validation | None:
+        time.sleep(1.5)
+        return Validation({"dice": 0.5})
+
+
+def test_a_validation_that_would_end_after_the_limit_is_left_to_the_next_start(tmp_path: Path) -> None:
+    began = time.monotonic()
+    trainer = train(tmp_path, SlowToValidate(), steps=10**6, max_minutes=2.5 / 60, validate_every=20)
+    assert trainer.reason == "time"
+    assert time.monotonic() - began < 2.5 + 0.5
+    assert trainer.step % 20 == 19
+
+
+def test_the_speed_is_that_of_the_steps(tmp_path: Path) -> None:
+    train(tmp_path, SlowToValidate(), steps=12, validate_every=6, log_every=2)
+    speeds = [line["samples_per_second"] for line in steps_of(tmp_path)]
+    assert len(speeds) == 6
+    assert min(speeds) > 2 * 2 / 1.4  # two steps of two samples, and no validation
+
+
 def test_sigterm_may_come_again_and_a_second_ctrl_c_ends_at_once() -> None:
     stop = StopSignal()
     with stop.listening():
@@ -356,6 +378,37 @@ def test_out_of_memory_says_what_to_lower_and_keeps_the_state(tmp_path: Path, sh
     reference.fit()
     assert reference.step == done
     assert all(torch.equal(state["network"][name], value) for name, value in reference.network.state_dict().items())
+
+
+class HugePart(SimulatedPart):
+    def make(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
+        return torch.empty(1 << 60), torch.empty(1 << 60)
+
+
+class Simulated(ToyData):
+    """What is to be simulated for one step takes more memory than there is."""
+
+    def __getitem__(self, step: int) -> Batch:
+        batch = super().__getitem__(step)
+        return replace(batch, simulated=HugePart(5, 1, 4, 0)) if step == 3 else batch
+
+
+def test_out_of_memory_while_samples_are_simulated_is_no_other_case(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match=r"7 x 1 x 4 x 4.*saved up to step 3"):
+        train(tmp_path, samples=Simulated())
+    assert load_training_checkpoint(tmp_path / CHECKPOINT)["step"] == 3
+
+
+class Unexportable(Toy):
+    def export(self, state: Mapping[str, Tensor], folder: Path) -> list[Path]:
+        raise WriteError("The model cannot be written")
+
+
+def test_an_export_that_fails_costs_no_step(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match="The model"):
+        train(tmp_path, Unexportable(scores=(0.5, 0.6)), validate_every=4)
+    state = load_training_checkpoint(tmp_path / CHECKPOINT)
+    assert (state["step"], state["best"]) == (4, None)  # there is no model of it
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="file sizes cannot be limited there")

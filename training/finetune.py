@@ -72,6 +72,7 @@ class FineTune:
             recompute_trunk(self.network)
         self._loss = SegmentationLoss(self.model_config, config.prompts, config.loss)
         self._validator: Validator | None = None
+        self._card = self._describe()  # now: the manifests may be worked on while it trains
 
     def loss(self, batch: Batch, generator: Generator, progress: float) -> Outcome:
         """The segmentation loss, and what the method adds."""
@@ -102,17 +103,16 @@ class FineTune:
         """
         model, adapter = folder / MODEL, folder / ADAPTER
         files = []
-        card = self._card()
         if self.method.can_merge:
-            save_checkpoint(model, merged_state(self.method, self.network, state), self.model_config, card)
+            save_checkpoint(model, merged_state(self.method, self.network, state), self.model_config, self._card)
             files.append(model)
         if self._base.sha256 and self.config.method.name != "full":
             base = read_start(self.config.model)
-            save_adapter(adapter, self.method, state, base.state, base.sha256, base.name, card)
+            save_adapter(adapter, self.method, state, base.state, base.sha256, base.name, self._card)
             files.append(adapter)
         return files
 
-    def _card(self) -> dict[str, Any]:
+    def _describe(self) -> dict[str, Any]:
         """What the exported files say of themselves."""
         base, config = self._base, self.config
         cases = open_manifests(config.data.manifests).part("train") if config.data.manifests else ()

@@ -55,8 +55,10 @@ class Meter:
             self._outcomes.extend(outcomes)
 
     def pause(self) -> None:
-        """What happened since the last step, such as a validation, is not part of the next one."""
-        self._last_step = time.monotonic()
+        """What happened since the last step, such as a validation, is part neither of the next one nor of its line."""
+        now = time.monotonic()
+        self._since += now - max(self._last_step, self._since)
+        self._last_step = now
 
     def elapsed(self) -> float:
         """Seconds since the start."""

@@ -91,7 +91,7 @@ class Trainer:
         self._since_best = 0  # validations
         self._validated = -1  # the step of the last validation
         self._bad_steps = 0
-        self._saving_seconds = 0.0
+        self._saving_seconds = self._validating_seconds = 0.0
         self._signal, self._meter = StopSignal(), Meter()
         self.fabric = make_fabric(config.run)
         if config.run.threads:
@@ -191,7 +191,7 @@ class Trainer:
         reason = self._why_stop()
         if reason or self._is_due(self._run.log_every):
             self._report()
-        if self._is_due(self._run.validate_every) or (reason == "done" and self._run.validate_every):
+        if self._validates_after(self.step):
             self._validate()
             reason = reason or self._why_stop()
         if reason or (self._is_due(self._run.save_every) and not self._bad_steps):
@@ -199,7 +199,7 @@ class Trainer:
         return reason
 
     def _next_batches(self, batches: Iterator[Batch]) -> list[Batch]:
-        """The batches of one step, on the device; none when a data process died with the signal to stop."""
+        """The batches of one step; none when a data process died with the signal to stop."""
         began = time.monotonic()
         try:
             group = [next(batches) for _ in range(self._run.accumulate)]
@@ -210,11 +210,12 @@ class Trainer:
         self._meter.waited(time.monotonic() - began)
         for name, reason in (case for batch in group for case in batch.skipped):
             self._emit("notice", text=f"{name} was left out: {reason}")
-        return [batch.to(self.fabric.device) for batch in group]
+        return group
 
     def _step(self, batches: Sequence[Batch]) -> bool:
         """Change the weights once; True when the loss was no number and they were left as they are."""
         settings = self.config.optimiser
+        batches = [batch.to(self.fabric.device) for batch in batches]  # simulates some of them, which needs memory
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(settings, self.step, self._run.steps) * group["relative_rate"]
         outcomes = self._gradients(batches)
@@ -257,6 +258,10 @@ class Trainer:
     def _is_due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0
 
+    def _validates_after(self, step: int) -> bool:
+        every = self._run.validate_every
+        return every > 0 and (step % every == 0 or step >= self._run.steps)
+
     # --- what ends a run
 
     def _why_stop(self) -> str:
@@ -278,9 +283,11 @@ class Trainer:
             return self._signal.reason
         if self.fabric.is_global_zero and self.step and (self.folder / STOP).exists():
             return "stop file"
-        # The next step and the checkpoint after it have to fit; the first step is done in any case.
+        # The next step and what comes after it have to fit; the first step is done in any case.
         step = self._meter.seconds_a_step
         needed = self._meter.elapsed() + step + self._saving_seconds
+        if self._validates_after(self.step + 1):
+            needed += self._validating_seconds
         return "time" if self._run.max_minutes and step and needed > 60 * self._run.max_minutes else ""
 
     def _count_bad(self, is_bad: bool) -> None:
@@ -300,10 +307,12 @@ class Trainer:
         if self.fabric.device.type == "cuda":
             torch.cuda.empty_cache()
         self.save(together=False)
-        raise self._memory_error(batches, f"the run is saved up to step {self.step}")
+        is_saved = self.fabric.is_global_zero  # the others have no means to have it saved
+        state = f"the run is saved up to step {self.step}" if is_saved else "the last checkpoint is kept"
+        raise self._memory_error(batches, state)
 
     def _memory_error(self, batches: Sequence[Batch], state: str) -> ResourceError:
-        shape = " x ".join(map(str, batches[0].images.shape))
+        shape = " x ".join(map(str, batches[0].shape))
         return ResourceError(
             f"There is not enough memory on {self.device_name} for step {self.step + 1}",
             f"its batch was {shape} (clips x frames x height x width); {state}",
@@ -317,18 +326,23 @@ class Trainer:
         if self._validated == self.step:
             return
         self._validated = self.step
+        began = time.monotonic()
         found = self._validation(self._run) if self.fabric.is_global_zero else None
         found = self.fabric.broadcast(found.metrics if found else None)
+        if found is not None:
+            self._rate(found)
+        self._validating_seconds = time.monotonic() - began
         self._meter.pause()
-        if found is None:
-            return
-        is_better = self._is_better(found) and self.step > 0  # the start is there to compare with
+
+    def _rate(self, metrics: dict[str, float]) -> None:
+        """Compare a validation with the best one so far, and export a better one's weights where they are to be kept."""
+        is_better = self._is_better(metrics) and self.step > 0  # the start is there to compare with
         self._since_best = 0 if is_better or self.step == 0 else self._since_best + 1
-        self._emit("validation", metrics=found, best=is_better, seconds=self._meter.elapsed())
+        self._emit("validation", metrics=metrics, best=is_better, seconds=self._meter.elapsed())
         if is_better:
-            self._best = found[self._run.monitor]
             if self._run.keep == "best":
                 self._export()
+            self._best = metrics[self._run.monitor]
 
     def _validation(self, run: RunSettings) -> Validation | None:
         self.network.eval()
@@ -357,9 +371,13 @@ class Trainer:
             self._export()
 
     def _export(self) -> None:
-        """Write the model of the averaged weights."""
+        """Write the model of the averaged weights; where that fails, the state is saved before the error is told."""
         if self.fabric.is_global_zero:
-            files = self.task.export({**self.network.state_dict(), **self.average.values}, self.folder)
+            try:
+                files = self.task.export({**self.network.state_dict(), **self.average.values}, self.folder)
+            except Exception:
+                self.save(together=False)
+                raise
             self._emit("checkpoint", paths=[str(file) for file in files], kind="model")
         self.fabric.barrier()
 

@@ -52,6 +52,12 @@ class Batch:
     def is_clip(self) -> bool:
         return self.images.shape[1] > 1
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the images, once all of them are made."""
+        clips, *rest = self.images.shape
+        return clips + (self.simulated.count if self.simulated else 0), *rest
+
     def to(self, device: torch.device | str) -> Batch:
         """On a device (asynchronously from pinned memory), with the samples that are simulated there."""
         images, masks = self.images.to(device, non_blocking=True), self.masks.to(device, non_blocking=True)
