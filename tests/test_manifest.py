@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import yaml
 from PIL import Image
+from toy_training import toy_manifest, toy_settings
 
 from napari_uniultra.cli import main
 from napari_uniultra.errors import ReadError
@@ -353,8 +355,49 @@ def test_a_check_names_what_is_wrong_and_sees_through_file_formats(folder: Path)
     checked = list(check_manifest(Manifest((*cases[:3], replace(cases[3], part="val")))))
     assert [bool(item.problem) for item in checked] == [False, True, False, False]
     assert "empty" in checked[1].problem
-    assert checked[3].is_leak
-    assert checked[3].same_as == cases[2]
+    assert checked[3].same_as == checked[3].leaks == (cases[2],)
+
+
+def test_a_check_finds_every_double_of_a_loop(folder: Path) -> None:
+    """Its second frame is in another part, though its first one has a harmless double."""
+    for number in (0, 1):
+        Image.open(folder / f"loop/{number}.png").save(folder / f"images/{number}.bmp")
+    Image.open(folder / "loop/1.png").save(folder / "loop/3.png", compress_level=0)  # it shows one picture twice
+    square(folder / "loop_masks/3.png")
+    first, other, undecided = (
+        Case(name, folder / f"images/{number}.bmp", (folder / f"masks/{number}.png",), part=part)
+        for name, number, part in (("first", 0, "train"), ("other", 1, "val"), ("undecided", 1, ""))
+    )
+    loop = Case("loop", folder / "loop", (folder / "loop_masks",), part="train")
+    *_, again, seen = check_manifest(Manifest((undecided, first, other, loop)))
+    assert (again.same_as, again.leaks) == ((undecided,), ())
+    assert seen.same_as == (first, undecided, other)
+    assert seen.leaks == (other,)
+
+
+def test_a_subject_of_two_sources_in_two_parts_is_told_of(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = (("anna", "linear", "train"), ("anna", "curved", "val"), ("bert", "a", "train"), ("bert", "x", "train"))
+    cases = (
+        still(folder, number, subject=subject, source=source, part=part)
+        for number, (subject, source, part) in enumerate(facts)
+    )
+    write_manifest(Manifest(tuple(cases)), folder / "all.csv")
+    assert main(["data", "check", str(folder / "all.csv")]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("maybe one person"))
+    assert "case 0 of linear is in part train and case 1 of curved in part val" in line
+    assert "anna" in line
+
+
+def test_a_dry_run_tells_of_such_a_subject(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = toy_manifest(tmp_path)
+    head, *lines = path.read_text().splitlines()
+    sources = ("linear", "linear", "curved")
+    lines = [line.replace("s2", "s1") + f",{source}" for line, source in zip(lines, sources, strict=True)]
+    path.write_text("\n".join([f"{head},source", *lines]))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(toy_settings(tmp_path / "run", path)))
+    assert main(["train", str(tmp_path / "run.yaml"), "--dry-run", "--json"]) == 0
+    (warning,) = (words for words in json.loads(capsys.readouterr().out)["warnings"] if "one person" in words)
+    assert "subject s1" in warning
 
 
 def test_the_command_imports_splits_and_checks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.training.data.cases import PARTS, Case, OpenCase
 from napari_uniultra.training.data.importers import open_manifests
+from napari_uniultra.training.data.overlap import same_subjects
 from napari_uniultra.training.data.settings import DataSettings
 
 if TYPE_CHECKING:
@@ -176,6 +177,7 @@ def _data_warnings(data: DataSettings, parts: tuple[PartCount, ...], validates: 
     cases = [case for case in manifest.cases if case.part in ("train", "val")]
     if cases and not any(case.subject for case in cases):
         yield "No subject is named: images of one person may be in two parts, and Dice then looks better than it is."
+    yield from same_subjects(cases)
     for part in ("train", "val"):
         if part in by_part and _is_empty(manifest.part(part)):
             yield f"All masks of the {part} part that were looked at are empty, or cannot be read."

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_uniultra.errors import ReadError
 
 if TYPE_CHECKING:
+    from napari_uniultra.training.data.cases import Case
     from napari_uniultra.training.data.manifest import Manifest
 
 _SHOWN = 10  # lines of a kind; the rest is counted
@@ -74,15 +76,16 @@ def _check(arguments: argparse.Namespace) -> int:
 
     from napari_uniultra.training.data.check import check_manifest
     from napari_uniultra.training.data.importers import open_manifest
+    from napari_uniultra.training.data.overlap import same_subjects
 
     manifest = open_manifest(arguments.manifest)
     checked = list(tqdm(check_manifest(manifest), total=len(manifest.cases), unit="case", disable=None))
     faulty = [item for item in checked if item.problem]
-    leaks = [item for item in checked if item.is_leak]
-    twice = [item for item in checked if item.same_as and not item.is_leak]
+    leaks = [item for item in checked if item.leaks]
     _show("cannot be used", [f"{item.case.name}: {item.problem}" for item in faulty])
-    _show("in two parts", [f"{item.case.name}: the same picture as {item.same_as.name}" for item in leaks])
-    _show("twice", [f"{item.case.name}: the same picture as {item.same_as.name}" for item in twice])
+    _show("in two parts", [_twice(item.case, item.leaks) for item in leaks])
+    _show("twice", [_twice(item.case, item.same_as) for item in checked if item.same_as and not item.leaks])
+    _show("maybe one person", list(same_subjects(manifest.cases)))
     frames, structures = (sum(getattr(item, name) for item in checked) for name in ("frames", "structures"))
     print(f"{_parts(manifest)}; {frames} annotated frames, {structures} structures")
     if faulty or leaks:
@@ -103,6 +106,10 @@ def _split(arguments: argparse.Namespace) -> int:
     write_manifest(manifest, out)
     print(f"{out}: {_parts(manifest)}")
     return 0
+
+
+def _twice(case: Case, others: Sequence[Case]) -> str:
+    return f"{case.name}: a picture of {', '.join(other.name for other in others)}"
 
 
 def _parts(manifest: Manifest) -> str:

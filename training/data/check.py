@@ -22,37 +22,39 @@ class Checked:
         How many annotated ones.
     problem : str
         Why training would skip it; empty where all is well.
-    same_as : Case, optional
-        An earlier case with the same picture, whatever the file's format.
+    same_as : tuple of Case
+        Earlier cases with a picture of this one, whatever the file's format.
     """
 
     case: Case
     frames: int = 0
     structures: int = 0
     problem: str = ""
-    same_as: Case | None = None
+    same_as: tuple[Case, ...] = ()
 
     @property
-    def is_leak(self) -> bool:
-        """Whether the same picture is in two parts."""
-        return self.same_as is not None and bool(self.same_as.part) and self.same_as.part != self.case.part
+    def leaks(self) -> tuple[Case, ...]:
+        """Those of another part; cases in no part yet do not count."""
+        return tuple(other for other in self.same_as if other.part and self.case.part not in ("", other.part))
 
 
 def check_manifest(manifest: Manifest) -> Iterator[Checked]:
     """Read every annotated frame of every case, and compare their pixels."""
-    seen: dict[bytes, Case] = {}
+    seen: dict[bytes, dict[str, Case]] = {}
     for case in manifest.cases:
         frames = structures = 0
-        same_as = None
+        same_as: dict[str, Case] = {}
         try:
             for annotated in iterate_case(case):
                 frames += 1
                 structures += len(annotated.masks)
                 shape = repr(annotated.image.shape).encode()
                 digest = hashlib.sha256(shape + annotated.image.tobytes()).digest()
-                other = seen.setdefault(digest, case)
-                same_as = same_as or (other if other is not case else None)
+                known = seen.setdefault(digest, {})
+                same_as |= known
+                known[case.name] = case
+            problem = ""
         except ReadError as error:
-            yield Checked(case, frames, structures, str(error), same_as)
-        else:
-            yield Checked(case, frames, structures, "", same_as)
+            problem = str(error)
+        same_as.pop(case.name, None)  # a loop may show one picture twice
+        yield Checked(case, frames, structures, problem, tuple(same_as.values()))

@@ -42,6 +42,25 @@ def check_overlap(cases: Iterable[Case]) -> None:
             )
 
 
+def same_subjects(cases: Iterable[Case]) -> Iterator[str]:
+    """In words, each subject's name that is in several parts, under different sources: it may be one person.
+
+    It may also be two, as ``p1`` of one clinic and ``p1`` of another are, so that nothing is refused.
+    """
+    named: dict[str, dict[str, Case]] = {}
+    for case in cases:
+        if case.subject and case.part:
+            named.setdefault(case.subject, {}).setdefault(case.part, case)
+    for subject, parts in named.items():
+        one, *others = parts.values()
+        if others:
+            yield (
+                f"{one.name} of {one.source or 'no source'} is in part {one.part} and {others[0].name} of "
+                f"{others[0].source or 'no source'} in part {others[0].part}: both are of a subject {subject}. If this "
+                "is one person, Dice looks better than it is: give both cases one 'source', and split them anew."
+            )
+
+
 def same_pictures(cases: Iterable[Case]) -> Iterator[tuple[Case, Case, Path]]:
     """Pairs of cases of different groups that hold a file of the same content, and one of the files.
 
