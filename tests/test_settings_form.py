@@ -53,3 +53,12 @@ def test_hidden_and_taken_controls(qtbot: Any, tmp_path: Path) -> None:
     steps.setText("many")
     with pytest.raises(ConfigError, match=r"run\.steps is 'many'"):
         form.settings({"output": str(tmp_path)})
+
+
+def test_changes_go_into_groups_that_a_file_leaves_empty(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("output: out\ndata:\n")
+    assert read_file(FineTuneConfig, path, {"data.batch": 2, "run.steps": 3}).data.batch == 2
+    path.write_text("output: out\ndata: 5\n")
+    with pytest.raises(ConfigError, match=r"data in .*run\.yaml holds no settings"):
+        read_file(FineTuneConfig, path, {"data.batch": 2})

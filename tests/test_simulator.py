@@ -334,9 +334,12 @@ def test_the_pool_gives_the_same_from_disk_and_repairs_damage(tmp_path, monkeypa
     assert np.array_equal(made[0], stored[0])
     assert np.array_equal(made[1], stored[1])
     (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:100])
-    repaired = SimulatedPool(tmp_path).still(4)
-    assert np.array_equal(made[1], repaired[1])
+    whole = file.read_bytes()
+    for left in (100, 0):
+        file.write_bytes(whole[:left])
+        repaired = SimulatedPool(tmp_path).still(4)
+        assert np.array_equal(made[1], repaired[1])
+        assert file.read_bytes() == whole
 
 
 def test_muscles_lie_on_one_another_from_side_to_side() -> None:

@@ -108,7 +108,10 @@ def read_file(kind: type[T], path: str | Path, changes: Mapping[str, Any] | None
         *groups, last = name.split(".")
         place = values
         for group in groups:
-            place = place.setdefault(group, {})
+            place[group] = {} if place.get(group) is None else place[group]  # a group may be named and left empty
+            place = place[group]
+            if not isinstance(place, dict):
+                raise ConfigError(f"{group} in {path} holds no settings", fix="Write one 'name: value' a line below it")
         place[last] = value
     return read_settings(kind, values)
 

@@ -46,7 +46,7 @@ class SimulatedPool:
                 images, count = stored["images"], int(stored["count"])
                 bits = np.unpackbits(stored["bits"], count=frames * count * size * size)
                 return images, bits.reshape(frames, count, size, size).astype(bool)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             pass  # not there yet, or damaged: make it
         images, masks = simulate_clip(seed, frames, size)
         self._store(path, images=images, bits=np.packbits(masks), count=masks.shape[1])
@@ -58,6 +58,8 @@ class SimulatedPool:
         try:
             with os.fdopen(handle, "wb") as file:
                 np.savez(file, **arrays)
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut may leave an empty file of the final name
             os.replace(temporary, path)
         except OSError:
             Path(temporary).unlink(missing_ok=True)
