@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from PIL import Image, ImageDraw
 
 from napari_uniultra.errors import ReadError
-from napari_uniultra.training.data.importers import IMPORTERS, import_data
+from napari_uniultra.training.data.importers import IMPORTERS, import_data, open_manifest
 from napari_uniultra.training.data.importers.found import Found
 from napari_uniultra.training.data.manifest import Case, Manifest, load_case, read_manifest, write_manifest
 
@@ -95,6 +95,17 @@ def test_ddti_draws_polygons_by_case_and_leaves_broken_files_out(tmp_path: Path)
     assert {case.subject for case in found.cases} == {"7"}
     assert {name for name, _ in found.left_out} >= {"8.xml", "9.xml"}
     assert all(path.is_relative_to(tmp_path / "out") for case in found.cases for path in case.masks)
+
+
+def test_ddti_joins_several_marks_of_one_image(tmp_path: Path) -> None:
+    marks = ""
+    for left in (5, 30):
+        square = [{"x": left + x, "y": 5 + y} for x, y in ((0, 0), (9, 0), (9, 9), (0, 9))]
+        marks += f"<mark><image>1</image><svg>{json.dumps([{'points': square}])}</svg></mark>"
+    (tmp_path / "7.xml").write_text(f"<case>{marks}</case>")
+    image(tmp_path / "7_1.jpg")
+    (case,) = by_name(import_data("ddti", tmp_path, tmp_path / "out")).values()
+    assert areas(case) == {"1": 100, "2": 100}
 
 
 def test_ddti_refuses_entities_that_expand(tmp_path: Path) -> None:
@@ -321,6 +332,37 @@ def test_one_rule_says_which_mask_is_whose(mark: str, tmp_path: Path) -> None:
     (loop,) = import_data("folders", tmp_path / "loop").cases
     assert [frame.frame for frame in load_case(loop)] == [0, 1]
     assert len(import_data("udiat", tmp_path / "set").cases) == 2
+
+
+def test_what_a_split_names_must_be_there(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        image(tmp_path / f"still/s/images/{name}.png")
+        mask(tmp_path / f"still/s/masks/{name}.png", 255)
+    mask(tmp_path / "cine/x_1/masks/0.png", 255)
+    split = tmp_path / "splits.json"
+    split.write_text(json.dumps({"train": ["cine/x_1"], "val": ["still/s/images/b.png"]}))
+    with pytest.raises(ReadError, match=r"The loop cine/x_1 is not there"):
+        open_manifest(tmp_path)
+    split.write_text(json.dumps({"train": ["still/s/images/a.png"], "val": ["still/s/images/b.png"]}))
+    assert len(open_manifest(tmp_path).cases) == 2
+    (tmp_path / "still/s/images/a.png").unlink()
+    with pytest.raises(ReadError, match=r"The image still/s/images/a\.png is not there"):
+        open_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("size", ["unknown", "-1", "nan", "0"])
+def test_a_pixel_size_that_is_none_is_named(size: str, tmp_path: Path) -> None:
+    image(tmp_path / "still/s/images/a.png")
+    mask(tmp_path / "still/s/masks/a.png", 255)
+    (tmp_path / "splits.json").write_text(json.dumps({"val": ["still/s/images/a.png"]}))
+    (tmp_path / "still/s/px.csv").write_text(f"file,mm_per_px\na.png,{size}\n")
+    with pytest.raises(ReadError, match=rf"px\.csv cannot be used.*mm_per_px of a\.png is '{size}'"):
+        open_manifest(tmp_path)
+    image(tmp_path / "hc/training_set/1_HC.png")
+    mask(tmp_path / "hc/training_set/1_HC_Annotation.png", 255)
+    (tmp_path / "hc" / "training_set_pixel_size_and_HC.csv").write_text(f"filename,pixel size(mm)\n1_HC.png,{size}\n")
+    with pytest.raises(ReadError, match=rf"pixel size\(mm\) of 1_HC\.png is '{size}'"):
+        import_data("hc18", tmp_path / "hc", tmp_path / "out")
 
 
 def test_an_imported_manifest_can_be_written_and_read(tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def test_a_manifest_comes_back_as_it_was_written(folder: Path, name: str) -> Non
         ("images/9.png,masks/0.png,,", "case 2.*images/9.png does not exist"),
         ("../secret.png,masks/0.png,,", "leads out of the manifest's folder"),
         ("images/0.png,,,", "names no masks"),
+        ("images/0.png,;,,", "names no masks"),
         ("images/0.png,masks/0.png,training,", "its part is 'training'"),
         ("images/0.png,masks/0.png,,-1", "its spacing is '-1'"),
         ("images/0.png,masks/0.png,,a b", "its spacing is 'a b'"),
@@ -132,6 +133,13 @@ def test_a_link_out_of_the_folder_is_refused_but_an_absolute_path_is_not(folder:
 @pytest.mark.parametrize("text", ["", "[1, 2]", '{"cases": 3}', "{", '{"cases": []}'])
 def test_a_broken_json_manifest_is_refused(folder: Path, text: str) -> None:
     with pytest.raises(ReadError, match=r"m\.json"):
+        read_manifest(written(folder, text, "m.json"))
+
+
+@pytest.mark.parametrize("mask", [5, True, {"a": 1}, [5], [[]]])
+def test_json_that_names_no_path_as_mask_is_refused(folder: Path, mask: object) -> None:
+    text = json.dumps([{"image": "images/0.png", "mask": mask}])
+    with pytest.raises(ReadError, match=r"case 1, cannot be used.*(its masks are|is not a path)"):
         read_manifest(written(folder, text, "m.json"))
 
 
@@ -293,6 +301,13 @@ def test_a_frame_of_a_loop_as_a_still_in_another_part_is_refused(folder: Path) -
     loop = Case("loop", folder / "loop", (folder / "loop_masks",), part="val")
     with pytest.raises(ReadError, match="hold the picture"):
         Manifest((still(folder, 0, part="train"), loop))
+
+
+def test_a_file_that_went_away_is_named(folder: Path) -> None:
+    cases = still(folder, 0, part="train"), still(folder, 1, part="test")
+    cases[1].frames.unlink()
+    with pytest.raises(ReadError, match=r"1\.png of case 1 cannot be read"):
+        Manifest(cases)
 
 
 def test_files_that_only_begin_alike_do_not_count_as_the_same(folder: Path) -> None:

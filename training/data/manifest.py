@@ -170,11 +170,13 @@ class _Row:
         return ReadError(f"{self.manifest.name}, case {self.number}, cannot be used", why, fix)
 
     def case(self) -> Case:
-        for column in ("frames", "masks"):
-            if not self.values.get(column):
-                raise self.fault(f"it names no {column}", "Give each case 'frames' and 'masks'")
-        masks = self.values["masks"]
+        masks = self.values.get("masks")
         masks = [text.strip() for text in masks.split(";") if text.strip()] if isinstance(masks, str) else masks
+        for column, value in (("frames", self.values.get("frames")), ("masks", masks)):
+            if not value:
+                raise self.fault(f"it names no {column}", "Give each case 'frames' and 'masks'")
+        if not isinstance(masks, list):
+            raise self.fault(f"its masks are {masks!r}", "Give a path, or a list of paths")
         part = str(self.values.get("part") or "").lower()
         if part not in (*PARTS, ""):
             raise self.fault(f"its part is {part!r}", f"Choose one of {', '.join(PARTS)}")

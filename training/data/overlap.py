@@ -65,6 +65,11 @@ def same_pictures(cases: Iterable[Case]) -> Iterator[tuple[Case, Case, Path]]:
     """Pairs of cases of different groups that hold a file of the same content, and one of the files.
 
     Sizes are compared first, then beginnings, and only what is still alike is read as a whole.
+
+    Raises
+    ------
+    ReadError
+        Naming a file that cannot be read.
     """
     groups = [[(path, case) for case in cases for path in _files(case)]]
     for fingerprint in (_size, _head, _whole):
@@ -72,7 +77,10 @@ def same_pictures(cases: Iterable[Case]) -> Iterator[tuple[Case, Case, Path]]:
         for group in groups:
             buckets: dict[object, list[tuple[Path, Case]]] = {}
             for path, case in group:
-                buckets.setdefault(fingerprint(path), []).append((path, case))
+                try:
+                    buckets.setdefault(fingerprint(path), []).append((path, case))
+                except OSError as error:
+                    raise ReadError(f"{path.name} of {case.name} cannot be read", error.strerror or "") from error
             finer += [bucket for bucket in buckets.values() if len({case.group for _, case in bucket}) > 1]
         groups = finer
     for (path, case), *others in groups:

@@ -9,7 +9,6 @@ of stills every connected part of a label is a structure; in grey ones everythin
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -17,13 +16,14 @@ from PIL import Image
 
 from napari_uniultra.errors import ReadError
 from napari_uniultra.training.data.cases import PARTS, Case
-from napari_uniultra.training.data.importers.found import Found
+from napari_uniultra.training.data.importers.found import Found, pixel_sizes
 
 TITLE = "a folder with still/, cine/ and a splits.json"
 WHERE = "your own data"
 LICENCE = "as you received them"
 
 SPLIT = "splits.json"
+_COLUMNS = "file", "mm_per_px"  # of tables of pixel sizes
 
 
 def read(folder: Path, _out: Path | None = None) -> Found:
@@ -32,7 +32,7 @@ def read(folder: Path, _out: Path | None = None) -> Found:
     Raises
     ------
     ReadError
-        When the split cannot be read, or a still's image or mask is not there.
+        When the split or a table of pixel sizes cannot be read, or an image, a still's mask, or a loop is not there.
     """
     path = folder / SPLIT
     try:
@@ -56,13 +56,16 @@ def _still(folder: Path, name: str, part: str, spacings: dict[Path, dict[str, fl
     image = folder / name
     group = image.parent.parent
     mask = group / "masks" / image.name
+    if not image.is_file():
+        raise _absent(f"The image {name}")
     try:
         with Image.open(mask) as opened:
             is_palette = opened.mode == "P"
     except OSError as error:
         raise ReadError(f"The mask of {name} cannot be read", error.strerror or "it is damaged") from error
     if group not in spacings:
-        spacings[group] = _pixel_sizes(group)
+        tables = sorted(group.glob("*.csv"))
+        spacings[group] = {key: value for table in tables for key, value in pixel_sizes(table, *_COLUMNS).items()}
     size = spacings[group].get(image.name)
     return Case(
         name=name,
@@ -75,17 +78,13 @@ def _still(folder: Path, name: str, part: str, spacings: dict[Path, dict[str, fl
     )
 
 
-def _pixel_sizes(group: Path) -> dict[str, float]:
-    sizes = {}
-    for path in sorted(group.glob("*.csv")):
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for row in csv.DictReader(file):
-                if row.get("file") and row.get("mm_per_px"):
-                    sizes[row["file"]] = float(row["mm_per_px"])
-    return sizes
-
-
 def _loop(folder: Path, name: str, part: str) -> Case:
     path = folder / name
     frames = path / "frames" if (path / "frames").is_dir() else path / "video.mp4"
+    if not frames.exists():
+        raise _absent(f"The loop {name}")
     return Case(name=name, frames=frames, masks=(path / "masks",), source=path.name.partition("_")[0], part=part)
+
+
+def _absent(what: str) -> ReadError:
+    return ReadError(f"{what} is not there", f"{SPLIT} names it", f"Copy it again, or take it out of {SPLIT}")

@@ -32,7 +32,7 @@ def read(folder: Path, out: Path | None = None) -> Found:
         except (ElementTree.ParseError, ValueError, KeyError, TypeError) as error:
             left_out.append((path.name, f"its outlines cannot be read: {error}"))
             continue
-        for number, polygons in marks:
+        for number, polygons in marks.items():
             image = folder / f"{path.stem}_{number}.jpg"
             if not image.is_file():
                 left_out.append((image.name, f"{path.name} names it, but it is not there"))
@@ -44,21 +44,21 @@ def read(folder: Path, out: Path | None = None) -> Found:
     return Found(tuple(cases), tuple(left_out))
 
 
-def _marks(path: Path) -> list[tuple[str, list[list[tuple[float, float]]]]]:
-    """The polygons of each image, by its number."""
+def _marks(path: Path) -> dict[str, list[list[tuple[float, float]]]]:
+    """The polygons of each image, of all its marks, by its number."""
     if path.stat().st_size > _MAX_XML_BYTES:
         raise ValueError("it is far too large")
     text = path.read_text(encoding="utf-8", errors="replace")
     if "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities can expand without end; these files use none
         raise ValueError("it declares entities")
-    marks = []
+    marks: dict[str, list[list[tuple[float, float]]]] = {}
     for mark in ElementTree.fromstring(text).iter("mark"):
         regions = json.loads(mark.findtext("svg") or "[]")
         polygons = [[(float(p["x"]), float(p["y"])) for p in region["points"]] for region in regions]
         number = (mark.findtext("image") or "").strip()
         if not number.isdecimal():  # it becomes a part of a file's name
             raise ValueError(f"{number!r} is not the number of an image")
-        marks.append((number, [polygon for polygon in polygons if len(polygon) >= 3]))
+        marks.setdefault(number, []).extend(polygon for polygon in polygons if len(polygon) >= 3)
     return marks
 
 

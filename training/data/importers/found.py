@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.types import checked_spacing
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers.images import SUFFIXES
 from napari_uniultra.training.data.cases import Case
@@ -89,6 +91,29 @@ def paired_cases(source: str, images: Path, masks: Path, part: str = "", prefix:
         for image, mask in found
     )
     return Found(tuple(cases), tuple(left_out))
+
+
+def pixel_sizes(table: Path, name: str, size: str) -> dict[str, float]:
+    """Millimetres per pixel by file name, of a CSV file with such columns; lines without one of them are left out.
+
+    Raises
+    ------
+    ReadError
+        When the file cannot be read, or a size is none.
+    """
+    sizes: dict[str, float] = {}
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row.get(name) and row.get(size)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ReadError(f"The table {table.name} cannot be read", str(error), "Copy it again") from error
+    for row in rows:
+        try:
+            sizes[row[name]] = checked_spacing((row[size], row[size]))[0]
+        except (ReadError, ValueError) as error:
+            why = f"{size} of {row[name]} is {row[size]!r}"
+            raise ReadError(f"The table {table.name} cannot be used", why, "Write mm, or leave it empty") from error
+    return sizes
 
 
 def joined(parts: Iterable[Found]) -> Found:

@@ -6,7 +6,6 @@ as ``<n>_HC.png``: the number is the subject. Pixel sizes come from the CSV file
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from napari_uniultra.training.data.cases import Case
-from napari_uniultra.training.data.importers.found import Found, image_files, subfolder, write_mask
+from napari_uniultra.training.data.importers.found import Found, image_files, pixel_sizes, subfolder, write_mask
 
 TITLE = "HC18: fetal heads (999 annotated images; van den Heuvel et al., PLoS ONE 2018)"
 WHERE = "https://zenodo.org/records/1327317"
@@ -27,7 +26,8 @@ _THICKEST_LINE = 3  # pixels from its edge: what is thicker is no line
 def read(folder: Path, out: Path | None = None) -> Found:
     """Cases of the training set; filled masks are written under ``out``."""
     images = subfolder(folder, "training_set")
-    sizes = _pixel_sizes(next((path for path in (folder / _SIZES, images / _SIZES) if path.is_file()), None))
+    table = next((path for path in (folder / _SIZES, images / _SIZES) if path.is_file()), None)
+    sizes = pixel_sizes(table, "filename", "pixel size(mm)") if table else {}
     cases, left_out = [], []
     for image in (path for path in image_files(images) if not path.stem.endswith("_Annotation")):
         outline = image.with_name(f"{image.stem}_Annotation.png")
@@ -73,11 +73,3 @@ def _inside(line: np.ndarray) -> np.ndarray:
     # Heads may reach out of the picture on any side. An ellipse is convex: the middle of its line lies in it.
     row, column = np.argwhere(line).mean(axis=0).round().astype(int)
     return (parts == parts[row, column]) & ~line
-
-
-def _pixel_sizes(path: Path | None) -> dict[str, float]:
-    """Millimetres per pixel by file name."""
-    if path is None:
-        return {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return {row["filename"]: float(row["pixel size(mm)"]) for row in csv.DictReader(file)}
