@@ -27,6 +27,9 @@ from napari_uniultra.training.data.manifest import (
     write_manifest,
 )
 from napari_uniultra.training.data.splits import split_by_subject
+from napari_uniultra.training.evaluation.others import OtherTool
+from napari_uniultra.training.evaluation.run import evaluate
+from napari_uniultra.training.evaluation.settings import EvaluationSettings
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -321,6 +324,22 @@ def test_manifests_must_not_overlap_with_each_other(folder: Path) -> None:
         written(folder, f"image,mask,part\nimages/0.png,masks/0.png,{part}\n", f"{part}.csv")
     with pytest.raises(ReadError, match="in part"):
         open_manifests([folder / "train.csv", folder / "val.csv"])
+
+
+def test_a_name_that_two_manifests_give_goes_on_after_the_second_one_s_number(folder: Path) -> None:
+    (folder / "more").mkdir()
+    for number in range(2):
+        picture(folder / f"more/images/{number}.png", 50 + number)
+        square(folder / f"more/masks/{number}.png")
+    for place, lines in ((folder, (0, 1)), (folder / "more", (1,))):
+        text = "".join(f"images/{number}.png,masks/{number}.png,val\n" for number in lines)
+        written(place, f"image,mask,part\n{text}", "m.csv")
+    merged = open_manifests([folder / "m.csv", folder / "more/m.csv"])
+    assert [case.name for case in merged.cases] == ["images/0.png", "images/1.png", "2/images/1.png"]
+    for case in merged.cases:
+        square(folder / "tool" / case.name)
+    scores = evaluate(merged.cases, EvaluationSettings(pictures=0), others=[OtherTool(folder / "tool")]).scores
+    assert [own.dice for own in scores if own.method == "tool" and own.is_image] == [1, 1, 1]
 
 
 def test_a_split_keeps_subjects_whole_and_depends_on_the_seed_alone(folder: Path) -> None:

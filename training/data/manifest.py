@@ -23,7 +23,7 @@ import csv
 import difflib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -106,20 +106,20 @@ def read_manifest(path: str | Path, without_parts: bool = False) -> Manifest:
     return Manifest(tuple(replace(case, part="") if without_parts else case for case in cases))
 
 
-def merge_manifests(manifests: Mapping[str, Manifest]) -> Manifest:
-    """Several manifests as one; a name that was taken is put behind its manifest's key.
+def merge_manifests(manifests: Iterable[Manifest]) -> Manifest:
+    """Several manifests as one; a name that was taken is put behind its manifest's number, as ``2/name``.
 
     Raises
     ------
     ReadError
         When a part of one overlaps with another part of another.
     """
-    cases: dict[str, Case] = {}
-    for key, manifest in manifests.items():
+    cases: list[Case] = []
+    for number, manifest in enumerate(manifests, 1):
+        taken = {case.name for case in cases}
         for case in manifest.cases:
-            name = case.name if case.name not in cases else f"{key}/{case.name}"
-            cases[name] = replace(case, name=name)
-    return Manifest(tuple(cases.values()))
+            cases.append(replace(case, name=f"{number}/{case.name}") if case.name in taken else case)
+    return Manifest(tuple(cases))
 
 
 def write_manifest(manifest: Manifest, path: str | Path) -> None:

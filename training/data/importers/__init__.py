@@ -86,4 +86,4 @@ def open_manifest(path: str | Path) -> Manifest:
 
 def open_manifests(paths: Iterable[str | Path]) -> Manifest:
     """Several as one; no part of one may overlap with another part of another."""
-    return merge_manifests({str(path): open_manifest(path) for path in paths})
+    return merge_manifests(open_manifest(path) for path in paths)
