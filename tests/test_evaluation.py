@@ -8,6 +8,9 @@ import io
 import json
 import math
 import re
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -611,6 +614,25 @@ def test_the_command(cases, checkpoint, tmp_path, capsys) -> None:
     assert main([*common, "--part", "test", "--preset", "paper", "--image-size", "64", "--prompts", "all"]) == 0
     printed = capsys.readouterr().out
     assert [line.split("|")[2].strip() for line in printed.splitlines() if "| model " in line] == list(PROMPTS)
+
+
+def test_what_was_finished_before_the_command_was_stopped_is_kept(checkpoint, tmp_path) -> None:
+    cases = [still(tmp_path, f"{number}.png", rectangle(10, 20, 30, 40), part="val") for number in range(200)]
+    write_manifest(Manifest(tuple(cases)), tmp_path / "cases.csv")
+    command = [sys.executable, "-m", "napari_uniultra.cli", "evaluate", checkpoint, "--prompts", "all"]
+    options = ["--data", str(tmp_path / "cases.csv"), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+    shown = b""
+    while b" 2/200" not in shown and (more := process.stderr.read(1)):
+        shown += more
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    scored = {row["case"] for row in csv.DictReader((tmp_path / "out/scores.csv").open())}
+    assert 2 <= len(scored) == 200 - summary["left"] < 200
+    assert f"Stopped before its end: {summary['left']} cases are missing" in (tmp_path / "out/report.html").read_text()
+    assert f"{summary['left']} cases were not reached" in error.decode()
 
 
 @pytest.mark.parametrize(

@@ -66,12 +66,12 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Score, print the tables and write the files."""
+    """Score, print the tables and write the files; those of the finished cases, where it is stopped."""
     from tqdm import tqdm
 
     from napari_uniultra.errors import UniUltraError
     from napari_uniultra.training.evaluation.others import OtherTool
-    from napari_uniultra.training.evaluation.run import evaluate, select_cases, write_evaluation
+    from napari_uniultra.training.evaluation.run import Scoring, select_cases
 
     settings = _settings(arguments)
     if arguments.checkpoint is None and not arguments.predictions:
@@ -85,13 +85,25 @@ def run(arguments: argparse.Namespace) -> int:
         from napari_uniultra.model.zoo import model_at
 
         model = model_at(arguments.checkpoint, arguments.device, settings.image_size)
-    with tqdm(total=len(cases), unit="case", desc="Scoring", dynamic_ncols=True) as bar:
-        evaluation = evaluate(cases, settings, model, others, on_case=lambda _: bar.update())
-    _print(evaluation)
-    if arguments.out is not None:
-        for path in write_evaluation(evaluation, arguments.out):
-            print(path)
+    scoring = Scoring(settings, model, others)
+    try:
+        for case in tqdm(cases, unit="case", desc="Scoring", dynamic_ncols=True):
+            scoring.add(case)
+    except KeyboardInterrupt:
+        if scoring.done:
+            _keep(scoring.evaluation(len(cases) - scoring.done), arguments.out)
+        raise
+    _keep(scoring.evaluation(), arguments.out)
     return 0
+
+
+def _keep(evaluation: Evaluation, out: Path | None) -> None:
+    from napari_uniultra.training.evaluation.run import write_evaluation
+
+    _print(evaluation)
+    if out is not None:
+        for path in write_evaluation(evaluation, out):
+            print(path)
 
 
 def _settings(arguments: argparse.Namespace) -> EvaluationSettings:
@@ -126,5 +138,7 @@ def _print(evaluation: Evaluation) -> None:
     for found, make in ((drifts, drift_table), (trust, reliability_table)):
         if found:
             print("\n" + markdown(*make(found)))
+    if evaluation.left:
+        print(f"uniultra: {evaluation.left} cases were not reached: this is of the others", file=sys.stderr)
     for case, why in evaluation.not_scored:
         print(f"uniultra: {case} was not scored: {why}", file=sys.stderr)

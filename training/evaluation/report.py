@@ -55,6 +55,7 @@ def _head(evaluation: Evaluation) -> str:
     if model:
         what = f"Model {model['name']}, input {model['image_size']} px, SHA-256 {model['sha256'][:16] or 'unknown'}"
     cases = len({(score.data_set, score.case) for score in evaluation.scores})
+    stopped = f"<p><b>Stopped before its end: {evaluation.left} cases are missing.</b></p>" if evaluation.left else ""
     canvas = "the image's own pixels" if settings.canvas is None else f"pixels of a {settings.canvas} px square"
     facts = (
         f"Part {settings.part!r}, {cases} cases, seed {settings.seed}. Box sides moved outwards by 0 to "
@@ -62,7 +63,7 @@ def _head(evaluation: Evaluation) -> str:
         f"{settings.tolerance_px:g} px and {settings.tolerance_mm:g} mm."
     )
     return (
-        f"<h1>Evaluation</h1><p><b>{escape(what)}</b></p><p>{escape(facts)}</p>"
+        f"<h1>Evaluation</h1><p><b>{escape(what)}</b></p><p>{escape(facts)}</p>{stopped}"
         '<p class="note">Research use only: not a medical device. Names and pictures of cases are in this file: '
         "share it as you would share the data.</p>"
     )

@@ -44,6 +44,8 @@ class Evaluation:
         Cases whose own files cannot be used, and why: there is no truth to score against.
     pictures : mapping
         As `Gallery.pictures`.
+    left : int
+        Cases that were not reached since it was stopped.
     """
 
     settings: EvaluationSettings
@@ -51,6 +53,7 @@ class Evaluation:
     scores: tuple[Score, ...]
     not_scored: tuple[tuple[str, str], ...]
     pictures: Mapping[tuple[str, str, str], tuple[list[Picture], list[Picture]]] = field(default_factory=dict)
+    left: int = 0
 
     def table(self) -> list[Row]:
         """Means by data set, prompt and method."""
@@ -81,6 +84,7 @@ class Evaluation:
                 for own in self.scores
                 if own.failure
             ],
+            "left": self.left,
             "not_scored": [{"case": case, "why": why} for case, why in self.not_scored],
             "note": "Research use only: not a medical device.",
         }
@@ -129,28 +133,67 @@ def evaluate(
     ReadError
         If not one case could be scored.
     """
-    others = list(others)
-    gallery, scores, not_scored = Gallery(settings.pictures), [], []
+    scoring = Scoring(settings, model, others)
     for case in cases:
-        try:
-            labelled = LabelledCase(case, settings.every, settings.canvas)
-            _ = labelled.starts  # reads all of it
-        except ReadError as error:
-            not_scored.append((case.name, _without_folders(str(error), case)))
-        else:
-            for answer in _answers(case, labelled, settings, model, others):
-                found = list(scores_of(labelled, answer, settings))
-                gallery.offer(labelled, answer, found[-1], settings.jitter)
-                scores += found
+        scoring.add(case)
         if on_case is not None:
             on_case(case.name)
-    if not scores:
-        what, why = not_scored[0] if not_scored else ("", "there was no case")
-        raise ReadError("Nothing could be scored", f"{what}: {why}" if what else why, "Check the manifest")
-    facts = {}
-    if model is not None:
-        facts = {"name": model.name, "sha256": model.sha256, "image_size": model.image_size}
-    return Evaluation(settings, facts, tuple(scores), tuple(not_scored), gallery.pictures())
+    return scoring.evaluation()
+
+
+class Scoring:
+    """An evaluation in the making, a case at a time, so that one that is stopped keeps what is finished.
+
+    Parameters
+    ----------
+    settings, model, others
+        As `evaluate` takes them.
+
+    Attributes
+    ----------
+    done : int
+        Cases that are finished, be they scored or not.
+    """
+
+    def __init__(self, settings: EvaluationSettings, model: Any = None, others: Iterable[OtherTool] = ()) -> None:
+        self.done = 0
+        self._settings, self._model, self._others = settings, model, list(others)
+        self._gallery = Gallery(settings.pictures)
+        self._scores: list[Score] = []
+        self._not_scored: list[tuple[str, str]] = []
+
+    def add(self, case: Case) -> None:
+        """Score a case; what is stopped in the middle of one leaves no score of it."""
+        scores: list[Score] = []
+        try:
+            labelled = LabelledCase(case, self._settings.every, self._settings.canvas)
+            _ = labelled.starts  # reads all of it
+        except ReadError as error:
+            self._not_scored.append((case.name, _without_folders(str(error), case)))
+        else:
+            for answer in _answers(case, labelled, self._settings, self._model, self._others):
+                found = list(scores_of(labelled, answer, self._settings))
+                self._gallery.offer(labelled, answer, found[-1], self._settings.jitter)
+                scores += found
+        self._scores += scores
+        self.done += 1
+
+    def evaluation(self, left: int = 0) -> Evaluation:
+        """What came out of the cases that are finished; ``left`` are those that never will be.
+
+        Raises
+        ------
+        ReadError
+            If not one case could be scored.
+        """
+        if not self._scores:
+            what, why = self._not_scored[0] if self._not_scored else ("", "no case has anything to score")
+            raise ReadError("Nothing could be scored", f"{what}: {why}" if what else why, "Check the manifest")
+        model, facts = self._model, {}
+        if model is not None:
+            facts = {"name": model.name, "sha256": model.sha256, "image_size": model.image_size}
+        pictures = self._gallery.pictures()
+        return Evaluation(self._settings, facts, tuple(self._scores), tuple(self._not_scored), pictures, left)
 
 
 def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str]) -> list[Path]:
