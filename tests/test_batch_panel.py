@@ -15,6 +15,7 @@ import pytest
 import tifffile
 import torch
 from panel_window import close_dock, docks, open_from_menu
+from qtpy.QtCore import QPoint
 
 from napari_uniultra.batch.run import run_job
 from napari_uniultra.batch.settings import JobSettings, read_job, with_absolute_paths
@@ -32,7 +33,7 @@ from napari_uniultra.widgets.settings_form import SettingsForm
 
 pytestmark = pytest.mark.gui
 
-WAIT_MS = 30_000
+WAIT_MS = 90_000
 
 
 @pytest.fixture
@@ -158,6 +159,42 @@ def test_stop_sums_up_what_is_finished(
     assert (tmp_path / "out/report.html").is_file()
     assert not (tmp_path / "out/.lock").exists()
     assert panel.results.count() == len(measured)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_a_batch_that_is_killed_is_told(
+    make_napari_viewer: Callable[..., Any], qtbot: Any, tmp_path: Path, job: JobSettings
+) -> None:
+    forty_more(tmp_path / "in")
+    viewer = make_napari_viewer()
+    _, panel = viewer.window.add_plugin_dock_widget("napari-uniultra", "Batch")
+    panel.form.show_settings(job)
+    panel.run()
+    qtbot.waitUntil(lambda: panel.progress.value() >= 1, timeout=WAIT_MS)
+    psutil.Process(panel._process.processId()).kill()
+    qtbot.waitUntil(lambda: not panel.running, timeout=WAIT_MS)
+    assert "memory ran out" in panel.status.text()
+    assert panel.run_button.isEnabled()
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_a_list_is_seen_as_a_field_and_takes_files(
+    make_napari_viewer: Callable[..., Any], qtbot: Any, tmp_path: Path, theme: str
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    viewer.theme = theme
+    _, panel = viewer.window.add_plugin_dock_widget("napari-uniultra", "Batch")
+    loops = panel.form.controls["inputs.loops"]
+
+    def colours() -> set[str]:
+        beside = loops.geometry().topLeft() - QPoint(3, -10)
+        image = loops.parentWidget().grab().toImage()
+        return {image.pixelColor(place).name() for place in (beside, loops.geometry().center())}
+
+    qtbot.waitUntil(lambda: loops.x() > 3 and len(colours()) == 2, timeout=5000)
+    panel.add_loops([str(tmp_path / "a.tif"), str(tmp_path)])
+    panel.add_loops([str(tmp_path), ""])
+    assert loops.toPlainText().splitlines() == [str(tmp_path / "a.tif"), str(tmp_path)]
 
 
 def test_the_shell_opens_a_loop_and_takes_the_changes_in(

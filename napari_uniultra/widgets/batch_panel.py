@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,11 @@ from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import QProcess, QTemporaryDir, QTimer
 from qtpy.QtWidgets import (
     QFileDialog,
-    QFrame,
     QGroupBox,
     QLabel,
     QListWidget,
     QListWidgetItem,
     QProgressBar,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -32,7 +29,7 @@ from napari_uniultra.errors import UniUltraError
 from napari_uniultra.segment.autosave import autosave_folder
 from napari_uniultra.widgets.batch_open import open_loop
 from napari_uniultra.widgets.docks import DockPanel
-from napari_uniultra.widgets.parts import push_button, row_of, tell
+from napari_uniultra.widgets.parts import push_button, row_of, scrolling, tell, try_or_tell, with_path
 from napari_uniultra.widgets.settings_form import SettingsForm
 
 _FILES = "Batch jobs (*.yaml *.yml)"
@@ -48,6 +45,11 @@ _TITLES = {
 _STOP_MS = 60_000  # to finish the tables and the report after Stop
 _CLOSE_MS = 5_000
 _FINISHED, _SOME_FAILED, _STOPPED = 0, 9, 130  # exit codes
+_SUMMED_UP = "Stopped; what is finished is in the results"
+_CRASHED = (
+    "The batch was ended from outside, often because memory ran out. What was finished stays. Run does the rest; "
+    "fewer workers take less memory"
+)
 
 
 class BatchPanel(DockPanel):
@@ -65,6 +67,7 @@ class BatchPanel(DockPanel):
         self._place = QTemporaryDir()  # of the job file; the run keeps a copy with the results where that is wanted
         self._process: QProcess | None = None
         self._rest = ""
+        self._is_stopping = False
         self._grace = QTimer(self)
         self._grace.setSingleShot(True)
         self._grace.timeout.connect(self._on_grace_over)
@@ -75,10 +78,9 @@ class BatchPanel(DockPanel):
 
     def _build(self) -> None:
         self.form = SettingsForm(JobSettings, _TITLES)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setWidget(self.form)
+        self.files_button = push_button("Add files…", "Add loops, or images that are frames of one")
+        self.folder_button = push_button("Add folder…", "Add a folder with all loops in it")
+        self.form.add_below("inputs.loops", self.files_button, self.folder_button)
         self.load_button = push_button("Open job…", "Fill the form in from a job file")
         self.save_button = push_button("Save job…", "Write the job as the file that `uniultra batch` reads")
         self.run_button = push_button("Run", "Label all loops that are not done yet")
@@ -89,14 +91,19 @@ class BatchPanel(DockPanel):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(4, 4, 4, 4)
         outer.addLayout(row_of(self.load_button, self.save_button))
-        outer.addWidget(scroll, 1)
+        outer.addWidget(scrolling(self.form), 1)
         outer.addLayout(row_of(self.run_button, self.stop_button))
         outer.addWidget(self.progress)
         outer.addWidget(self.status)
         outer.addWidget(self._build_results())
         self.setMinimumWidth(320)
-        self.load_button.clicked.connect(lambda: self._with_file(QFileDialog.getOpenFileName, self.load))
-        self.save_button.clicked.connect(lambda: self._with_file(QFileDialog.getSaveFileName, self.save))
+        opens, saves, title = QFileDialog.getOpenFileName, QFileDialog.getSaveFileName, "Batch job"
+        self.files_button.clicked.connect(lambda: self.add_loops(QFileDialog.getOpenFileNames(self, "Loops")[0]))
+        self.folder_button.clicked.connect(
+            lambda: self.add_loops([QFileDialog.getExistingDirectory(self, "A folder of loops")])
+        )
+        self.load_button.clicked.connect(lambda: with_path(opens, self, title, _FILES, self.load))
+        self.save_button.clicked.connect(lambda: with_path(saves, self, title, _FILES, self.save))
         self.run_button.clicked.connect(self.run)
         self.stop_button.clicked.connect(self.stop)
 
@@ -114,26 +121,24 @@ class BatchPanel(DockPanel):
         column.addLayout(row_of(self.open_button, self.take_button))
         return group
 
-    def _with_file(self, ask: Callable[..., Any], use: Callable[[str], None]) -> None:
-        path, _ = ask(self, "Batch job", "", _FILES)
-        if path:
-            use(path)
-
     # The job --------------------------------------------------------------------------------------------------------
 
     def load(self, path: str) -> None:
         """Fill the form in from a job file."""
-        try:
-            self.form.show_settings(with_absolute_paths(read_job(path)))
-        except UniUltraError as error:
-            tell(error)
+        try_or_tell(lambda: self.form.show_settings(with_absolute_paths(read_job(path))))
         self._refresh()
+
+    def add_loops(self, paths: list[str]) -> None:
+        """Name further files or folders as the loops to label."""
+        field = self.form.controls["inputs.loops"]
+        known = field.toPlainText().splitlines()
+        field.setPlainText("\n".join(filter(None, dict.fromkeys([*known, *paths]))))
 
     def save(self, path: str) -> None:
         """Write the form as a job file."""
         job = self._job()
         if job is not None:
-            self._try(lambda: write_job(path, job))
+            try_or_tell(lambda: write_job(path, job))
 
     def _job(self) -> JobSettings | None:
         """What the form says, or None after the user was told what is wrong with it."""
@@ -144,15 +149,6 @@ class BatchPanel(DockPanel):
             tell(error)
             return None
         return job
-
-    @staticmethod
-    def _try(work: Callable[[], Any]) -> bool:
-        try:
-            work()
-        except UniUltraError as error:
-            tell(error)
-            return False
-        return True
 
     # Running --------------------------------------------------------------------------------------------------------
 
@@ -171,6 +167,7 @@ class BatchPanel(DockPanel):
         """Ask the process to end, as Ctrl-C does: it sums up what is finished. One that takes too long is ended."""
         if self._process is None:
             return
+        self._is_stopping = True
         self.stop_button.setEnabled(False)
         self.status.setText("Stopping: what is finished is summed up…")
         self._process.terminate()
@@ -182,13 +179,13 @@ class BatchPanel(DockPanel):
 
     def _start(self, job: JobSettings, *options: str) -> bool:
         file = Path(self._place.path()) / JOB
-        if not self._try(lambda: write_job(file, job)):
+        if not try_or_tell(lambda: write_job(file, job)):
             return False
         process = QProcess(self)
         process.setProcessChannelMode(QProcess.ProcessChannelMode.SeparateChannels)
         process.readyReadStandardOutput.connect(self._on_output)
         process.finished.connect(self._on_finished)
-        self._process, self._rest = process, ""
+        self._process, self._rest, self._is_stopping = process, "", False
         process.start(sys.executable, ["-m", "napari_uniultra.cli", "batch", str(file), *options])
         self._refresh()
         return True
@@ -214,15 +211,19 @@ class BatchPanel(DockPanel):
             words = f"{event['done']} done, {event['unchanged']} unchanged, {event['failed']} failed"
             self.status.setText(words)
 
-    def _on_finished(self, code: int, *_: Any) -> None:
+    def _on_finished(self, code: int, how: QProcess.ExitStatus) -> None:
         process, self._process = self._process, None
         self._grace.stop()
         if process is None:
             return
         said = bytes(process.readAllStandardError()).decode("utf-8", "replace").strip().splitlines()
         process.deleteLater()
-        if code == _STOPPED:
-            self.status.setText("Stopped; what is finished is in the results")
+        has_crashed = how == QProcess.ExitStatus.CrashExit  # its code is then the signal's number, such as 9
+        if code == _STOPPED or (has_crashed and self._is_stopping):
+            self.status.setText(_SUMMED_UP)
+        elif has_crashed:
+            self.status.setText(_CRASHED)
+            show_warning(_CRASHED)
         elif code not in (_FINISHED, _SOME_FAILED) and said:
             show_warning(said[-1])
         self._refresh()

@@ -51,6 +51,15 @@ def try_or_tell(work: Callable[[], Any]) -> bool:
     return True
 
 
+def with_path(
+    ask: Callable[..., tuple[str, str]], parent: QWidget, title: str, files: str, use: Callable[[str], Any]
+) -> None:
+    """Ask for a file by one of Qt's dialogs, and use its path unless the user cancels."""
+    path, _ = ask(parent, title, "", files)
+    if path:
+        use(path)
+
+
 def scrolling(content: QWidget) -> QScrollArea:
     """A widget that scrolls up and down where there is too little room."""
     scroll = QScrollArea()

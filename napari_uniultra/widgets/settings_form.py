@@ -19,12 +19,13 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QListWidget,
     QListWidgetItem,
-    QPlainTextEdit,
+    QTextEdit,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_uniultra.core.settings import read_settings, to_dict
+from napari_uniultra.widgets.parts import row_of
 
 _LIST_HEIGHT = 74  # pixels
 
@@ -96,6 +97,12 @@ class SettingsForm(QWidget):
         label.hide()
         label.deleteLater()
         return control
+
+    def add_below(self, path: str, *widgets: QWidget) -> None:
+        """Put widgets into a row of their own below a control."""
+        form = self._forms[path]
+        row, _ = form.getWidgetPosition(self.controls[path])
+        form.insertRow(row + 1, "", row_of(*widgets))
 
     def _add_group(self, kind: type, prefix: str, column: QVBoxLayout, form: QFormLayout | None) -> None:
         hints = typing.get_type_hints(kind)
@@ -189,12 +196,14 @@ class _Pairs(QLineEdit):
         self.setPlaceholderText("1=lumen; 2=wall" if kind is str else "name=value; name=value")
 
 
-class _Lines(QPlainTextEdit):
-    """A list, an item a line."""
+class _Lines(QTextEdit):
+    """A list, an item a line. (napari's themes have no colours for QPlainTextEdit.)"""
 
     def __init__(self, kind: Any) -> None:
         super().__init__()
         self.kind = kind
+        self.setAcceptRichText(False)
+        self.setFrameShape(QTextEdit.Shape.NoFrame)
         self.setFixedHeight(_LIST_HEIGHT)
         self.setTabChangesFocus(True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from napari_uniultra.runner.data import MadeData, make_data
 from napari_uniultra.runner.registry import new_run, remove_draft
 from napari_uniultra.runner.remote import write_remote
 from napari_uniultra.runner.run import CONFIG, DATA, DISTIL, FINE_TUNE, KINDS, Run, RunInfo
-from napari_uniultra.widgets.parts import push_button, row_of, scrolling, tell, try_or_tell
+from napari_uniultra.widgets.parts import push_button, row_of, scrolling, tell, try_or_tell, with_path
 from napari_uniultra.widgets.process import Question, uniultra
 from napari_uniultra.widgets.train_data import MANIFEST, DataChooser
 from napari_uniultra.widgets.train_plan import PlanView
@@ -84,8 +83,9 @@ class NewRun(QWidget):
         self.check_button.clicked.connect(self.check)
         self.start_button.clicked.connect(self.start)
         self.remote_button.clicked.connect(self._on_remote)
-        self.load_button.clicked.connect(lambda: self._with_path(QFileDialog.getOpenFileName, self.load))
-        self.save_button.clicked.connect(lambda: self._with_path(QFileDialog.getSaveFileName, self.save))
+        opens, saves, title = QFileDialog.getOpenFileName, QFileDialog.getSaveFileName, "Training settings"
+        self.load_button.clicked.connect(lambda: with_path(opens, self, title, _FILES, self.load))
+        self.save_button.clicked.connect(lambda: with_path(saves, self, title, _FILES, self.save))
 
     # Settings files -------------------------------------------------------------------------------------------------
 
@@ -229,8 +229,3 @@ class NewRun(QWidget):
             self.started.emit(run)
 
         self._thread.submit(lambda: write_remote(draft, folder), done, tell)
-
-    def _with_path(self, dialog: Callable[..., Any], work: Callable[[str], None]) -> None:
-        path, _ = dialog(self, "Training settings", "", _FILES)
-        if path:
-            work(path)
