@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from napari_uniultra.model.trunk import attend
 from napari_uniultra.model.zoo import load_model
 from napari_uniultra.segment.predictor import Predictor
 from napari_uniultra.training.checkpoints import CHECKPOINT, load_training_checkpoint
-from napari_uniultra.training.config import find_config
+from napari_uniultra.training.config import FineTuneConfig, find_config
 from napari_uniultra.training.data.samples import Batch
 from napari_uniultra.training.distillation.config import DistillConfig
 from napari_uniultra.training.distillation.match import Distiller, match_losses, weighted_sum
@@ -35,6 +36,7 @@ from napari_uniultra.training.distillation.student import build_student, load_te
 from napari_uniultra.training.distillation.taps import STAGES, TERMS, encode, feature_names, feature_width
 from napari_uniultra.training.distillation.task import MATCHED, STUDENT, Distill
 from napari_uniultra.training.events import read_events
+from napari_uniultra.training.layout import JOINT
 from napari_uniultra.training.trainer import STOP
 
 SIZE = 64
@@ -316,6 +318,85 @@ def test_a_resumed_distillation_equals_an_uninterrupted_one(tmp_path: Path, teac
     assert states[1]["step"] == 4
     for part in ("network", "average"):
         assert all(torch.equal(value, states[1][part][name]) for name, value in states[0][part].items())
+
+
+def joint_settings(output: Path, teacher_file: Path, manifest: Path, steps: int = 2, **run: object) -> DistillConfig:
+    settings = settings_for(output, teacher_file, manifest, steps, joint={"steps": 3})
+    return replace(settings, run=replace(settings.run, validate_every=0, **run))
+
+
+def stop_at(folder: Path, step: int, event_name: str = "step") -> Callable[[Mapping[str, object]], None]:
+    def stop(event: Mapping[str, object]) -> None:
+        is_that = event["event"] == event_name and event["step"] == step and event.get("kind") != "state"
+        if is_that and folder.exists():
+            (folder / STOP).touch()
+
+    return stop
+
+
+def test_what_is_begun_anew_ends_as_a_new_student(tmp_path: Path, teacher_file: Path, manifest: Path) -> None:
+    settings = joint_settings(tmp_path, teacher_file, manifest)
+    assert distil(settings).is_complete
+    old = (tmp_path / STUDENT).read_bytes()
+    other = replace(settings, optimiser=replace(settings.optimiser, learning_rate=0.01))
+    assert distil(other, [stop_at(tmp_path, 1)], restart=True).reason == "stop file"
+    assert not any((tmp_path / name).exists() for name in (STUDENT, JOINT))
+    assert distil(other).is_complete
+    assert (tmp_path / STUDENT).read_bytes() != old
+
+
+def test_a_joint_stage_begins_anew_with_another_match_and_goes_on_with_the_same(
+    tmp_path: Path, teacher_file: Path, manifest: Path
+) -> None:
+    settings = joint_settings(tmp_path, teacher_file, manifest)
+    joint = tmp_path / JOINT
+    assert distil(settings, [stop_at(joint, 1)]).trainer.folder == joint
+    (tmp_path / STOP).touch()
+    ended = distil(settings)  # its match is done already, and says so
+    assert (ended.reason, ended.trainer.folder) == ("stop file", tmp_path)
+    assert distil(settings).is_complete
+    started = [event["step"] for event in read_events(joint) if event["event"] == "start"]
+    assert started == [0, 2]
+    longer = replace(settings, run=replace(settings.run, steps=3))
+    old = (tmp_path / STUDENT).read_bytes()
+    assert distil(longer).is_complete
+    assert [event["step"] for event in read_events(joint) if event["event"] == "start"] == [0]
+    assert (tmp_path / STUDENT).read_bytes() != old
+
+
+def test_a_stop_between_the_stages_is_heard(tmp_path: Path, teacher_file: Path, manifest: Path) -> None:
+    settings = joint_settings(tmp_path, teacher_file, manifest)
+    ended = distil(settings, [stop_at(tmp_path, 2, "checkpoint")])
+    assert (ended.reason, ended.is_complete) == ("stop file", False)
+    assert not (tmp_path / JOINT).exists()
+    assert not (tmp_path / STOP).exists()
+    assert distil(settings).is_complete
+
+
+def test_the_joint_stage_has_the_time_that_is_left(tmp_path: Path, teacher_file: Path, manifest: Path) -> None:
+    settings = joint_settings(tmp_path, teacher_file, manifest, max_minutes=6 / 60)
+
+    def dawdle(event: Mapping[str, object]) -> None:
+        if event["event"] == "step" and event["step"] == 2:
+            time.sleep(6)
+
+    ended = distil(settings, [dawdle])
+    assert (ended.reason, ended.is_complete) == ("time", False)
+    assert not (tmp_path / JOINT).exists()
+    assert distil(replace(settings, run=replace(settings.run, max_minutes=5.0))).is_complete
+    assert 0 < read_file(FineTuneConfig, tmp_path / JOINT / "settings.yaml").run.max_minutes < 5
+
+
+def test_the_students_card_says_what_it_learnt_from(finished: Path, manifest: Path, teacher_file: Path) -> None:
+    for name in (MATCHED, STUDENT):
+        card = load_model(finished / name, "cpu").card
+        assert card["training_data"] == ["discs: 5 cases"]
+        assert str(manifest.parent) not in str(card)
+
+
+def test_memory_that_no_clip_trains_is_refused(tmp_path: Path, teacher_file: Path, manifest: Path) -> None:
+    with pytest.raises(ConfigError, match=r"joint\.memory is trained, and data\.clip_share is 0"):
+        settings_for(tmp_path, teacher_file, manifest, 1, joint={"steps": 1, "memory": "trained"})
 
 
 def test_the_teacher_stays_as_it_is_and_may_see_larger_images(

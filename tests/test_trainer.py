@@ -55,6 +55,7 @@ class Toy:
             self.network: nn.Module = nn.Sequential(
                 nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, 1)
             )
+        self.about: dict[str, Any] = {}
         self.scores = list(scores)
         self.exports: list[dict[str, Tensor]] = []
 
@@ -229,6 +230,24 @@ def test_a_stop_file_ends_the_run_within_a_step_with_a_checkpoint(tmp_path: Path
     assert trainer.step == load_training_checkpoint(tmp_path / CHECKPOINT)["step"] == 5
     assert not (tmp_path / STOP).exists()
     assert train(tmp_path).step == 12
+
+
+def test_a_stop_file_that_comes_too_late_is_told_and_taken_away(tmp_path: Path) -> None:
+    def stop_at_the_end(event: Mapping[str, Any]) -> None:
+        if event["event"] == "checkpoint" and event["kind"] == "model":
+            (tmp_path / STOP).touch()
+
+    trainer = Trainer(config(tmp_path), Toy(), ToyData(), [stop_at_the_end])
+    assert trainer.fit() == "done"
+    assert trainer.late_stop == "stop file"
+    assert not (tmp_path / STOP).exists()
+
+
+def test_a_stage_also_heeds_the_stop_file_of_its_run(tmp_path: Path) -> None:
+    stop = stop_after(5, tmp_path)
+    trainer = Trainer(config(tmp_path / "stage"), Toy(), ToyData(), [stop], stage_of=tmp_path)
+    assert (trainer.fit(), trainer.step) == ("stop file", 5)
+    assert not (tmp_path / STOP).exists()
 
 
 def test_time_is_up_before_the_limit_and_with_a_checkpoint(tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ def test_settings_come_back_from_their_own_description() -> None:
         ("loss", {"mask": "focal"}, "focal_dice"),
         ("optimiser", {"rates": {"memory": "fast"}}, "rates.memory"),
         ("run", {"early_stopping": 3}, "validate_every"),
+        ("method", {"memory": "trained"}, "method.memory is trained, and data.clip_share is 0"),
         ("run", {"precision": "fp8"}, "fp16|fp32|bf16"),
         ("run", {"steps": 0}, "out of range"),
     ],
@@ -499,6 +500,65 @@ def test_stages_go_on_from_each_other_and_end_as_a_model(tmp_path: Path, manifes
     assert packed.config == TINY.with_(image_size=96, memory=LIGHT_MEMORY)
     for name, value in packed.network.state_dict().items():
         torch.testing.assert_close(value, mean[name], atol=2e-3, rtol=2e-3)  # stored as fp16
+
+
+def test_what_a_run_begins_with_is_neither_deleted_nor_replaced(
+    tmp_path: Path, manifest: Path, tiny_model: str
+) -> None:
+    inside = tmp_path / "run" / MODEL
+    inside.parent.mkdir()
+    inside.write_bytes(Path(tiny_model).read_bytes())
+    config = settings_of(tmp_path / "run", manifest, {"base": str(inside)})
+    with pytest.raises(ConfigError, match=f"{MODEL} lies in the output folder"):
+        Trainer(config, FineTune(config), restart=True)
+    assert inside.read_bytes() == Path(tiny_model).read_bytes()
+    beside = settings_of(tmp_path / "run" / "next", manifest, {"base": str(inside)})
+    assert Trainer(beside, FineTune(beside)).step == 0
+
+
+def test_a_card_says_what_the_run_before_learnt_from_and_not_where_it_lies(
+    tmp_path: Path, manifest: Path, tiny_model: str
+) -> None:
+    fit(settings_of(tmp_path / "first", manifest, {"base": tiny_model}, run={"steps": 1}))
+    fit(
+        settings_of(
+            tmp_path / "second",
+            manifest,
+            {"base": str(tmp_path / "first")},
+            data={"simulated_share": 0.5, "simulated_stills": 1, "simulated_clips": 1},
+            run={"steps": 1},
+        )
+    )
+    card = load_model(tmp_path / "second" / MODEL, "cpu").card
+    assert card["description"] == f"{TINY.architecture}, fine-tuned by full from first"
+    assert card["licence"] == "Apache-2.0"
+    simulated = "Simulated ultrasound, made by this package's simulator"
+    assert card["training_data"] == ["Nothing", "loops: 1 cases", "stills: 4 cases", simulated]
+
+
+def test_a_manifest_that_is_edited_meanwhile_spoils_no_export(tmp_path: Path) -> None:
+    manifest = write_data(tmp_path / "data")
+    task = FineTune(settings_of(tmp_path / "run", manifest, SCRATCH))
+    manifest.write_text("neither here nor there")
+    (tmp_path / "run").mkdir()
+    task.export(task.network.state_dict(), tmp_path / "run")
+    assert "stills: 4 cases" in load_model(tmp_path / "run" / MODEL, "cpu").card["training_data"]
+
+
+def test_a_run_whose_method_adds_parts_is_gone_on_from_by_what_it_exported(
+    tmp_path: Path, manifest: Path, tiny_model: str
+) -> None:
+    method = {"name": "lora", "memory": "frozen"}
+    fit(settings_of(tmp_path / "run", manifest, {"base": tiny_model}, method=method, run={"steps": 1}))
+    base = load_base(ModelSettings(base=str(tmp_path / "run")))
+    exported = load_model(tmp_path / "run" / MODEL, "cpu")
+    assert base.sha256 == exported.sha256
+    for name, value in exported.network.state_dict().items():
+        assert torch.equal(base.network.state_dict()[name], value)
+    for name in (MODEL, ADAPTER):
+        (tmp_path / "run" / name).unlink()
+    with pytest.raises(CheckpointError, match="has exported nothing yet"):
+        load_base(ModelSettings(base=str(tmp_path / "run")))
 
 
 def test_a_trained_network_segments_what_it_has_seen(tmp_path: Path) -> None:

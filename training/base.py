@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.checkpoint import load_into
 from napari_uniultra.model.config import LIGHT_MEMORY, ModelConfig, architecture
 from napari_uniultra.model.zoo import load_model
-from napari_uniultra.training.checkpoints import CHECKPOINT, load_training_checkpoint
+from napari_uniultra.training.checkpoints import load_training_checkpoint
 from napari_uniultra.training.config import ModelSettings
+from napari_uniultra.training.layout import ADAPTER, CHECKPOINT, MODEL, STUDENT
 from napari_uniultra.training.memory_lighten import lighten_memory
 
 _INITIAL_SCORE = 2.0  # logit: objects are there more often than not, and an absent one's mask gets no gradient
@@ -33,10 +35,12 @@ class Base:
     network : SAM2Base
     config : ModelConfig
         That it was built from.
-    name, sha256 : str
+    name : str
+        Of the checkpoint or the run's folder that its weights are from; "" for random ones.
+    sha256 : str
         Of the checkpoint that its weights are; "" for random ones, those of a run's state, and parts of others.
     card : dict
-        What that checkpoint says of itself.
+        What that checkpoint or run says of itself.
     """
 
     network: nn.Module
@@ -89,11 +93,36 @@ def read_start(settings: ModelSettings) -> Start:
     """
     if settings.base is None:
         return Start(None, architecture(settings.architecture))
-    run = Path(settings.base) / CHECKPOINT
-    if run.is_file():
-        state = load_training_checkpoint(run)
-        return Start(state[settings.weights], ModelConfig.from_dict(state["model_config"]))
-    model = load_model(settings.base, "cpu")
+    folder = Path(settings.base)
+    if not (folder / CHECKPOINT).is_file():
+        return _read_model(settings.base)
+    run = load_training_checkpoint(folder / CHECKPOINT)
+    state, config = run[settings.weights], ModelConfig.from_dict(run["model_config"])
+    if state.keys() <= _parts(config):
+        return Start(state, config, folder.resolve().name, card=run.get("about", {}).get("card", {}))
+    return _read_model(_exported(folder))
+
+
+def _parts(config: ModelConfig) -> Set[str]:
+    """The names of what a network's state holds."""
+    with torch.random.fork_rng(devices=[]):
+        return build_network(config).state_dict().keys()
+
+
+def _exported(folder: Path) -> str:
+    """The model of a run whose state is no network's alone: its method added parts, or it is a distillation's."""
+    found = [folder / name for name in (MODEL, ADAPTER, STUDENT) if (folder / name).is_file()]
+    if not found:
+        raise CheckpointError(
+            f"The run in {folder} has no model to begin with",
+            "its state holds more than a network, and it has exported nothing yet",
+            "Go on with it to its end",
+        )
+    return str(found[0])
+
+
+def _read_model(name: str) -> Start:
+    model = load_model(name, "cpu")
     return Start(model.network.state_dict(), model.config, model.name, model.sha256, model.card)
 
 

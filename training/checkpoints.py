@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any
@@ -17,6 +17,8 @@ from napari_uniultra.training.layout import (
     ADAPTER,
     CHECKPOINT,
     EVENTS,
+    JOINT,
+    MATCHED,
     MODEL,
     OVERLAYS,
     SETTINGS,
@@ -25,6 +27,7 @@ from napari_uniultra.training.layout import (
 )
 
 _WRITTEN = (CHECKPOINT, SETTINGS, EVENTS, MODEL, ADAPTER, STUDENT, OVERLAYS, TENSORBOARD)
+_OF_DISTILLATION = (JOINT, MATCHED)  # in this order: the second says that the first is no folder of somebody else's
 # What may differ when a run goes on: it changes what is written when, or how far the run goes, but no step done so far.
 _HARMLESS = (
     "output",
@@ -110,14 +113,37 @@ def remove_run(folder: str | Path) -> None:
     WriteError
     """
     try:
-        for name in _WRITTEN:
-            path = Path(folder) / name
+        for path in _written(Path(folder)):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
     except OSError as error:
         raise write_error(folder, error) from error
+
+
+def check_spared(sources: Iterable[str], folder: str | Path) -> None:
+    """Refuse a run that would delete or replace a model that it begins with.
+
+    Raises
+    ------
+    ConfigError
+    """
+    written = {path.resolve() for path in _written(Path(folder))}
+    for source in sources:
+        path = Path(source).resolve()
+        if path == Path(folder).resolve() or not written.isdisjoint((path, *path.parents)):
+            raise ConfigError(
+                f"{source} lies in the output folder {folder}",
+                "the run would replace it, or delete it with --restart",
+                "Choose another output",
+            )
+
+
+def _written(folder: Path) -> list[Path]:
+    """What a run in a folder has written, or may write."""
+    more = _OF_DISTILLATION if (folder / MATCHED).is_file() else ()
+    return [folder / name for name in (*_WRITTEN, *more)]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +12,11 @@ from torch import Generator, Tensor, nn
 
 from napari_uniultra.core.settings import ConfigError
 from napari_uniultra.model.checkpoint import save_checkpoint
-from napari_uniultra.model.preprocess import MEAN, STD, prepare_images
+from napari_uniultra.model.preprocess import prepare_images
 from napari_uniultra.training.base import Base, load_base, read_start
+from napari_uniultra.training.card import make_card
 from napari_uniultra.training.checkpoints import ADAPTER, MODEL
 from napari_uniultra.training.config import FineTuneConfig, OptimiserSettings, RunSettings
-from napari_uniultra.training.data.importers import open_manifests
 from napari_uniultra.training.data.samples import Batch, Samples
 from napari_uniultra.training.forward import SegmentationLoss
 from napari_uniultra.training.memory_start import start_memory_attention
@@ -46,6 +45,8 @@ class FineTune:
     model_config : ModelConfig
         Of the network without them, or of the one they become when they are merged.
     method : Method
+    about : dict
+        ``card``, of what is exported.
 
     Raises
     ------
@@ -72,7 +73,8 @@ class FineTune:
             recompute_trunk(self.network)
         self._loss = SegmentationLoss(self.model_config, config.prompts, config.loss)
         self._validator: Validator | None = None
-        self._card = self._describe()  # now: the manifests may be worked on while it trains
+        card = self._make_card()  # now: the manifests may be worked on while it trains
+        self.about: dict[str, Any] = {"card": card}
 
     def loss(self, batch: Batch, generator: Generator, progress: float) -> Outcome:
         """The segmentation loss, and what the method adds."""
@@ -102,32 +104,21 @@ class FineTune:
         CheckpointError, WriteError
         """
         model, adapter = folder / MODEL, folder / ADAPTER
-        files = []
+        files, card = [], self.about["card"]
         if self.method.can_merge:
-            save_checkpoint(model, merged_state(self.method, self.network, state), self.model_config, self._card)
+            save_checkpoint(model, merged_state(self.method, self.network, state), self.model_config, card)
             files.append(model)
         if self._base.sha256 and self.config.method.name != "full":
             base = read_start(self.config.model)
-            save_adapter(adapter, self.method, state, base.state, base.sha256, base.name, self._card)
+            save_adapter(adapter, self.method, state, base.state, base.sha256, base.name, card)
             files.append(adapter)
         return files
 
-    def _describe(self) -> dict[str, Any]:
-        """What the exported files say of themselves."""
+    def _make_card(self) -> dict[str, Any]:
         base, config = self._base, self.config
-        cases = open_manifests(config.data.manifests).part("train") if config.data.manifests else ()
-        counts = Counter(case.source or "unnamed" for case in cases)
-        learnt_from = [f"{source}: {count} cases" for source, count in sorted(counts.items())]
-        if config.data.simulated_share:
-            learnt_from.append("Simulated ultrasound, made by this package's simulator")
-        started = f"{base.name} ({base.sha256[:12]})" if base.sha256 else config.model.base or "random weights"
-        return {
-            "description": f"{self.model_config.architecture}, fine-tuned by {config.method.name} from {started}",
-            "licence": base.card.get("licence", "unknown"),
-            "intended_use": "Research use, not a medical device",
-            "training_data": [*base.card.get("training_data", []), *learnt_from],
-            "normalisation": {"mean": list(MEAN), "std": list(STD)},
-        }
+        started = f"{base.name} ({base.sha256[:12]})" if base.sha256 else base.name or "random weights"
+        description = f"{self.model_config.architecture}, fine-tuned by {config.method.name} from {started}"
+        return make_card(description, base.card, config.data)
 
     def _typical_images(self) -> Tensor:
         config, size = self.config, self._base.config.image_size

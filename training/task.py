@@ -69,10 +69,13 @@ class Task(Protocol):
         what is trained and averaged. What only helps to train, such as a teacher, stays outside of it.
     model_config : ModelConfig
         Of what is exported.
+    about : dict
+        What checkpoints keep of it besides, such as the ``card`` of what is exported.
     """
 
     network: nn.Module
     model_config: ModelConfig
+    about: dict[str, Any]
 
     def loss(self, batch: Batch, generator: Generator, progress: float) -> Outcome:
         """The loss of a batch that lies on the network's device, under the run's autocast.
@@ -98,9 +101,18 @@ class Task(Protocol):
 
 
 class TaskConfig(Protocol):
-    """What the settings of every task have; `config.FineTuneConfig` is one."""
+    """What the settings of every task have; `config.FineTuneConfig` is one.
+
+    Attributes
+    ----------
+    sources : tuple of str
+        The models that the task begins with, by name or path.
+    """
 
     output: str
     data: DataSettings
     optimiser: OptimiserSettings
     run: RunSettings
+
+    @property
+    def sources(self) -> tuple[str, ...]: ...

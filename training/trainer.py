@@ -26,6 +26,7 @@ from napari_uniultra.errors import ResourceError, TrainingError, UniUltraError
 from napari_uniultra.model.device import describe_device
 from napari_uniultra.segment.fallback import attempt
 from napari_uniultra.training.checkpoints import (
+    check_spared,
     check_unchanged,
     load_training_checkpoint,
     remove_run,
@@ -61,6 +62,8 @@ class Trainer:
         Called with every event, in the first process.
     restart : bool
         Delete the run in the output folder and begin anew.
+    stage_of : path, optional
+        Folder of the run that this is a stage of: a stop file there ends this one as well.
 
     Attributes
     ----------
@@ -68,11 +71,14 @@ class Trainer:
         Steps done.
     average : Average
         The averaged weights.
+    late_stop : str
+        What asked the run to stop when it had come to its end by itself, as `fit` says it; "" for nothing.
 
     Raises
     ------
     ConfigError
-        When the checkpoint there belongs to other settings, or the settings do not fit the machine.
+        When the checkpoint there belongs to other settings, the settings do not fit the machine, or the run would
+        delete or replace what it begins with.
     CheckpointError, ResourceError, WriteError
     """
 
@@ -83,9 +89,12 @@ class Trainer:
         samples: Dataset[Batch] | None = None,
         listeners: Sequence[Listener] = (),
         restart: bool = False,
+        stage_of: Path | None = None,
     ) -> None:
         self.config, self.task, self.folder = config, task, Path(config.output)
         self.step = 0
+        self.late_stop = ""
+        self._stop_files = [folder / STOP for folder in (self.folder, stage_of) if folder is not None]
         self._run = config.run
         self._best: float | None = None
         self._since_best = 0  # validations
@@ -138,6 +147,7 @@ class Trainer:
                 reason = self._loop()
             if reason not in ("time", "terminated"):  # these want to be quick, and to go on later
                 self._export_last()
+            self.late_stop = self._agreed(self._request())
         except UniUltraError as error:
             with suppress(UniUltraError):  # such as a full disk, which may be the very error
                 self._emit("error", text=str(error))
@@ -266,12 +276,15 @@ class Trainer:
 
     def _why_stop(self) -> str:
         """Why the run ends now, the same in every process; "" to go on."""
-        reason = self._own_reason()
+        return self._agreed(self._own_reason())
+
+    def _agreed(self, reason: str) -> str:
         if self.fabric.world_size > 1:
             code = torch.tensor(float(_REASONS.index(reason)), device=self.fabric.device)
             reason = _REASONS[int(self.fabric.all_reduce(code, reduce_op="max"))]
         if reason == "stop file" and self.fabric.is_global_zero:
-            (self.folder / STOP).unlink(missing_ok=True)  # it has done its work: the next start goes on
+            for file in self._stop_files:
+                file.unlink(missing_ok=True)  # it has done its work: the next start goes on
         return reason
 
     def _own_reason(self) -> str:
@@ -279,16 +292,20 @@ class Trainer:
             return "done"
         if self._run.early_stopping and self._since_best >= self._run.early_stopping:
             return "no improvement"
-        if self._signal.reason:
-            return self._signal.reason
-        if self.fabric.is_global_zero and self.step and (self.folder / STOP).exists():
-            return "stop file"
+        if request := self._request():
+            return request
         # The next step and what comes after it have to fit; the first step is done in any case.
         step = self._meter.seconds_a_step
         needed = self._meter.elapsed() + step + self._saving_seconds
         if self._validates_after(self.step + 1):
             needed += self._validating_seconds
         return "time" if self._run.max_minutes and step and needed > 60 * self._run.max_minutes else ""
+
+    def _request(self) -> str:
+        """What asks this process to stop; "" for nothing."""
+        if not self._signal.reason and self.fabric.is_global_zero and self.step:
+            return "stop file" if any(file.exists() for file in self._stop_files) else ""
+        return self._signal.reason
 
     def _count_bad(self, is_bad: bool) -> None:
         self._bad_steps = self._bad_steps + 1 if is_bad else 0
@@ -335,7 +352,7 @@ class Trainer:
         self._meter.pause()
 
     def _rate(self, metrics: dict[str, float]) -> None:
-        """Compare a validation with the best one so far, and export a better one's weights where they are to be kept."""
+        """Compare a validation with the best one so far; the weights of a better one are exported if asked for."""
         is_better = self._is_better(metrics) and self.step > 0  # the start is there to compare with
         self._since_best = 0 if is_better or self.step == 0 else self._since_best + 1
         self._emit("validation", metrics=metrics, best=is_better, seconds=self._meter.elapsed())
@@ -418,9 +435,11 @@ class Trainer:
             "processes": self.fabric.world_size,
             "config": to_dict(self.config),
             "model_config": self.task.model_config.to_dict(),
+            "about": self.task.about,
         }
 
     def _clear_or_resume(self, restart: bool) -> None:
+        check_spared(self.config.sources, self.folder)
         if restart and self.fabric.is_global_zero:
             with locked(self.folder):
                 remove_run(self.folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from napari_uniultra.core.settings import setting
-from napari_uniultra.training.config import LossSettings, OptimiserSettings, RunSettings
+from napari_uniultra.training.config import LossSettings, OptimiserSettings, RunSettings, check_memory_learns
 from napari_uniultra.training.data.settings import DataSettings, PromptSettings
 from napari_uniultra.training.distillation.settings import (
     JointSettings,
@@ -29,3 +29,12 @@ class DistillConfig:
     loss: LossSettings = setting(factory=LossSettings, help="Loss of the joint stage.")
     optimiser: OptimiserSettings = setting(factory=OptimiserSettings, help="How weights follow from gradients.")
     run: RunSettings = setting(factory=RunSettings, help="How long, where, and what is written when.")
+
+    def __post_init__(self) -> None:
+        if self.joint.steps:
+            check_memory_learns("joint.memory", self.joint.memory, self.data)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The models that it begins with, by name or path."""
+        return (self.teacher.checkpoint, *filter(None, [self.student.start]))

@@ -10,7 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from napari_uniultra.model.checkpoint import save_checkpoint
-from napari_uniultra.model.preprocess import MEAN, STD, prepare_images
+from napari_uniultra.model.preprocess import prepare_images
+from napari_uniultra.training.card import make_card
 from napari_uniultra.training.config import OptimiserSettings, RunSettings
 from napari_uniultra.training.data.samples import Batch
 from napari_uniultra.training.distillation.config import DistillConfig
@@ -35,6 +36,8 @@ class Distill:
         The student with its necks. The teacher is no part of it, so that checkpoints stay small.
     model_config : ModelConfig
         The student's.
+    about : dict
+        ``card``, the student's.
     """
 
     def __init__(self, config: DistillConfig) -> None:
@@ -43,7 +46,9 @@ class Distill:
         self.model_config = student_config(config.student, teacher.config)
         student = build_student(self.model_config, config.student, teacher.network, config.run.seed)
         self._teacher = teacher.network.image_encoder
-        self._card = teacher.card
+        description = f"{self.model_config.architecture}, distilled from {teacher.name}"
+        card = make_card(description, teacher.card, config.data)  # now: manifests may be worked on while it trains
+        self.about: dict[str, Any] = {"card": card}
         self._validator: Validator | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.run.seed)
@@ -81,11 +86,6 @@ class Distill:
     def export(self, state: Mapping[str, Tensor], folder: Path) -> list[Path]:
         """Write the student without its necks."""
         student = {name[len(_PREFIX) :]: value for name, value in state.items() if name.startswith(_PREFIX)}
-        card = {
-            **self._card,
-            "description": f"{self.model_config.architecture}, distilled",
-            "normalisation": {"mean": list(MEAN), "std": list(STD)},
-        }
         path = folder / (MATCHED if self.config.joint.steps else STUDENT)
-        save_checkpoint(path, student, self.model_config, card)
+        save_checkpoint(path, student, self.model_config, self.about["card"])
         return [path]
