@@ -9,6 +9,7 @@ from typing import Any
 import dask.array
 import numpy as np
 import pytest
+import tifffile
 from napari.utils.interactions import mouse_move_callbacks, mouse_press_callbacks, mouse_release_callbacks
 from panel_window import BOX, CORNERS, HEIGHT, WIDTH, Window, loop, mouse_event, settle, thread_held, until
 from qtpy.QtCore import Qt
@@ -17,6 +18,7 @@ from qtpy.QtGui import QGuiApplication
 from napari_uniultra.core.types import Cine, Prompt
 from napari_uniultra.plugin.outlines import Outline, Outlines, same_request
 from napari_uniultra.plugin.painting import Painted, prompts_of_painted
+from napari_uniultra.plugin.strokes import frames_before
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.widgets.keys import KEYS
 
@@ -631,8 +633,76 @@ def test_data_of_another_size_are_left_to_whoever_made_them(window: Window) -> N
     assert layer.data.shape == (4, 10, 12)
 
 
+def test_data_changed_in_place_on_other_frames_count_too(window: Window) -> None:
+    window.open(loop())
+    window.draw_box()
+    settle(window)
+    window.viewer.dims.set_point(0, 0)
+    layer = masks_layer(window)
+    wanted = with_a_hole(window.masks())
+    layer.data[4] = wanted[4]
+    layer.data = layer.data
+    settle(window)
+    prompts = window.panel.controller.snapshot.prompts
+    assert set(prompts) == {(1, 0), (1, 4)}
+    assert prompts[1, 0].mask is None
+    assert np.array_equal(prompts[1, 4].mask, wanted[4] == 1)
+
+
+@pytest.mark.parametrize("view", ["rolled", "3-D", "fill in 3-D", "elsewhere"])
+def test_painting_on_many_frames_at_once_reaches_the_session(window: Window, view: str, tmp_path: Path) -> None:
+    window.open(loop())
+    window.draw_box()
+    settle(window)
+    window.panel.tracking_box.both_button.click()
+    settle(window)
+    before = window.masks().copy()
+    tool(window, "paint").click()
+    layer = masks_layer(window)
+    layer.preserve_labels = False
+    with layer.block_history():  # as napari does while the mouse is pressed
+        if view == "rolled":
+            window.viewer.dims.order = (1, 0, 2)
+            layer.brush_size = 3
+            layer.paint((3, 10, 12), 1)
+            layer.paint((5, 10, 14), 1)
+        elif view == "3-D":
+            window.viewer.dims.ndisplay = 3
+            layer.n_edit_dimensions, layer.brush_size = 3, 5
+            layer.paint((3, 10, 12), 0)
+            layer.paint((4, 30, 40), 1)
+        elif view == "fill in 3-D":
+            layer.n_edit_dimensions = 3
+            layer.fill((2, 1, 1), 1 - int(layer.data[2, 1, 1]))
+        else:
+            layer.data_setitem((np.array([6, 6, 7]), np.array([1, 2, 3]), np.array([4, 5, 6])), 2)
+    painted = layer.data.copy()
+    changed = {frame for frame in range(len(before)) if not np.array_equal(painted[frame], before[frame])}
+    assert len(changed) > 1
+    settle(window)
+    assert np.array_equal(window.masks(), painted)
+    prompts = window.panel.controller.snapshot.prompts
+    assert {frame for (_, frame), prompt in prompts.items() if prompt.mask is not None} == changed
+    window.panel.controller.review.export(str(tmp_path / "masks.tif"))
+    settle(window)
+    assert np.array_equal(tifffile.imread(tmp_path / "masks.tif"), painted)
+    undo(window)
+    assert np.array_equal(window.masks(), before)
+    assert window.told == []
+
+
+def test_frames_before_a_stroke_on_a_still_and_from_notes_that_nobody_knows() -> None:
+    after = np.array([[0, 2], [1, 2]])
+    rows, columns = np.array([0, 1]), np.array([1, 1])
+    found = frames_before([((rows, columns), np.array([0, 1]), 2), ((rows, columns), np.array([2, 2]), 2)], after)
+    assert {frame: before.tolist() for frame, before in found.items()} == {0: [[0, 0], [1, 1]]}
+    assert frames_before(["painted"], np.zeros((2, 2, 2), int)) == {0: None, 1: None}
+    assert frames_before([], after) == {}
+
+
+@pytest.mark.parametrize("view", ["frame", "rolled"])
 def test_a_mask_that_comes_during_a_stroke_and_the_stroke_both_count(
-    window: Window, reference_model: Any, monkeypatch: pytest.MonkeyPatch
+    window: Window, reference_model: Any, monkeypatch: pytest.MonkeyPatch, view: str
 ) -> None:
     data = loop()
     window.open(data)
@@ -641,19 +711,25 @@ def test_a_mask_that_comes_during_a_stroke_and_the_stroke_both_count(
     window.viewer.dims.set_point(0, 3)
     tool(window, "paint").click()
     layer = masks_layer(window)
+    layer.brush_size = 4
+    if view == "rolled":
+        window.viewer.dims.order = (1, 0, 2)
+        window.viewer.dims.set_point(1, 5)
     with monkeypatch.context() as held:
         held.setattr(QGuiApplication, "mouseButtons", lambda: Qt.MouseButton.LeftButton)
-        layer.data[3, 2:6, 2:6] = 1  # as napari does while the brush moves
-        window.panel.controller.tracker.track("forward")
-        until(window, lambda: not window.panel.controller.tracker.running)
-        assert layer.data[2].any()
-        assert layer.data[3].sum() == 16, "nothing is written under the brush"
-        layer.events.paint(value=[])
+        with layer.block_history():  # as napari does while the brush moves
+            layer.paint((3, 5, 6), 1)
+            stroke = layer.data.copy()
+            window.panel.controller.tracker.track("forward")
+            until(window, lambda: not window.panel.controller.tracker.running)
+            assert np.array_equal(layer.data[2], stroke[2]) == (view == "rolled")
+            assert np.array_equal(layer.data[3], stroke[3]), "nothing is written under the brush"
     settle(window)
     reference = CineSession(Cine(data), reference_model)
     reference.add_box(1, 0, BOX)
-    *_, step = reference.propagate(stop=3)
-    expected = step.masks[1].copy()
-    expected[2:6, 2:6] = True
-    assert np.array_equal(window.panel.controller.snapshot.prompts[1, 3].mask, expected)
-    assert np.array_equal(window.masks()[3] == 1, expected)
+    steps = [step.masks[1] for step in reference.propagate()]
+    prompts = window.panel.controller.snapshot.prompts
+    for frame in range(1, len(data)):
+        expected = steps[frame] | (stroke[frame] == 1)
+        assert np.array_equal(window.masks()[frame] == 1, expected)
+        assert ((1, frame) in prompts) == bool(stroke[frame].any())

@@ -382,3 +382,9 @@ def shown_frame(viewer: Any, image: Any) -> int:
         return 0
     frame = float(np.asarray(image.world_to_data(viewer.dims.point))[0])
     return int(np.clip(np.floor(frame + 0.5), 0, frames_shape(image)[0] - 1))
+
+
+def shows_single_frames(viewer: Any, image: Any) -> bool:
+    """Whether the viewer shows whole frames, one at a time: not in 3-D, and not with its axes in another order."""
+    dims = viewer.dims
+    return image.ndim < 3 or (dims.ndisplay == 2 and dims.ndim - image.ndim not in dims.displayed)

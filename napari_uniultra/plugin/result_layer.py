@@ -23,7 +23,8 @@ from napari_uniultra.plugin.layers import (
 )
 from napari_uniultra.plugin.mark_style import edge_colours
 from napari_uniultra.plugin.painting import Painted
-from napari_uniultra.plugin.prompt_layers import frames_shape, shown_frame, transform_of
+from napari_uniultra.plugin.prompt_layers import frames_shape, shown_frame, shows_single_frames, transform_of
+from napari_uniultra.plugin.strokes import frames_before
 
 Brush = Literal["paint", "erase"]
 
@@ -68,8 +69,8 @@ class ResultLayer:
         self._object_id, self._brush_size = 1, _BRUSH_PX
         self._written: set[int] = set()
         self._painted: dict[int, np.ndarray | None] = {}  # frame: its labels before the user touched it, if known
+        self._held: set[int] = set()  # frames that were not written because the brush may have been on them
         self._own: np.ndarray | None = None  # the array that the layer was given
-        self._seen: tuple[int, np.ndarray] | None = None  # the frame shown, before anybody paints in it
 
     # Tools ----------------------------------------------------------------------------------------------------------
 
@@ -133,42 +134,44 @@ class ResultLayer:
             return
         self.make()
         data = self._frames()
-        for frame in self._written - set(labels) - set(self._painted) if everything else ():
-            data[frame] = 0
-        shown = shown_frame(self._viewer, self._image)
-        if shown in labels and self._in_stroke():
-            self._painted.setdefault(shown, self._before(shown))
-            self._on_paint()  # comes back to this frame once the brush is let go
-        for frame, image in labels.items():
-            if frame not in self._painted:  # the user's own hand comes first, and is on its way to the session
+        changes = {**dict.fromkeys(self._written if everything else (), 0), **labels}
+        self._hold(changes)
+        for frame, image in changes.items():
+            if frame not in self._painted and frame not in self._held:  # the user's own hand comes first
                 data[frame] = image
         self._written |= set(labels)
-        self._look()
         # In place, and redrawn only where it shows: a new array, or napari's edit history, for each frame of a long
         # loop would take its memory many times over.
-        if everything or self._viewer.dims.ndisplay == 3 or shown in labels:
+        shows_all = not shows_single_frames(self._viewer, self._image)
+        if everything or shows_all or shown_frame(self._viewer, self._image) in labels:
             self.layer.refresh(extent=False)
 
-    def take_painted(self) -> dict[int, Painted]:
-        """The frames that were painted since the last call."""
-        painted, self._painted = self._painted, {}
-        taken = {frame: Painted(painted[frame], np.array(self._frames()[frame])) for frame in sorted(painted)}
-        self._look()
-        return taken
+    def _hold(self, frames: Iterable[int]) -> None:
+        """Leave alone what the brush may be on; `take_painted` comes back to it once the brush is let go."""
+        if self._in_stroke():
+            held = {frame for frame in frames if self._reaches(frame)}
+            self._held |= held
+            if held:
+                self._on_paint()
 
     def _in_stroke(self) -> bool:
         pressed = QGuiApplication.mouseButtons() != Qt.MouseButton.NoButton
         return pressed and self.tool is not None
 
-    def _look(self, event: Any = None) -> None:
-        """Remember the frame shown as it is now: when napari tells of painting, it has been done."""
-        if self.layer is not None and not self._in_stroke():
-            shown = shown_frame(self._viewer, self._image)
-            if shown not in self._painted and shown < len(self._frames()):  # the image may just have become longer
-                self._seen = shown, np.array(self._frames()[shown])
+    def _reaches(self, frame: int) -> bool:
+        """Whether the brush can touch a frame: elsewhere than on single frames it goes through many at once."""
+        is_flat = self.layer.n_edit_dimensions == 2 and shows_single_frames(self._viewer, self._image)
+        return not is_flat or frame == shown_frame(self._viewer, self._image)
 
-    def _before(self, frame: int) -> np.ndarray | None:
-        return self._seen[1] if self._seen is not None and self._seen[0] == frame else None
+    def take_painted(self) -> dict[int, Painted]:
+        """The frames that were painted since the last call, and as unchanged those that were not written meanwhile."""
+        painted, held = self._painted, self._held
+        self._painted, self._held = {}, set()
+        return {frame: self._painted_from(painted, frame) for frame in sorted({*painted, *held})}
+
+    def _painted_from(self, before: Mapping[int, np.ndarray | None], frame: int) -> Painted:
+        now = np.array(self._frames()[frame])
+        return Painted(before.get(frame, now), now)
 
     def forget(self, layer: Any) -> bool:
         """Let go of the layer if it is the one that was deleted; returns whether it was."""
@@ -185,7 +188,7 @@ class ResultLayer:
     def _let_go(self) -> None:
         self._brush_size = self.brush_size
         self._listen(False)
-        self.layer, self._own, self._seen, self._written, self._painted = None, None, None, set(), {}
+        self.layer, self._own, self._written, self._painted, self._held = None, None, set(), {}, set()
 
     def _listen(self, on: bool) -> None:
         """Hear of what happens to the layer, or no more."""
@@ -197,7 +200,6 @@ class ResultLayer:
             (events.mode, self._on_tool_event),
             (events.selected_label, self._on_tool_event),
             (events.brush_size, self._on_tool_event),
-            (self._viewer.dims.events.current_step, self._look),
         )
         for emitter, callback in connections:
             (emitter.connect if on else emitter.disconnect)(callback)
@@ -261,17 +263,16 @@ class ResultLayer:
         self._viewer.layers.insert(self._viewer.layers.index(self._image) + 1, self.layer)
         self._viewer.layers.selection.active = active  # the tool in hand stays in hand
         self._listen(True)
-        self._look()
 
     def _frames(self) -> np.ndarray:
         return _stack(self.layer.data)
 
     def _on_paint_event(self, event: Any) -> None:
-        # What the event holds differs between releases of napari: only the frames are noted here.
-        shown = shown_frame(self._viewer, self._image)
-        reach = int(self.layer.brush_size) if self.layer.n_edit_dimensions > 2 else 0
-        for frame in range(max(0, shown - reach), min(len(self._frames()), shown + reach + 1)):
-            self._painted.setdefault(frame, self._before(frame))
+        self._note(frames_before(event.value, self.layer.data))
+
+    def _note(self, before: Mapping[int, np.ndarray | None]) -> None:
+        """Frames were painted, which had these labels before."""
+        self._painted = {**before, **self._painted}
         self._on_paint()
 
     def _on_data(self, event: Any) -> None:
@@ -282,17 +283,16 @@ class ResultLayer:
             self.on_lost()
             return
         if after is before:
-            self._on_paint_event(event)
+            self._note(dict.fromkeys(range(len(self._frames()))))
             return
         if not isinstance(after, np.ndarray) or after.dtype != before.dtype or not after.flags.writeable:
             self._own = np.array(after).clip(0, np.iinfo(before.dtype).max).astype(before.dtype)
-            self.layer.data = self._own  # tells of itself, as the same data
             after = self._own
+            with self.layer.events.data.blocker(self._on_data):
+                self.layer.data = after
         self._own = after
-        for frame, (old, new) in enumerate(zip(_stack(before), _stack(after), strict=True)):
-            if not np.array_equal(old, new):
-                self._painted.setdefault(frame, old)
-        self._on_paint()
+        pairs = enumerate(zip(_stack(before), _stack(after), strict=True))
+        self._note({frame: old for frame, (old, new) in pairs if not np.array_equal(old, new)})
 
     def _on_tool_event(self, event: Any) -> None:
         self._on_tool()
