@@ -28,9 +28,9 @@ from napari_uniultra.training.ablation.make import Stopped, Workshop
 from napari_uniultra.training.ablation.plan import Asked, plan_row, plans_of, training_cases
 from napari_uniultra.training.ablation.presets import TABLES, RowSettings, read_data_sets, read_recipes, read_table
 from napari_uniultra.training.ablation.quick import quick_start
-from napari_uniultra.training.ablation.report import mean_of
+from napari_uniultra.training.ablation.report import Result, mean_of, report_table
 from napari_uniultra.training.ablation.run import run_table
-from napari_uniultra.training.ablation.scores import chosen_sets, score_settings
+from napari_uniultra.training.ablation.scores import chosen_sets, score_masks, score_settings
 from napari_uniultra.training.ablation.shapes import count_parameters
 from napari_uniultra.training.data.importers import open_manifest
 from napari_uniultra.training.data.manifest import Case, Manifest
@@ -252,6 +252,27 @@ def test_another_tools_masks_stand_in_its_row(manifest: Path, out: Path, tmp_pat
     assert "100.00 (93.11)" in line
     with pytest.raises(ConfigError, match="no row 'Other'"):
         run_table("table1", asked, out, predictions={"Other": tmp_path})
+
+
+def test_images_that_cannot_be_read_are_counted_on_the_page(manifest: Path, out: Path, tmp_path: Path) -> None:
+    cases = open_manifest(manifest).cases
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    test = next(case for case in cases if case.part == "test")
+    damaged = Manifest((*cases, replace(test, name="broken", frames=broken)))
+    tool = tmp_path / "tool"
+    tool.mkdir()
+    (tool / f"{test.name}.png").write_bytes(test.masks[0].read_bytes())
+    pages = []
+    for own in (Manifest(cases), damaged):
+        asked = replace(asked_of(manifest, out), manifest=own)
+        sets = chosen_sets(read_table("table1").data_sets, asked)
+        result = Result(score_masks(tool, sets, score_settings(asked)))
+        table = read_table("table1")
+        pages.append(report_table(table, [result] * len(table.rows), asked))
+    assert "in no mean" not in pages[0]
+    assert "in no mean: BUSI 1." in pages[1]
+    assert "of the part 'test': BUSI 1." in pages[1]
 
 
 def test_a_stopped_training_goes_on(manifest: Path, tmp_path: Path) -> None:

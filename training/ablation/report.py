@@ -10,7 +10,7 @@ from napari_uniultra import __version__
 from napari_uniultra.training.ablation.plan import Asked
 from napari_uniultra.training.ablation.presets import RowSettings, TableSettings
 from napari_uniultra.training.ablation.scores import SetScores, score_settings
-from napari_uniultra.training.evaluation.tables import markdown
+from napari_uniultra.training.evaluation.tables import markdown, number
 
 _METRICS = {"dice": "Dice %", "iou": "mIoU %", "hd": "HD px"}
 _ORDER = tuple(_METRICS)  # of the paper's numbers in presets
@@ -24,7 +24,6 @@ _COLUMNS = {
     "memory": ("memory, MB", 1e-6),
 }
 _MEAN = "mean"
-_NOTHING = "–"
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def _score(scores: SetScores | None, name: str, metric: str) -> float | None:
 
 
 def _cell(ours: float | None, theirs: float | None) -> str:
-    own = _NOTHING if ours is None or math.isnan(ours) else f"{ours:.2f}"
+    own = number(ours, 2)
     return own if theirs is None else f"{own} ({theirs:,.2f})"
 
 
@@ -110,6 +109,12 @@ def _notes(table: TableSettings, results: Sequence[Result], asked: Asked) -> lis
         notes.append(f"Images scored, of the part {asked.part!r}: {counts}.")
         failed = sum(own["failed"] for result in results for own in (result.scores or {}).values())
         notes.append(f"Failures, which count as Dice 0: {failed:.0f}.")
+        left_out = [f"{name} {own['left_out']:.0f}" for name, own in scored.items() if own["left_out"]]
+        if left_out:
+            notes.append(
+                f"Images that cannot be read, or whose masks cannot, and that are in no mean: {', '.join(left_out)}. "
+                "'uniultra data check' names them."
+            )
         if not set(scored) & set(table.data_sets):
             notes.append("The data hold none of the paper's data sets: its numbers are about other images.")
     if asked.is_quick:

@@ -18,7 +18,7 @@ from napari_uniultra.training.ablation.presets import DataSet, read_data_sets
 from napari_uniultra.training.ablation.quick import QUICK_SIZE
 from napari_uniultra.training.data.cases import Case
 from napari_uniultra.training.evaluation.others import OtherTool
-from napari_uniultra.training.evaluation.run import ALL, evaluate
+from napari_uniultra.training.evaluation.run import ALL, Evaluation, evaluate
 from napari_uniultra.training.evaluation.scores import Score
 from napari_uniultra.training.evaluation.settings import EvaluationSettings
 from napari_uniultra.training.evaluation.stills import ELLIPSE
@@ -58,13 +58,16 @@ def chosen_sets(names: Sequence[str], asked: Asked) -> dict[str, list[Case]]:
 
 
 def score_model(model: Model, sets: Mapping[str, Sequence[Case]], settings: EvaluationSettings) -> SetScores:
-    """Means over images by data set: Dice and mIoU in %, HD in px, and ``images``, how many were scored."""
-    return _means(sets, settings, evaluate(_all(sets), settings, model).scores)
+    """Means over images by data set: Dice and mIoU in %, HD in px, and in numbers what entered them.
+
+    ``images`` were scored, ``failed`` of them without a mask; ``left_out`` could not be read and are in no mean.
+    """
+    return _means(sets, settings, evaluate(_all(sets), settings, model))
 
 
 def score_masks(folder: str | Path, sets: Mapping[str, Sequence[Case]], settings: EvaluationSettings) -> SetScores:
     """The same of masks that another tool wrote."""
-    return _means(sets, settings, evaluate(_all(sets), settings, others=[OtherTool(folder)]).scores)
+    return _means(sets, settings, evaluate(_all(sets), settings, others=[OtherTool(folder)]))
 
 
 def kept(folder: Path, sets: Mapping[str, Sequence[Case]], settings: EvaluationSettings) -> Path:
@@ -112,13 +115,15 @@ def _all(sets: Mapping[str, Sequence[Case]]) -> list[Case]:
     return list({case.name: case for own in sets.values() for case in own}.values())
 
 
-def _means(sets: Mapping[str, Sequence[Case]], settings: EvaluationSettings, scores: Iterable[Score]) -> SetScores:
-    asked = [score for score in scores if score.method != ELLIPSE]
+def _means(sets: Mapping[str, Sequence[Case]], settings: EvaluationSettings, evaluation: Evaluation) -> SetScores:
+    asked = [score for score in evaluation.scores if score.method != ELLIPSE]
+    damaged = {case for case, _ in evaluation.not_scored}
     means = {}
-    for name in sets:
-        own = _own(asked, name)
-        if own:
-            means[name] = _of_row(table(own, settings)[0])
+    for name, cases in sets.items():
+        own, left_out = _own(asked, name), sum(case.name in damaged for case in cases)
+        if own or left_out:
+            counts = _of_row(table(own, settings)[0]) if own else {"images": 0, "failed": 0}
+            means[name] = {**counts, "left_out": left_out}
     return means
 
 
