@@ -101,6 +101,13 @@ def test_a_rough_mask_resembles_its_truth() -> None:
     assert (overlap < 1).all()
 
 
+def test_rough_masks_are_the_same_in_mixed_precision() -> None:
+    masks = disc(512).expand(3, -1, -1)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = prompts.degraded_masks(masks, generator())
+    assert torch.equal(rough, prompts.degraded_masks(masks, generator()))
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_prompts_are_where_the_masks_are_and_the_same_on_every_device(device: str) -> None:
     masks = disc(64).expand(5, -1, -1)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -14,6 +16,7 @@ from torch.utils.data import DataLoader
 from napari_uniultra.core.settings import ConfigError
 from napari_uniultra.errors import ReadError
 from napari_uniultra.training.data.manifest import Case, Manifest, write_manifest
+from napari_uniultra.training.data.pace import draw_stride, draw_turned
 from napari_uniultra.training.data.samples import Batch, Samples, frames_at
 from napari_uniultra.training.data.settings import DataSettings
 from napari_uniultra.training.data.store import FrameStore
@@ -191,6 +194,51 @@ def test_the_store_keeps_frames_within_its_limit(manifest: Path) -> None:
         store.get(case, 0)
     assert store.get(0, 0) is not first
     assert np.array_equal(store.get(0, 0).image, first.image)
+
+
+def test_simulated_clips_are_as_long_as_asked(tmp_path: Path) -> None:
+    settings = data(simulated_share=1.0, clip_share=1.0, clip_frames=(11, 12), batch=12, simulated_pool=str(tmp_path))
+    samples = Samples(settings, 64, 8)
+    assert {samples[step].images.shape[1] for step in range(8)} == {11, 12}
+    shorter = Samples(data(simulated_share=1.0, clip_frames=(2, 6)), 64, 1)
+    assert shorter.pool.clip_frames == 8  # those that pools hold already
+
+
+def test_clips_run_backwards_where_the_structure_is_still_in_sight() -> None:
+    rng, first = np.random.default_rng(0), np.full(4000, 100)
+    assert draw_turned(rng, first, np.full(4000, 51)).mean() == pytest.approx(0.5, abs=0.05)
+    assert not draw_turned(rng, first, np.full(4000, 50)).any()
+    assert draw_turned(rng, first, first).shape == (4000,)
+
+
+def test_most_clips_take_every_frame_and_others_leave_some_out() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw_stride(rng, 3) for _ in range(4000)]
+    shares = [drawn.count(stride) / 4000 for stride in (1, 2, 3)]
+    assert shares == pytest.approx([0.6 + 0.4 / 3, 0.4 / 3, 0.4 / 3], abs=0.03)
+    assert {draw_stride(rng, 0) for _ in range(50)} == {1}  # of a loop that has too few
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_masks_and_frames_of_whole_loops_count_as_memory(dtype: str, tmp_path: Path) -> None:
+    labels = np.zeros((40, 200, 250), np.uint8)
+    labels[:, 50:100, 50:100] = 1
+    tifffile.imwrite(tmp_path / "loop.tif", (labels + np.arange(40)[:, None, None]).astype(dtype), compression="zlib")
+    tifffile.imwrite(tmp_path / "masks.tif", labels, compression="zlib")
+    cases = [Case(f"{number}", tmp_path / "loop.tif", (tmp_path / "masks.tif",)) for number in range(12)]
+    limit = 5 * labels.nbytes
+    store = FrameStore(cases, 64, limit)
+    tracemalloc.start()
+    try:
+        for case in range(len(cases)):
+            for frame in store.frames(case)[::2]:
+                assert store.get(case, frame).masks.any()
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert labels.nbytes < kept < limit
+    tracked = FrameStore(cases, 64, 1)  # less than a single case takes
+    assert [tracked.get(case, 3).frame for case in (0, 1, 0)] == [3, 3, 3]
 
 
 # Simulated on the device

@@ -327,6 +327,17 @@ def test_a_part_made_on_the_device_follows_from_its_seed() -> None:
     assert not torch.equal(images, replace(part, seed=12).make("cpu")[0])
 
 
+def test_some_loops_made_on_the_device_show_something_else_on_one_frame() -> None:
+    part = SimulatedPart(count=60, frames=3, size=64, seed=11)
+    images, masks = torch.zeros(60, 3, 64, 64, dtype=torch.uint8), torch.ones(60, 3, 64, 64, dtype=torch.bool)
+    images, masks = part._interrupted(np.random.default_rng(2), images, masks)
+    gone = ~masks.flatten(2).any(dim=2)
+    assert 0 < gone.sum() < 15
+    assert not gone[:, 0].any()
+    assert gone.sum(dim=1).max() == 1
+    assert torch.equal(images.flatten(2).any(dim=2), gone)
+
+
 def test_the_pool_gives_the_same_from_disk_and_repairs_damage(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("napari_uniultra.training.data.pool.STILL_SIDE", 64)
     made = SimulatedPool(tmp_path).still(4)

@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_uniultra.training.data.simulate import simulate_clip
 
-STILL_SIDE, CLIP_SIDE, CLIP_FRAMES = 384, 320, 8
+STILL_SIDE, CLIP_SIDE, CLIP_FRAMES = 384, 320, 8  # as many frames at least
 _VERSION = 4  # of the simulator: what an earlier one made is not taken for this one's
 _CLIP_SEEDS = 10_000_000  # clips use other seeds than stills
 
@@ -23,10 +23,13 @@ class SimulatedPool:
     ----------
     folder : path, optional
         None makes every sample anew.
+    longest : int
+        Frames that are asked of a clip at most.
     """
 
-    def __init__(self, folder: str | Path | None) -> None:
+    def __init__(self, folder: str | Path | None, longest: int = CLIP_FRAMES) -> None:
         self.folder = Path(folder) if folder else None
+        self.clip_frames = max(CLIP_FRAMES, longest)
 
     def still(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Image (N, N) uint8 and masks (K, N, N) bool."""
@@ -35,7 +38,7 @@ class SimulatedPool:
 
     def clip(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Images (T, N, N) uint8 and masks (T, K, N, N) bool."""
-        return self._get(_CLIP_SEEDS + number, CLIP_FRAMES, CLIP_SIDE)
+        return self._get(_CLIP_SEEDS + number, self.clip_frames, CLIP_SIDE)
 
     def _get(self, seed: int, frames: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         if self.folder is None:

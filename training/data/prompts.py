@@ -102,7 +102,8 @@ def degraded_masks(masks: Tensor, generator: Generator, shift: float = 0.02) -> 
     threshold = 0.5 + 0.25 * (2 * _rand((count, 1, 1, 1), generator, soft) - 1) + 0.12 * waves
     moves = (_rand((count, 2), generator, soft) * 2 - 1) * 2 * shift
     view = torch.cat([torch.eye(2, device=soft.device).expand(count, 2, 2), moves[:, :, None]], dim=2)
-    grid = F.affine_grid(view, [count, 1, size, size], align_corners=False)
+    with torch.autocast(soft.device.type, enabled=False):  # in bfloat16, columns and rows would share their places
+        grid = F.affine_grid(view, [count, 1, size, size], align_corners=False)
     return F.grid_sample((soft > threshold.clamp(0.05, 0.95)).float(), grid, align_corners=False)[:, 0] >= 0.5
 
 

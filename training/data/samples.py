@@ -16,6 +16,7 @@ from napari_uniultra.errors import ReadError
 from napari_uniultra.training.data.augment import look
 from napari_uniultra.training.data.cases import Annotated
 from napari_uniultra.training.data.importers import open_manifests
+from napari_uniultra.training.data.pace import ABSENT, draw_stride, draw_turned, is_gentle
 from napari_uniultra.training.data.pool import SimulatedPool
 from napari_uniultra.training.data.settings import DataSettings
 from napari_uniultra.training.data.simulate_batches import SimulatedPart
@@ -23,8 +24,7 @@ from napari_uniultra.training.data.simulate_motion import draw_motion, moved
 from napari_uniultra.training.data.store import FrameStore
 
 _SIDES = 512, 1024  # real frames are kept at the largest input size, within these limits
-_GENTLE = 0.6  # the share of clips whose frames follow each other closely, as in a loop at its full frame rate
-_ABSENT = 0.08  # the share of clips in which one frame shows something else
+_LARGEST_STRIDE = 3  # of clips from loops that have enough frames
 _STEP_STREAM = 0x57E9  # keeps what all processes draw alike apart from what each draws for itself
 
 
@@ -104,7 +104,7 @@ class Samples(Dataset):
         self.data, self.steps, self.seed, self.rank = data, steps, seed, rank
         self.sizes = data.image_sizes or (image_size,)
         self.image_size = image_size
-        self.pool = SimulatedPool(data.simulated_pool)
+        self.pool = SimulatedPool(data.simulated_pool, data.clip_frames[1])
         cases = open_manifests(data.manifests).part("train") if data.simulated_share < 1 else ()
         if not cases and data.simulated_share < 1:
             raise ConfigError(
@@ -156,7 +156,7 @@ class _Draw:
 
     def simulated_part(self, count: int, frames: int) -> SimulatedPart:
         """What is left to the device."""
-        every = 1 if self.rng.random() < _GENTLE else int(self.rng.integers(1, 4))
+        every = draw_stride(self.rng, _LARGEST_STRIDE)
         data, seed = self.samples.data, int(self.rng.integers(1 << 62))
         return SimulatedPart(count, frames, self.size, seed, every, data.augmentation, data.close_views)
 
@@ -180,7 +180,7 @@ class _Draw:
         else:
             images, masks = _moved(self.rng, self._real(self._frame), frames)
         images, masks = self._look(images, masks)
-        if self.rng.random() < _ABSENT:
+        if self.rng.random() < ABSENT:
             frame = self.rng.integers(1, frames)
             images[frame] = self.still()[0][0]
             masks[frame] = False
@@ -231,11 +231,11 @@ class _Draw:
         numbers = store.frames(case)
         if len(numbers) < 2:
             return _moved(self.rng, self._frame(case), frames)
-        stride = 1 if self.rng.random() < _GENTLE else int(self.rng.integers(1, 4))
-        stride = max(1, min(stride, (len(numbers) - 1) // max(frames - 1, 1)))
+        stride = draw_stride(self.rng, min(_LARGEST_STRIDE, (len(numbers) - 1) // (frames - 1)))
         first = int(self.rng.integers(0, max(len(numbers) - stride * (frames - 1), 1)))
         chosen = [store.get(case, numbers[min(first + stride * k, len(numbers) - 1)]) for k in range(frames)]
-        if self.rng.random() < 0.5:
+        shown = [len(chosen[end].masks) for end in (0, -1)]
+        if draw_turned(self.rng, *shown, least=0):
             chosen = chosen[::-1]
         if not len(chosen[0].masks):
             chosen = [next((seen for seen in chosen if len(seen.masks)), None) or self._frame(case), *chosen[1:]]
@@ -245,11 +245,10 @@ class _Draw:
     def _simulated_clip(self, frames: int) -> tuple[np.ndarray, np.ndarray]:
         rng = self.rng
         images, masks = self.samples.pool.clip(self._reach(self.samples.data.simulated_clips))
-        is_gentle = rng.random() < _GENTLE
-        stride = 1 if is_gentle else int(rng.integers(1, max((len(images) - 1) // (frames - 1), 1) + 1))
+        stride = draw_stride(rng, (len(images) - 1) // (frames - 1))
         images, masks = images[: stride * frames : stride][:frames], masks[: stride * frames : stride][:frames]
         mask = masks[:, rng.integers(masks.shape[1])]
-        if rng.random() < 0.5 and mask[-1].sum() > 0.5 * mask[0].sum():
+        if draw_turned(rng, mask[0].sum(), mask[-1].sum()):
             images, mask = images[::-1], mask[::-1]
         return images, mask
 
@@ -269,6 +268,6 @@ def _mask_of(annotated: Annotated, target: str) -> np.ndarray:
 def _moved(rng: Generator, case: Annotated, frames: int) -> tuple[np.ndarray, np.ndarray]:
     """A real still as a loop: tissue moved smoothly."""
     mask = case.masks[rng.integers(len(case.masks))]
-    motion = draw_motion(rng, frames).scaled(rng.uniform(0.05, 0.5) if rng.random() < _GENTLE else 1.0)
+    motion = draw_motion(rng, frames).scaled(rng.uniform(0.05, 0.5) if is_gentle(rng) else 1.0)
     loop = moved(torch.from_numpy(np.stack([case.image, mask * np.uint8(255)])).float(), motion, frames)
     return loop[:, 0].to(torch.uint8).numpy(), (loop[:, 1] > 127.5).numpy()

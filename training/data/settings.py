@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from napari_uniultra.core.settings import setting
+from napari_uniultra.core.settings import ConfigError, setting
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,18 @@ class DataSettings:
     )
     cache_mb: int = setting(512, low=1, help="Memory for decoded frames, in MB, for each data process.")
     workers: int = setting(1, low=0, help="Processes that prepare data, for each training process.")
+
+    def __post_init__(self) -> None:
+        shortest, longest = self.clip_frames
+        if shortest > longest:
+            raise ConfigError(
+                f"data.clip_frames is [{shortest}, {longest}]",
+                "the shortest clip comes first",
+                f"Write [{longest}, {shortest}]",
+            )
+        uneven = [str(size) for size in self.image_sizes if size % 32]
+        if uneven:
+            raise ConfigError(f"data.image_sizes has {', '.join(uneven)}", fix="Choose multiples of 32")
 
 
 @dataclass(frozen=True)

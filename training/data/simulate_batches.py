@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from napari_uniultra.training.data.augment import look
+from napari_uniultra.training.data.pace import ABSENT, draw_turned
 from napari_uniultra.training.data.simulate import simulate_clips
 
 _SIDES = 256, 512  # scenes are rendered at the input size, within these limits
@@ -51,12 +52,22 @@ class SimulatedPart:
         chosen = torch.from_numpy(rng.integers(made.counts.numpy())).to(device)
         masks = made.masks[torch.arange(self.count, device=device), :, chosen]
         images, masks = _reversed(rng, made.images, masks)
-        return look(rng, images, masks, self.size, self.strength, self.close)
+        images, masks = look(rng, images, masks, self.size, self.strength, self.close)
+        return self._interrupted(rng, images, masks) if self.frames > 1 else (images, masks)
+
+    def _interrupted(self, rng: np.random.Generator, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Some of the loops with something else on one frame."""
+        loops = np.flatnonzero(rng.random(self.count) < ABSENT)
+        if len(loops):
+            others = replace(self, count=len(loops), frames=1, seed=int(rng.integers(1 << 62)))
+            frames = rng.integers(1, self.frames, len(loops))
+            images[loops, frames] = others.make(images.device)[0][:, 0]
+            masks[loops, frames] = False
+        return images, masks
 
 
 def _reversed(rng: np.random.Generator, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Half of the loops backwards, where the structure is still in sight at the end."""
     areas = masks[:, [0, -1]].sum(dim=(2, 3)).cpu().numpy()
-    turned = (rng.random(len(areas)) < 0.5) & (areas[:, 1] > 0.5 * areas[:, 0])
-    chosen = torch.from_numpy(turned).to(images.device)[:, None, None, None]
+    chosen = torch.from_numpy(draw_turned(rng, *areas.T)).to(images.device)[:, None, None, None]
     return torch.where(chosen, images.flip(1), images), torch.where(chosen, masks.flip(1), masks)
