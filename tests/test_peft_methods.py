@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from napari_uniultra.core.settings import ConfigError
 from napari_uniultra.core.types import Prompt
@@ -341,6 +342,27 @@ def test_gates_choose_the_best_experts() -> None:
     strong = 1 / (1 + np.exp(-1.0))  # softmax of scores 2 and 1
     torch.testing.assert_close(gates[0], torch.tensor([1 - strong, strong, 0]).float())
     assert gates[1].argmax() == 2
+
+
+class _AsOnCuda(TorchFunctionMode):
+    """Softmax under autocast gives float32, as a CPU's does not."""
+
+    def __torch_function__(self, function, types, arguments=(), keywords=None):
+        result = function(*arguments, **(keywords or {}))
+        is_softmax = getattr(function, "__name__", "") == "softmax" and torch.is_autocast_enabled("cpu")
+        return result.float() if is_softmax else result
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_gates_are_the_same_in_mixed_precision(is_training: bool) -> None:
+    gate, maps = Gate(width=2, experts=3, top=2).train(is_training), torch.rand(4, 2, 4, 4)
+    torch.manual_seed(0)
+    expected = gate(maps)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16), _AsOnCuda():
+        found = gate(maps)
+    for own, other in zip(found, expected, strict=True):
+        assert torch.equal(own, other)
 
 
 def test_the_balancing_loss_by_hand() -> None:

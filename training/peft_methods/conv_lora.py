@@ -42,8 +42,14 @@ class Gate(nn.Module):
         self.noise = nn.Parameter(torch.zeros(width, experts))
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps (B, C, H, W) to gates (B, experts), zero but for the chosen ones, and the balancing loss, a scalar."""
-        means = maps.float().mean(dim=(2, 3))
+        """Maps (B, C, H, W) to gates (B, experts), zero but for the chosen ones, and the balancing loss, a scalar.
+
+        Both are float32, whatever the precision of the network.
+        """
+        with torch.autocast(maps.device.type, enabled=False):
+            return self._gates(maps.float().mean(dim=(2, 3)))
+
+    def _gates(self, means: Tensor) -> tuple[Tensor, Tensor]:
         clean = means @ self.score
         spread = F.softplus(means @ self.noise) + _LEAST_NOISE
         scores = clean + torch.randn_like(clean) * spread if self.training else clean
