@@ -52,6 +52,16 @@ def test_estimates_that_mean_the_opposite_give_a_flat_curve(tmp_path: Path) -> N
     assert {y for _, y in curve} == {0.5}
 
 
+def test_equal_estimates_are_one_point(tmp_path: Path) -> None:
+    true = np.concatenate([np.full(20, 0.5), np.full(10, 0.9), np.linspace(0.2, 0.4, 10)])
+    estimates = np.concatenate([np.ones(30), np.full(10, 0.3)])
+    curve = calibrate(write_scores(tmp_path / "s.csv", np.stack([estimates, true], 1), np.zeros((0, 2)))).prompted
+    assert [x for x, _ in curve] == [0.3, 1.0]
+    assert curve[1][1] == pytest.approx((20 * 0.5 + 10 * 0.9) / 30, abs=1e-4)
+    same = np.stack([np.ones(40), true], 1)
+    assert calibrate(write_scores(tmp_path / "s.csv", same, np.zeros((0, 2)))).prompted == ()
+
+
 def test_too_few_scores_leave_the_estimate_as_it_is(tmp_path: Path) -> None:
     curves = calibrate(write_scores(tmp_path / "s.csv", np.full((3, 2), 0.5), np.zeros((0, 2))))
     assert curves.prompted == curves.tracked == ()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,7 +19,7 @@ from PIL import Image
 from torch import nn
 
 from napari_uniultra.cli import main
-from napari_uniultra.core.settings import ConfigError, read_file, read_settings, to_dict
+from napari_uniultra.core.settings import ConfigError, read_file, read_settings, to_dict, write_file
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.build import build_network
@@ -413,6 +416,19 @@ def test_the_teacher_stays_as_it_is_and_may_see_larger_images(
     assert all(torch.equal(value, before[name]) for name, value in task._teacher.state_dict().items())
     assert all(parameter.grad is None for parameter in task._teacher.parameters())
     assert not any("teacher" in name for name in task.network.state_dict())
+
+
+@pytest.mark.slow
+def test_the_documented_example_runs_as_a_script(
+    tmp_path: Path, teacher_file: Path, manifest: Path, repo_root: Path
+) -> None:
+    settings = settings_for(tmp_path / "run", teacher_file, manifest, 1)
+    write_file(replace(settings, data=replace(settings.data, workers=1)), tmp_path / "distill.yaml")
+    page = (repo_root / "docs" / "distillation.md").read_text()
+    (tmp_path / "example.py").write_text(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1])
+    ended = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "run" / STUDENT).is_file()
 
 
 def test_the_command_distils(

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
+import subprocess
+import sys
+import textwrap
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from napari_uniultra.core.settings import read_file, read_settings, to_dict
+from napari_uniultra.core.settings import read_file, read_settings, to_dict, write_file
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.build import build_network
@@ -24,6 +28,7 @@ from napari_uniultra.model.config import LIGHT_MEMORY, ModelConfig, architecture
 from napari_uniultra.model.resize import set_image_size
 from napari_uniultra.model.zoo import load_model, model_at
 from napari_uniultra.segment.session import CineSession
+from napari_uniultra.training import average, export
 from napari_uniultra.training.average import average_runs
 from napari_uniultra.training.base import load_base
 from napari_uniultra.training.checkpoints import ADAPTER, CHECKPOINT, MODEL, load_training_checkpoint
@@ -43,6 +48,7 @@ from napari_uniultra.training.forward import SegmentationLoss
 from napari_uniultra.training.memory_start import start_memory_attention
 from napari_uniultra.training.optim import is_memory
 from napari_uniultra.training.passes import Clips, Stills, encode, recompute_trunk
+from napari_uniultra.training.plan import make_plan
 from napari_uniultra.training.prompting import Prompter, Prompts, carried
 from napari_uniultra.training.trainer import Trainer
 from napari_uniultra.training.validation import track
@@ -103,7 +109,8 @@ def test_settings_come_back_from_their_own_description() -> None:
         ("loss", {"mask": "focal"}, "focal_dice"),
         ("optimiser", {"rates": {"memory": "fast"}}, "rates.memory"),
         ("run", {"early_stopping": 3}, "validate_every"),
-        ("method", {"memory": "trained"}, "method.memory is trained, and data.clip_share is 0"),
+        ("data", {"clip_frames": [6, 3]}, r"Write \[3, 6\]"),
+        ("data", {"image_sizes": [96, 100]}, "image_sizes has 100. Choose multiples of 32"),
         ("run", {"precision": "fp8"}, "fp16|fp32|bf16"),
         ("run", {"steps": 0}, "out of range"),
     ],
@@ -137,6 +144,17 @@ def test_the_papers_preset_is_the_papers() -> None:
 def test_an_unknown_preset_is_named_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"'papper'.*paper.*quick"):
         find_config("papper")
+
+
+def test_memory_that_no_clip_trains_is_told(tmp_path: Path, manifest: Path) -> None:
+    config = settings_of(tmp_path, manifest, SCRATCH, data={"clip_share": 0.0}, run={"steps": 1})
+    task, trainer = fit(config)
+    (notice,) = (event["text"] for event in read_events(tmp_path) if event["event"] == "notice")
+    assert "only clips train the memory" in notice
+    assert notice in make_plan(trainer).warnings
+    untrained = load_base(config.model, config.run.seed).network.state_dict()
+    assert all(torch.equal(v, untrained[n]) for n, v in task.network.state_dict().items() if is_memory(n))
+    assert not settings_of(tmp_path, manifest, SCRATCH).warnings
 
 
 # The network to start from
@@ -559,6 +577,33 @@ def test_a_run_whose_method_adds_parts_is_gone_on_from_by_what_it_exported(
         (tmp_path / "run" / name).unlink()
     with pytest.raises(CheckpointError, match="has exported nothing yet"):
         load_base(ModelSettings(base=str(tmp_path / "run")))
+
+
+def test_the_programs_for_runs_say_what_is_wrong_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = tmp_path / "card.yaml"
+    card.write_text("licence: Apache-2.0")
+    for program, arguments, words in (
+        (average.main, [], "usage: python -m napari_uniultra.training.average RUN"),
+        (average.main, ["none", "none", str(tmp_path / "out")], "no training checkpoint none"),
+        (export.main, ["none"], "usage: python -m napari_uniultra.training.export RUN"),
+        (export.main, ["none", str(card), str(tmp_path / "out"), "large"], "The input size is 'large'"),
+        (export.main, ["none", str(tmp_path / "no.yaml"), str(tmp_path / "out")], "no.yaml cannot be read"),
+        (export.main, ["none", str(card), str(tmp_path / "out")], "no training checkpoint none"),
+    ):
+        assert program(arguments) == 2
+        told = capsys.readouterr().err
+        assert words in told
+        assert told.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_documented_example_runs_as_a_script(tmp_path: Path, manifest: Path, repo_root: Path) -> None:
+    write_file(settings_of(tmp_path / "run", manifest, SCRATCH, data={"workers": 1}), tmp_path / "my.yaml")
+    example = re.search(r"## From Python\n\n((?: {4}.*\n|\n)+)", (repo_root / "docs" / "training.md").read_text())[1]
+    (tmp_path / "example.py").write_text(textwrap.dedent(example).replace("500", "1"))
+    ended = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "run" / MODEL).is_file()
 
 
 def test_a_trained_network_segments_what_it_has_seen(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from napari_uniultra.errors import CheckpointError, UniUltraError
+from napari_uniultra.errors import CheckpointError
 from napari_uniultra.training.checkpoints import CHECKPOINT, load_training_checkpoint, save_training_checkpoint
+from napari_uniultra.training.tool import run_tool
 
 
 def average_runs(runs: Sequence[str | Path], output: str | Path) -> None:
@@ -34,16 +35,9 @@ def average_runs(runs: Sequence[str | Path], output: str | Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """0, or 2 for a usage error or something that cannot be read or written."""
-    if len(arguments) < 3:
-        sys.stderr.write("usage: python -m napari_uniultra.training.average RUN RUN [RUN ...] OUTPUT\n")
-        return 2
-    try:
-        average_runs(arguments[:-1], arguments[-1])
-    except UniUltraError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+    """The exit code of `run_tool`."""
+    usage = "average RUN RUN [RUN ...] OUTPUT"
+    return run_tool(usage, len(arguments) >= 3, lambda: average_runs(arguments[:-1], arguments[-1]))
 
 
 if __name__ == "__main__":

@@ -53,11 +53,16 @@ def calibrate(scores: str | Path) -> Calibration:
 
 
 def _curve(pairs: list[tuple[float, float]]) -> Curve:
-    """A rising curve through the mean estimate and the mean IoU of groups of equal size; () for too few pairs."""
+    """A rising curve through the mean estimate and the mean IoU of groups of equal size; () for too few of them."""
     count = min(_POINTS, len(pairs) // _LEAST)
     if count < 2:
         return ()
     groups = np.array_split(np.array(sorted(pairs)), count)
-    estimates, true = np.array([group.mean(axis=0) for group in groups]).T
-    rising = isotonic_regression(true, weights=[len(group) for group in groups]).x
-    return tuple((round(float(x), 4), round(float(y), 4)) for x, y in zip(estimates, rising, strict=True))
+    means = np.array([group.mean(axis=0) for group in groups])
+    estimates, place = np.unique(means[:, 0].round(4), return_inverse=True)  # equal ones are one point
+    sizes = np.bincount(place, [len(group) for group in groups])
+    true = np.bincount(place, [group[:, 1].sum() for group in groups]) / sizes
+    if len(estimates) < 2:
+        return ()
+    rising = isotonic_regression(true, weights=sizes).x
+    return tuple((float(x), round(float(y), 4)) for x, y in zip(estimates, rising, strict=True))

@@ -181,28 +181,17 @@ class FineTuneConfig:
     optimiser: OptimiserSettings = setting(factory=OptimiserSettings, help="How weights follow from gradients.")
     run: RunSettings = setting(factory=RunSettings, help="How long, where, and what is written when.")
 
-    def __post_init__(self) -> None:
-        check_memory_learns("method.memory", self.method.memory, self.data)
-
     @property
     def sources(self) -> tuple[str, ...]:
         """The models that it begins with, by name or path."""
         return (self.model.base,) if self.model.base else ()
 
-
-def check_memory_learns(name: str, memory: str, data: DataSettings) -> None:
-    """Refuse to train the memory on stills, which do not pass through it.
-
-    Raises
-    ------
-    ConfigError
-    """
-    if memory == "trained" and not data.clip_share:
-        raise ConfigError(
-            f"{name} is trained, and data.clip_share is 0",
-            "only clips train the memory",
-            f"Raise data.clip_share, or set {name} to frozen",
-        )
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What does less than it says, in words."""
+        if self.method.memory == "frozen" or self.data.clip_share:
+            return ()
+        return ("method.memory is trained, but data.clip_share is 0: only clips train the memory; it stays as it is.",)
 
 
 def find_config(name: str) -> Path:

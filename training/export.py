@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from napari_uniultra.errors import UniUltraError
+from napari_uniultra.errors import ConfigError, ReadError
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.checkpoint import load_into, save_checkpoint
 from napari_uniultra.model.config import ModelConfig
@@ -22,6 +22,7 @@ from napari_uniultra.model.preprocess import MEAN, STD
 from napari_uniultra.model.zoo import pack_model
 from napari_uniultra.training.calibrate import calibrate
 from napari_uniultra.training.checkpoints import CHECKPOINT, load_training_checkpoint
+from napari_uniultra.training.tool import run_tool
 
 MAX_SHARD_BYTES = 14_500_000
 
@@ -70,20 +71,26 @@ def export_model(
 
 
 def main(arguments: list[str]) -> int:
-    """0, or 2 for a usage error or something that cannot be read or written."""
-    if len(arguments) not in (3, 4, 5):
-        sys.stderr.write(
-            "usage: python -m napari_uniultra.training.export RUN CARD.yaml FOLDER [INPUT_SIZE [SCORES.csv]]\n"
-        )
-        return 2
-    run, card, folder = arguments[:3]
+    """The exit code of `run_tool`."""
+    usage = "export RUN CARD.yaml FOLDER [INPUT_SIZE [SCORES.csv]]"
+    return run_tool(usage, len(arguments) in (3, 4, 5), lambda: _export(*arguments))
+
+
+def _export(run: str, card: str, folder: str, image_size: str | None = None, scores: str | None = None) -> None:
+    export_model(run, _read_card(card), folder, None if image_size is None else _read_size(image_size), scores)
+
+
+def _read_card(path: str) -> Any:
     try:
-        facts = yaml.safe_load(Path(card).read_text(encoding="utf-8"))
-        export_model(run, facts, folder, *map(int, arguments[3:4]), *arguments[4:])
-    except (UniUltraError, OSError, yaml.YAMLError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ReadError(f"The card {path} cannot be read", str(error), "Name a YAML file") from error
+
+
+def _read_size(words: str) -> int:
+    if not words.isdecimal():
+        raise ConfigError(f"The input size is {words!r}", fix="Give a number of pixels, such as 512")
+    return int(words)
 
 
 if __name__ == "__main__":

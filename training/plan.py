@@ -103,7 +103,7 @@ def make_plan(trainer: Trainer) -> Plan:
     step_seconds = trainer.measure() if steps else 0.0
     seconds = steps * step_seconds + (_validation_seconds(trainer, parts, steps) if steps else 0.0)
     memory_mb = _memory_mb(trainer)
-    warnings = [*_data_warnings(config.data, parts, bool(config.run.validate_every))]
+    warnings = [*config.warnings, *_data_warnings(config.data, parts, bool(config.run.validate_every))]
     if memory_mb > free_mb:
         warnings.append(
             f"Memory may run out: about {memory_mb / 1024:.1f} GB are needed, {free_mb / 1024:.1f} GB are free."

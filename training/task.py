@@ -107,6 +107,8 @@ class TaskConfig(Protocol):
     ----------
     sources : tuple of str
         The models that the task begins with, by name or path.
+    warnings : tuple of str
+        What of the settings does less than it says, in words.
     """
 
     output: str
@@ -116,3 +118,6 @@ class TaskConfig(Protocol):
 
     @property
     def sources(self) -> tuple[str, ...]: ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]: ...

@@ -141,6 +141,8 @@ class Trainer:
     def _fit(self) -> str:
         self._events = self._make_events() if self.fabric.is_global_zero else None
         self._emit("start", steps=self._run.steps, **self._description())
+        for text in self.config.warnings:
+            self._emit("notice", text=text)
         self._meter.start()
         try:
             with self._signal.listening():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from napari_uniultra.core.settings import setting
-from napari_uniultra.training.config import LossSettings, OptimiserSettings, RunSettings, check_memory_learns
+from napari_uniultra.core.settings import ConfigError, setting
+from napari_uniultra.training.config import LossSettings, OptimiserSettings, RunSettings
 from napari_uniultra.training.data.settings import DataSettings, PromptSettings
 from napari_uniultra.training.distillation.settings import (
     JointSettings,
@@ -31,10 +31,19 @@ class DistillConfig:
     run: RunSettings = setting(factory=RunSettings, help="How long, where, and what is written when.")
 
     def __post_init__(self) -> None:
-        if self.joint.steps:
-            check_memory_learns("joint.memory", self.joint.memory, self.data)
+        if self.joint.steps and self.joint.memory == "trained" and not self.data.clip_share:
+            raise ConfigError(
+                "joint.memory is trained, and data.clip_share is 0",
+                "only clips train the memory",
+                "Raise data.clip_share, or set joint.memory to frozen",
+            )
 
     @property
     def sources(self) -> tuple[str, ...]:
         """The models that it begins with, by name or path."""
         return (self.teacher.checkpoint, *filter(None, [self.student.start]))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """None so far."""
+        return ()
