@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import pickle
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -217,28 +215,6 @@ def test_most_clips_take_every_frame_and_others_leave_some_out() -> None:
     shares = [drawn.count(stride) / 4000 for stride in (1, 2, 3)]
     assert shares == pytest.approx([0.6 + 0.4 / 3, 0.4 / 3, 0.4 / 3], abs=0.03)
     assert {draw_stride(rng, 0) for _ in range(50)} == {1}  # of a loop that has too few
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-def test_masks_and_frames_of_whole_loops_count_as_memory(dtype: str, tmp_path: Path) -> None:
-    labels = np.zeros((40, 200, 250), np.uint8)
-    labels[:, 50:100, 50:100] = 1
-    tifffile.imwrite(tmp_path / "loop.tif", (labels + np.arange(40)[:, None, None]).astype(dtype), compression="zlib")
-    tifffile.imwrite(tmp_path / "masks.tif", labels, compression="zlib")
-    cases = [Case(f"{number}", tmp_path / "loop.tif", (tmp_path / "masks.tif",)) for number in range(12)]
-    limit = 5 * labels.nbytes
-    store = FrameStore(cases, 64, limit)
-    tracemalloc.start()
-    try:
-        for case in range(len(cases)):
-            for frame in store.frames(case)[::2]:
-                assert store.get(case, frame).masks.any()
-        kept = tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
-    assert labels.nbytes < kept < limit
-    tracked = FrameStore(cases, 64, 1)  # less than a single case takes
-    assert [tracked.get(case, 3).frame for case in (0, 1, 0)] == [3, 3, 3]
 
 
 # Simulated on the device

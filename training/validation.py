@@ -12,16 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
 from napari_uniultra.core.metrics import dice
-from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.io.writers.overlay import draw_masks
 from napari_uniultra.model.config import ModelConfig
 from napari_uniultra.training.config import RunSettings
-from napari_uniultra.training.data.cases import Annotated, Case, OpenCase, grey
+from napari_uniultra.training.data.cases import Annotated, Case, OpenCase, grey, stretched
 from napari_uniultra.training.data.importers import open_manifests
 from napari_uniultra.training.data.prompts import jittered_boxes
 from napari_uniultra.training.data.settings import DataSettings, PromptSettings
@@ -114,7 +112,7 @@ class Validator:
         if first is None:
             return []
         frames = range(first.frame, min(first.frame + self._run.validation_frames, len(case.cine)))
-        images = torch.from_numpy(np.stack([_square(case.cine, frame, size) for frame in frames]))
+        images = torch.from_numpy(np.stack([stretched(grey(case.cine.frame(frame)), size) for frame in frames]))
         boxes = jittered_boxes(torch.from_numpy(first.masks[:1]), generator).to(device)
         box = self._prompter.boxes(boxes, size, self._config.box_prior)
         masks = track(network, images.to(device), box, self._config.mask_prior)
@@ -176,11 +174,6 @@ def _stills_of(case: OpenCase, side: int) -> Iterator[Annotated]:
 
 def _annotated(case: OpenCase, frames: Sequence[int], side: int) -> Iterator[Annotated]:
     return (case.annotated(frame, side) for frame in frames)
-
-
-def _square(cine: Cine, frame: int, side: int) -> np.ndarray:
-    """A frame as `OpenCase.annotated` stretches it, (side, side) uint8."""
-    return np.asarray(Image.fromarray(grey(cine.frame(frame))).resize((side, side), Image.Resampling.BOX))
 
 
 def _at(logits: Tensor, size: int) -> Tensor:

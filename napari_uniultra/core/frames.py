@@ -50,6 +50,13 @@ def _with_time_axis(frames: Any) -> Any:
     )
 
 
+def bytes_in_memory(frames: Any) -> int:
+    """What frames take there now: all of an array that is no map of its file, else what was decoded and is kept."""
+    if isinstance(frames, np.ndarray):
+        return 0 if isinstance(frames, np.memmap) else frames.nbytes
+    return getattr(frames, "bytes_kept", 0)
+
+
 class ScaledFrames:
     """A sequence of frames mapped to uint8 by the range of the loop; alpha is dropped; NaN and infinities are black."""
 
@@ -70,6 +77,11 @@ class ScaledFrames:
             if finite.size:
                 low, high = min(low, float(finite.min())), max(high, float(finite.max()))
         return (low, high) if high > low else (0.0, 0.0)
+
+    @property
+    def bytes_kept(self) -> int:
+        """Of the frames that are scaled; those that were are not kept."""
+        return bytes_in_memory(self._frames)
 
     def read_ahead(self, index: int) -> None:
         """Have the frames that are scaled read ahead, where they know how to."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from napari_uniultra.core.frames import bytes_in_memory
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers import read_cine
@@ -119,6 +120,12 @@ class OpenCase:
         """Whether more than one frame is annotated."""
         return len(self.frames) > 1
 
+    @property
+    def nbytes(self) -> int:
+        """Of what is read and kept in memory: masks of all frames of a loop, and frames of its file."""
+        frames = bytes_in_memory(self.cine.frames) if "cine" in vars(self) else 0
+        return frames + sum(volume.nbytes for volume in vars(self).get("_volumes", ()))
+
     def annotated(self, frame: int, side: int | None = None) -> Annotated:
         """One annotated frame. ``side`` stretches it to a square of that many pixels, as the network will.
 
@@ -136,7 +143,7 @@ class OpenCase:
                 f"Correct {self.case.masks[0].name}, or remove the case from the manifest",
             )
         if side is not None:
-            image = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BOX))
+            image = stretched(image, side)
             small = [np.asarray(Image.fromarray(mask).resize((side, side), Image.Resampling.NEAREST)) for mask in masks]
             kept = [index for index, mask in enumerate(small) if mask.any()]
             masks = np.stack([small[index] for index in kept]) if kept else np.zeros((0, side, side), bool)
@@ -249,6 +256,11 @@ def load_case(case: Case, side: int | None = None) -> tuple[Annotated, ...]:
 def grey(frame: np.ndarray) -> np.ndarray:
     """A frame (H, W) or (H, W, 3) uint8 as (H, W) uint8."""
     return frame if frame.ndim == 2 else np.asarray(Image.fromarray(frame).convert("L"))
+
+
+def stretched(image: np.ndarray, side: int) -> np.ndarray:
+    """A grey image (H, W) uint8 as the network sees it: a square of that side."""
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BOX))
 
 
 def _only_frame(path: Path) -> np.ndarray:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from napari_uniultra.training.data.cases import Annotated, Case, OpenCase
 
-_OPEN_CASES = 64  # cases whose list of frames is kept, with a video's open file
+_OPEN_CASES = 64  # at most: each may hold a video's open file
+_OPEN_SHARE = 0.5  # of the bytes, for what open cases have read
 
 
 class FrameStore:
@@ -19,6 +20,8 @@ class FrameStore:
     side : int
         Of the kept frames, in pixels.
     limit_bytes : int
+        Of the kept frames and of what open cases have read: masks of whole loops, decoded frames. A single case or
+        frame that is larger is kept while it is the last one.
     """
 
     def __init__(self, cases: Sequence[Case], side: int, limit_bytes: int) -> None:
@@ -34,7 +37,9 @@ class FrameStore:
         ------
         ReadError
         """
-        return self._open(case).frames
+        frames = self._open(case).frames
+        self._make_room()
+        return frames
 
     def get(self, case: int, frame: int) -> Annotated:
         """One annotated frame.
@@ -50,17 +55,22 @@ class FrameStore:
         annotated = self._open(case).annotated(frame, self.side)
         self._kept[key] = annotated
         self._bytes += _size(annotated)
-        while self._bytes > self.limit_bytes and len(self._kept) > 1:
-            self._bytes -= _size(self._kept.popitem(last=False)[1])
+        self._make_room()
         return annotated
 
     def _open(self, case: int) -> OpenCase:
         if case not in self._opened:
             self._opened[case] = OpenCase(self.cases[case])
         self._opened.move_to_end(case)
-        while len(self._opened) > _OPEN_CASES:
-            self._opened.popitem(last=False)
         return self._opened[case]
+
+    def _make_room(self) -> None:
+        """Close cases, then forget frames, those first that were not used for longest."""
+        read = sum(opened.nbytes for opened in self._opened.values())
+        while len(self._opened) > 1 and (len(self._opened) > _OPEN_CASES or read > _OPEN_SHARE * self.limit_bytes):
+            read -= self._opened.popitem(last=False)[1].nbytes
+        while len(self._kept) > 1 and self._bytes + read > self.limit_bytes:
+            self._bytes -= _size(self._kept.popitem(last=False)[1])
 
 
 def _size(annotated: Annotated) -> int:

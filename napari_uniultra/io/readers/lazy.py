@@ -51,6 +51,11 @@ class LazyFrames(ABC):
         return int(np.prod(self.shape[1:])) * self.dtype.itemsize
 
     @property
+    def bytes_kept(self) -> int:
+        """Size of the decoded frames that are kept now, in bytes."""
+        return len(self._cache) * self.frame_bytes
+
+    @property
     def size(self) -> int:
         """Number of values, as of a NumPy array."""
         return int(np.prod(self.shape))
