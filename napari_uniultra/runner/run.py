@@ -35,12 +35,12 @@ from napari_uniultra.runner.history import Follower, last_events
 from napari_uniultra.runner.place import slot_folder
 from napari_uniultra.training.config import FineTuneConfig
 from napari_uniultra.training.distillation.config import DistillConfig
+from napari_uniultra.training.events import COMPLETE
 from napari_uniultra.training.layout import ADAPTER, CHECKPOINT, EVENTS, JOINT, MODEL, SETTINGS, STOP, STUDENT
 
 INFO, CONFIG, DATA, JOB, RESULT, LOG = "run.json", "config.yaml", "data", "job.json", "result.json", "log.txt"
 FINE_TUNE, DISTIL = "train", "distill"  # as the commands are called
 KINDS: dict[str, type] = {FINE_TUNE: FineTuneConfig, DISTIL: DistillConfig}
-_ENDED = ("done", "no improvement")
 _RESERVED = 8192  # bytes for the result, taken while there is space: the disk may be full when it is wanted
 _SILENT = (
     "The training process ended without a word: it was ended from outside, often because memory ran out, or the "
@@ -276,7 +276,7 @@ def ending(reason: str) -> tuple[State, str]:
         "interrupted": "Interrupted, with a checkpoint; Resume goes on",
         "terminated": "The computer asked it to end; there is a checkpoint, and Resume goes on",
     }
-    return (State.DONE if reason in _ENDED else State.STOPPED), words.get(reason, reason)
+    return (State.DONE if reason in COMPLETE else State.STOPPED), words.get(reason, reason)
 
 
 def now() -> str:

@@ -16,13 +16,11 @@ from napari_uniultra.training.checkpoints import load_training_checkpoint
 from napari_uniultra.training.config import FineTuneConfig, ModelSettings
 from napari_uniultra.training.distillation.config import DistillConfig
 from napari_uniultra.training.distillation.task import Distill
-from napari_uniultra.training.events import Listener
+from napari_uniultra.training.events import COMPLETE, Listener
 from napari_uniultra.training.finetune import FineTune
 from napari_uniultra.training.layout import CHECKPOINT, JOINT, MATCHED, MODEL, STUDENT
 from napari_uniultra.training.peft_methods.settings import MethodSettings
 from napari_uniultra.training.trainer import Trainer
-
-_ENDED = ("done", "no improvement")
 
 
 class Ended(NamedTuple):
@@ -34,7 +32,7 @@ class Ended(NamedTuple):
     @property
     def is_complete(self) -> bool:
         """Whether that stage came to its end."""
-        return self.reason in _ENDED
+        return self.reason in COMPLETE
 
 
 def distil(config: DistillConfig, listeners: Sequence[Listener] = (), restart: bool = False) -> Ended:
