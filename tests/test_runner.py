@@ -343,6 +343,41 @@ def test_drafts_go_with_their_makers_and_data_of_others_stays(make_run: Callable
     assert list_runs() == [other]
 
 
+def test_a_run_whose_model_others_need_stays(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    teacher, base, student, tuned = (make_run(title) for title in ("teacher", "base", "student", "tuned"))
+    values = {
+        "output": str(student.folder),
+        "teacher": {"checkpoint": str(teacher.folder / MODEL)},
+        "data": student.settings_values()["data"],
+    }
+    write_file(read_settings(DistillConfig, values), student.folder / CONFIG)
+    settings = tuned.settings_values()
+    settings["model"]["base"] = str(base.folder)
+    write_file(read_settings(FineTuneConfig, settings), tuned.folder / CONFIG)
+    for run in (teacher, base, student, tuned):
+        keep_draft(run)
+    for needed, words in ((teacher, "student learns from its model"), (base, "tuned starts from its model")):
+        with pytest.raises(WriteError, match=words):
+            delete_run(needed)
+        assert needed.folder.exists()
+    for run in (student, teacher, tuned, base):
+        delete_run(run)
+    assert list_runs() == []
+
+
+def test_runs_on_a_disk_that_is_away_come_back_with_it(tmp_path: Path) -> None:
+    disk, other = tmp_path / "disk", tmp_path / "other"
+    for folder in (disk / "run", other):
+        folder.mkdir(parents=True)
+        (folder / EVENTS).write_text("")
+    run = add_folder(disk / "run")
+    disk.rename(tmp_path / "away")
+    assert list_runs() == []
+    add_folder(other)
+    (tmp_path / "away").rename(disk)
+    assert run in list_runs()
+
+
 def test_a_folder_for_another_computer_trains_there(make_run: Callable[..., Run], tmp_path: Path) -> None:
     run = make_run(steps=1)
     remote, warnings = write_remote(run, tmp_path / "there")
@@ -353,6 +388,9 @@ def test_a_folder_for_another_computer_trains_there(make_run: Callable[..., Run]
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path / "there")
     assert remote.status().state is State.DONE
     assert "uniultra train config.yaml" in (tmp_path / "there/train.sh").read_text()
+    assert remote.config().output == str(tmp_path / "there")
+    assert remote.config().data.manifests == (str(tmp_path / "there/data/manifest.csv"),)
+    assert (tmp_path / "there").samefile(evaluation_command(remote)[-1] + "/..")
 
 
 @pytest.mark.slow

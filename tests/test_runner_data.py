@@ -171,5 +171,10 @@ def test_manifests_with_parts_stay_and_others_are_divided(tmp_path: Path) -> Non
     assert sorted(case.part for case in read_manifest(made.manifest).cases) == ["train", "train", "val"]
     made = make_data(DataChoice(importer="folders", folder=str(tmp_path / "data")), tmp_path / "set")
     assert len(read_manifest(made.manifest).cases) == 3
-    with pytest.raises(ReadError, match="nothing to learn from"):
-        make_data(DataChoice(), tmp_path / "none")
+    for choice, what in (
+        (DataChoice(), "nothing to learn from"),
+        (DataChoice(manifests=("",)), "No manifest is named"),
+        (DataChoice(importer="busi"), "No folder is named"),
+    ):
+        with pytest.raises(ReadError, match=what):
+            make_data(choice, tmp_path / "none")

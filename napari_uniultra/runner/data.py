@@ -80,6 +80,9 @@ def make_data(choice: DataChoice, folder: Path, between: bool = False) -> MadeDa
     ------
     ReadError, WriteError
     """
+    if "" in choice.manifests or (choice.importer and not choice.folder):
+        what = "folder" if choice.importer else "manifest"
+        raise ReadError(f"No {what} is named to learn from", fix=f"Choose a {what}")
     if choice.manifests:
         return data_of_manifests(choice.manifests, folder)
     if choice.importer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,11 @@ class History:
             self.notes = [*self.notes[-_MOST_NOTES:], f"Step {step}: {event.get('text', '')}"]
         elif kind == "end":
             self.seconds_left = None
+
+    def copy(self) -> History:
+        """One that stays as it is, for another thread."""
+        curves = {name: curve.copy() for name, curve in self.curves.items()}
+        return replace(self, curves=curves, _validations=dict(self._validations))
 
     def _start(self, event: Mapping[str, Any], step: int, offset: int) -> None:
         self.later_steps = 0 if offset else self.later_steps

@@ -12,14 +12,13 @@ from typing import Any
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.errors import CheckpointError, ReadError
 from napari_uniultra.runner.history import History
-from napari_uniultra.runner.run import Run
+from napari_uniultra.runner.run import PLACES, Run
 from napari_uniultra.training.data.importers import open_manifests
 from napari_uniultra.training.data.manifest import write_manifest
 
 EVALUATION, REPORT, CARD = "evaluation", "report.html", "MODEL_CARD.md"
 _DATA, _SNAPSHOTS = "data.csv", "used"
 _SHOWN_SETTINGS = ("model", "teacher", "student", "method", "data", "prompts", "loss", "optimiser", "run")
-_PLACES = ("manifests", "base", "checkpoint", "simulated_pool", "start")  # that may be paths of this computer
 
 
 def model_of(run: Run) -> Path:
@@ -158,7 +157,7 @@ def _settings(values: dict[str, Any]) -> list[str]:
     import yaml
 
     groups = {
-        group: {name: value for name, value in values[group].items() if name not in _PLACES}
+        group: {name: value for name, value in values[group].items() if name not in PLACES}
         for group in _SHOWN_SETTINGS
         if isinstance(values.get(group), dict)
     }

@@ -21,7 +21,8 @@ def list_runs() -> list[Run]:
     """All runs but drafts, the newest first."""
     own = runs_folder()
     folders = [path for path in own.iterdir() if (path / INFO).is_file()] if own.is_dir() else []
-    runs = [Run(path) for path in (*folders, *_added())]
+    added = [path for path in _added() if path.is_dir()]  # a disk that is not there may come back
+    runs = [Run(path) for path in (*folders, *added)]
     return sorted((run for run in runs if not run.info.is_draft), key=lambda run: run.info.created, reverse=True)
 
 
@@ -99,7 +100,7 @@ def delete_run(run: Run) -> None:
     Raises
     ------
     WriteError
-        When it is running, another run learns from its data, or the system refuses.
+        When it is running, another run needs its data or its model, or the system refuses.
     """
     if run.folder in _added():
         _write_added([path for path in _added() if path != run.folder])
@@ -107,23 +108,33 @@ def delete_run(run: Run) -> None:
     if run.status().state.is_active:
         raise WriteError(f"{run.info.title} is running", fix="Stop it first")
     for other in list_runs():
-        if other != run and any(Path(path).is_relative_to(run.folder) for path in _manifests(other)):
-            raise WriteError(
-                f"{run.info.title} cannot be deleted", f"{other.info.title} learns from its data", "Delete that first"
-            )
+        why = "" if other == run else _needs(other, run.folder)
+        if why:
+            raise WriteError(f"{run.info.title} cannot be deleted", f"{other.info.title} {why}", "Delete that first")
     try:
         shutil.rmtree(run.folder)
     except OSError as error:
         raise write_error(run.folder, error) from error
 
 
-def _manifests(run: Run) -> list[str]:
-    manifests = (run.settings_values().get("data") or {}).get("manifests") or []
-    return [str(path) for path in manifests]
+def _needs(run: Run, folder: Path) -> str:
+    """What a run needs of a folder, in words; "" for nothing."""
+    values = run.settings_values()
+    data, model, teacher = (values.get(group) or {} for group in ("data", "model", "teacher"))
+    needs = {
+        "learns from its data": data.get("manifests") or (),
+        "starts from its model": [model.get("base")],
+        "learns from its model": [teacher.get("checkpoint")],
+    }
+    return next((why for why, paths in needs.items() if any(_lies_in(path, folder) for path in paths)), "")
+
+
+def _lies_in(path: object, folder: Path) -> bool:
+    return isinstance(path, str) and Path(path).is_relative_to(folder)
 
 
 def _added() -> list[Path]:
-    return [Path(path) for path in read_json(runs_folder() / _ADDED).get("folders", []) if Path(path).is_dir()]
+    return [Path(path) for path in read_json(runs_folder() / _ADDED).get("folders", [])]
 
 
 def _write_added(folders: list[Path]) -> None:
