@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from panel_window import BOX, CORNERS, Window, loop, open_from_menu, settle, until
+from panel_window import BOX, CORNERS, Window, docks, loop, open_from_menu, settle, until
 
 from napari_uniultra.core.types import Cine
 from napari_uniultra.model.zoo import load_model
 from napari_uniultra.segment.session import CineSession
+from napari_uniultra.widgets.keys import KEYS, Shortcuts
 
 pytestmark = pytest.mark.gui
 
@@ -198,3 +199,41 @@ def test_panels_of_the_menu_share_the_side_as_tabs(make_napari_viewer: Callable[
     assert main.height() == 800, "stacked, they would not fit into the window"
     assert not others[-1].visibleRegion().isEmpty()
     panels[0].thread_.stop()
+
+
+def test_a_window_has_one_panel_however_it_is_opened(
+    make_napari_viewer: Callable[..., Any], qtbot: Any, checkpoint: Path
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    firsts = []
+    for name in ("Segment loop", "Measure"):
+        _, panel = viewer.window.add_plugin_dock_widget("napari-uniultra", name)  # as `napari -w` does
+        qtbot.wait(50)
+        open_from_menu(viewer, name)
+        qtbot.waitUntil(lambda name=name: docks(viewer, name) == [f"{name} (napari-uniultra)"], timeout=5000)
+        assert not panel.visibleRegion().isEmpty()
+        firsts.append(panel)
+    segment = firsts[0]
+    segment.add_model_file(str(checkpoint))
+    window = Window(viewer=viewer, panel=segment, told=[], qtbot=qtbot)
+    window.open(loop())
+    window.draw_box()
+    settle(window)
+    assert window.masks().any()
+    assert not segment.restore_button.isVisible()
+    for panel in firsts:
+        panel.thread_.stop()
+
+
+def test_keys_that_another_panel_has_taken_stay_its(make_napari_viewer: Callable[..., Any]) -> None:
+    viewer = make_napari_viewer()
+    pressed: list[str] = []
+    first = Shortcuts(viewer, {name: lambda: pressed.append("first") for name in KEYS})
+    second = Shortcuts(viewer, {name: lambda: pressed.append("second") for name in KEYS})
+    first.release()
+    assert len(viewer.keymap) >= len(KEYS)
+    for callback in list(viewer.keymap.values()):
+        callback(viewer)
+    assert set(pressed) == {"second"}
+    second.release()
+    assert not viewer.keymap

@@ -307,6 +307,45 @@ def test_measurements_that_the_menu_opened_are_shown_and_not_doubled(window: Win
     measure.thread_.stop()
 
 
+def test_measure_shows_the_loop_in_use(window: Window) -> None:
+    window.open(loop(), name="first")
+    paint(window, 1, disc(30, 30, 10))
+    window.open(loop()[:, ::-1], name="second")
+    box = window.panel.image_box
+    box.setCurrentIndex(box.findText("second"))
+    settle(window)
+    paint(window, 2, disc(40, 40, 5))
+    window.panel.review_box.measure_button.click()
+    (name,) = docks(window.viewer, "Measure")
+    measure = window.viewer.window.dock_widgets[name]
+
+    def area() -> list[tuple[int, float]]:
+        return [(row.frame, row.area) for row in measure.controller.rows]
+
+    until(window, lambda: area() == [(2, disc(40, 40, 5).sum())])
+    assert measure.layer_box.currentText().endswith(" of second")
+    box.setCurrentIndex(box.findText("first"))
+    until(window, lambda: area() == [(1, disc(30, 30, 10).sum())])
+    assert measure.layer_box.currentText().endswith(" of first")
+    # A loop without masks has no measurements, until it has masks.
+    window.open(loop() + 1, name="third")
+    box.setCurrentIndex(box.findText("third"))
+    until(window, lambda: not measure.controller.rows)
+    assert measure.layer_box.currentIndex() == -1
+    paint(window, 0, disc(20, 20, 6))
+    until(window, lambda: area() == [(0, disc(20, 20, 6).sum())])
+    # What the user chooses in the list stays; names are followed.
+    measure.layer_box.setCurrentIndex(0)
+    chosen = measure.controller.layer
+    window.open(loop() + 2, name="fourth")
+    assert measure.controller.layer == chosen
+    chosen.name, window.viewer.layers["third"].name = "renamed", "other"
+    titles = [measure.layer_box.itemText(row) for row in range(measure.layer_box.count())]
+    assert titles[0].startswith("renamed of ")
+    assert any(title.endswith(" of other") for title in titles)
+    measure.thread_.stop()
+
+
 def test_first_steps_are_ticked_off_and_stay_away_once_closed(window: Window, qtbot: Any) -> None:
     steps = window.panel.first_steps
     assert steps.isVisibleTo(window.panel)

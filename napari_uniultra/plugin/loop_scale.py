@@ -46,12 +46,12 @@ def spacing_of(layer: Any) -> Spacing | None:
 
 def rescale(viewer: Any, image: Any, scale: Scale) -> None:
     """Give a loop another scale, with the masks that were made from it, and show all of it."""
-    for layer in [layer for layer in viewer.layers if layer == image or _is_masks_of(image, layer)]:
+    for layer in [layer for layer in viewer.layers if layer == image or is_masks_of(image, layer)]:
         scale.give_to(layer)
     viewer.reset_view()
 
 
-def _is_masks_of(image: Any, layer: Any) -> bool:
+def is_masks_of(image: Any, layer: Any) -> bool:
     """Whether masks were made from an image: other loops of its size keep their scale."""
     if not isinstance(layer, Labels):
         return False

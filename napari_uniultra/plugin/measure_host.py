@@ -35,6 +35,7 @@ from napari_uniultra.plugin.layers import (
     set_markers,
 )
 from napari_uniultra.plugin.loop_measurements import LoopMeasurements
+from napari_uniultra.plugin.loop_scale import is_masks_of
 from napari_uniultra.plugin.preview_layer import is_preview
 from napari_uniultra.plugin.prompt_layers import frames_shape, shown_frame
 
@@ -137,7 +138,7 @@ class MeasureController(QObject):
 
     def set_layer(self, layer: Any) -> None:
         """Measure another Labels layer, or none."""
-        if layer is self._layer:
+        if layer == self._layer:
             return
         self.show_axis(False)
         self._connect(connect=False)
@@ -384,3 +385,21 @@ def labels_layers(viewer: Any) -> list[Any]:
         for layer in viewer.layers
         if isinstance(layer, Labels) and not layer.multiscale and layer.ndim <= 3 and not is_preview(layer)
     ]
+
+
+def masks_to_measure(masks: list[Any], image: Any, before: Any) -> Any:
+    """Which of some layers of masks to measure: those of an image, where one is given, else those measured before.
+
+    Masks that do not say of which image they are may be of this one; None where all are of others.
+    """
+    if image is not None:
+        own = next((layer for layer in masks if is_masks_of(image, layer)), None)
+        nobodys = [layer for layer in masks if names_image(layer, image) is None]
+        masks = nobodys if own is None else [own]
+    return before if before in masks else next(iter(masks), None)
+
+
+def title_of_masks(viewer: Any, layer: Any) -> str:
+    """The name of a layer of masks, with the name of the loop that they are of where that is known."""
+    image = next((other for other in viewer.layers if isinstance(other, Image) and names_image(layer, other)), None)
+    return layer.name if image is None else f"{layer.name} of {image.name}"

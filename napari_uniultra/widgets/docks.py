@@ -17,27 +17,39 @@ _PLUGIN = "napari-uniultra"
 def open_panel(viewer: Any, name: str) -> Any:
     """Show a panel in front: the one that is open, or a new one.
 
-    napari's menu names a dock after what the plugin is called there, `Window.add_plugin_dock_widget` after its package.
-    A panel is found under both names and opened under the menu's, so that the menu finds it too.
-
     Parameters
     ----------
     viewer : napari.Viewer
     name : str
         As the menu has it.
     """
-    manifest = PluginManager.instance().get_manifest(_PLUGIN)
-    titles = [f"{name} ({plugin})" for plugin in (manifest.display_name, _PLUGIN)]
-    docked = _docked(viewer.window)
-    panel = next((docked[title] for title in titles if title in docked), None)
+    panel = find_panel(viewer, name)
     if panel is None:
+        manifest = PluginManager.instance().get_manifest(_PLUGIN)
         entry = next(widget for widget in manifest.contributions.widgets if widget.display_name == name)
         panel = entry.get_callable()(viewer)
-        viewer.window.add_dock_widget(panel, name=titles[0])
+        viewer.window.add_dock_widget(panel, name=f"{name} ({manifest.display_name})")
+    _show(panel)
+    return panel
+
+
+def _show(panel: QWidget) -> None:
+    """Show the dock of a panel in front of others."""
     dock = panel.parentWidget()
     dock.show()
     dock.raise_()
-    return panel
+
+
+def find_panel(viewer: Any, name: str) -> Any | None:
+    """A panel that is open, by its name in the menu.
+
+    napari's menu names a dock after what the plugin is called there, `Window.add_plugin_dock_widget` after its package.
+    A panel is found under both names and opened under the menu's, so that the menu finds it too.
+    """
+    manifest = PluginManager.instance().get_manifest(_PLUGIN)
+    docked = _docked(viewer.window)
+    titles = (f"{name} ({plugin})" for plugin in (manifest.display_name, _PLUGIN))
+    return next((docked[title] for title in titles if title in docked), None)
 
 
 def _docked(window: Any) -> dict[str, Any]:
@@ -49,16 +61,32 @@ def _docked(window: Any) -> dict[str, Any]:
 
 
 class DockPanel(QWidget):
-    """A panel that learns of its end.
+    """A panel that learns of its end, and of which a window has one.
 
     A dock's own close event is not reliable: the cross of a dock takes the panel out of it, and only the window itself
     hears that it is to close.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer, optional
+        Without it there may be several in a window.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, viewer: Any = None) -> None:
         super().__init__()
+        docked = () if viewer is None else _docked(viewer.window).values()
+        self._viewer = viewer
+        self._first = next((other for other in docked if isinstance(other, type(self))), None)
         self._window: Callable[[], QObject | None] = lambda: None  # weak: the panel keeps no window alive
         self._docked = self._closing = False
+
+    @property
+    def is_second(self) -> bool:
+        """Whether there is one in the window already: that one is shown in place of this one, which stays empty.
+
+        napari's menu knows a panel by its title, and opens a second one beside what `napari -w` or a script opened.
+        """
+        return self._first is not None
 
     def end(self) -> None:
         """Stop what runs with the panel: its dock or the window was closed."""
@@ -72,6 +100,9 @@ class DockPanel(QWidget):
     def showEvent(self, event: QShowEvent | None) -> None:
         """Watch the window that the panel is in."""
         super().showEvent(event)
+        if self.is_second:
+            QTimer.singleShot(0, self._step_aside)
+            return
         window = main_window(self)
         if window is not self._window() and window is not self:
             self._window = weakref.ref(window)
@@ -99,9 +130,17 @@ class DockPanel(QWidget):
                 self._docked = True
             elif self._docked:
                 self._docked = False
-                self.end()
-                self.dock_closed()
+                if not self.is_second:
+                    self.end()
+                    self.dock_closed()
                 self.deleteLater()
+
+    def _step_aside(self) -> None:
+        """Show the panel that was there first, and go."""
+        own = _dock_of(self)
+        if own is not None:
+            _show(self._first)
+            self._viewer.window.remove_dock_widget(own)
 
     def _share_the_side(self) -> None:
         """Lie behind a tab where there are other docks: stacked, all would be too low to use."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from napari.utils.key_bindings import coerce_keybinding
+
 # Letters that no layer type of napari uses for itself.
 KEYS = {
     "box": "Q",
@@ -90,6 +92,7 @@ class Shortcuts:
     def __init__(self, viewer: Any, actions: Mapping[str, Callable[[], None]]) -> None:
         self._viewer, self._actions = viewer, actions
         self._layers: list[Any] = []
+        self._bound: list[tuple[Any, str, Callable[[Any], None]]] = []
         self._bind(viewer, KEYS)
 
     def bind_layers(self, layers: list[Any]) -> None:
@@ -101,15 +104,18 @@ class Shortcuts:
                 self._layers.append(layer)
 
     def release(self) -> None:
-        """Take all bindings back."""
-        for provider in (self._viewer, *self._layers):
-            for key in (*KEYS.values(), *_OWN_LAYERS_KEYS.values()):
+        """Take all bindings back, but for keys that something else has taken since."""
+        for provider, key, callback in self._bound:
+            if provider.keymap.get(coerce_keybinding(key)) == callback:
                 provider.bind_key(key, None)
+        self._bound.clear()
         self._layers.clear()
 
     def _bind(self, provider: Any, keys: Mapping[str, str]) -> None:
         for name, key in keys.items():
-            provider.bind_key(key, _calling(self._actions[name]), overwrite=True)
+            callback = _calling(self._actions[name])
+            provider.bind_key(key, callback, overwrite=True)
+            self._bound.append((provider, key, callback))
 
 
 def _calling(action: Callable[[], None]) -> Callable[[Any], None]:

@@ -27,9 +27,9 @@ from napari_uniultra.core.measure import CycleMeasurement
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.io.writers import write_cycles_csv, write_measurements_csv
 from napari_uniultra.io.writers.measurements import measurement_table
-from napari_uniultra.plugin.measure_host import MeasureController, labels_layers
+from napari_uniultra.plugin.measure_host import MeasureController, labels_layers, masks_to_measure, title_of_masks
 from napari_uniultra.widgets.area_plot import AreaPlot
-from napari_uniultra.widgets.docks import DockPanel
+from napari_uniultra.widgets.docks import DockPanel, find_panel
 from napari_uniultra.widgets.measure_table import MeasurementModel
 from napari_uniultra.widgets.parts import push_button, row_of, scrolling, tell
 from napari_uniultra.widgets.worker import InferenceThread
@@ -47,13 +47,16 @@ class MeasurePanel(DockPanel):
     """
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self._viewer = napari_viewer
+        super().__init__(napari_viewer)
+        if self.is_second:
+            return
         self.thread_ = InferenceThread()
         self.controller = MeasureController(napari_viewer, self.thread_)
         self._build()
         self._connect()
-        self._list_layers()
+        self._wanted: Any = None  # the image layer whose masks are to be shown as soon as there are any
+        segment = find_panel(napari_viewer, "Segment loop")
+        self.show_masks_of(None if segment is None else segment.controller.image)
         self.controller.start()
 
     # Building -------------------------------------------------------------------------------------------------------
@@ -144,20 +147,34 @@ class MeasurePanel(DockPanel):
         control.failed.connect(tell)
         self.destroyed.connect(lambda: self._let_go())
 
+    def show_masks_of(self, image: Any) -> None:
+        """Measure the masks of an image layer, as soon as there are any; None leaves the choice as it is."""
+        self._wanted = image
+        self._list_layers()
+
     def _list_layers(self, event: Any = None) -> None:
         found = labels_layers(self._viewer)
-        chosen = self.controller.layer
+        chosen = masks_to_measure(found, self._wanted, self.controller.layer)
         blocker = QSignalBlocker(self.layer_box)
         self.layer_box.clear()
         for layer in found:
-            self.layer_box.addItem(layer.name, layer)
-        index = next((i for i, layer in enumerate(found) if layer is chosen), 0 if found else -1)
-        self.layer_box.setCurrentIndex(index)
+            self.layer_box.addItem(title_of_masks(self._viewer, layer), layer)
+        for layer in self._viewer.layers:
+            layer.events.name.connect(self._on_renamed)  # connecting twice counts once
+        self.layer_box.setCurrentIndex(next((row for row, layer in enumerate(found) if layer == chosen), -1))
         del blocker
-        self._on_layer(index)
+        self._measure(chosen)
+
+    def _on_renamed(self, event: Any = None) -> None:
+        for row in range(self.layer_box.count()):
+            self.layer_box.setItemText(row, title_of_masks(self._viewer, self.layer_box.itemData(row)))
 
     def _on_layer(self, index: int) -> None:
-        self.controller.set_layer(self.layer_box.itemData(index) if index >= 0 else None)
+        self._wanted = None  # the user's choice counts
+        self._measure(self.layer_box.itemData(index) if index >= 0 else None)
+
+    def _measure(self, layer: Any) -> None:
+        self.controller.set_layer(layer)
         self._refresh()
 
     def _on_object(self, index: int) -> None:
@@ -256,12 +273,14 @@ class MeasurePanel(DockPanel):
     def showEvent(self, event: QShowEvent | None) -> None:
         """Begin to look for changes."""
         super().showEvent(event)
-        self.controller.start()
+        if not self.is_second:
+            self.controller.start()
 
     def hideEvent(self, event: QHideEvent | None) -> None:
         """Nobody looks: neither does the controller."""
         super().hideEvent(event)
-        self.controller.pause()
+        if not self.is_second:
+            self.controller.pause()
 
     def end(self) -> None:
         """Stop measuring."""
@@ -279,6 +298,8 @@ class MeasurePanel(DockPanel):
         layers = self._viewer.layers.events
         for emitter in (layers.inserted, layers.removed, layers.reordered):
             emitter.disconnect(self._list_layers)
+        for layer in self._viewer.layers:
+            layer.events.name.disconnect(self._on_renamed)
 
 
 def _words(cycle: CycleMeasurement, in_mm: bool) -> str:

@@ -25,7 +25,7 @@ from napari_uniultra.plugin.controller import SegmentController
 from napari_uniultra.plugin.outcomes import LoadedModel
 from napari_uniultra.plugin.presets import editable_presets, load_presets
 from napari_uniultra.widgets.confidence_dock import ConfidenceDock
-from napari_uniultra.widgets.docks import DockPanel, open_panel
+from napari_uniultra.widgets.docks import DockPanel, find_panel, open_panel
 from napari_uniultra.widgets.first_steps import FirstSteps
 from napari_uniultra.widgets.key_list import KeyList
 from napari_uniultra.widgets.keys import Shortcuts
@@ -54,8 +54,9 @@ class SegmentPanel(DockPanel):
     """
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self._viewer = napari_viewer
+        super().__init__(napari_viewer)
+        if self.is_second:
+            return
         self._chosen: Any = None
         self.thread_ = InferenceThread()
         self.controller = SegmentController(napari_viewer, self.thread_)
@@ -225,8 +226,8 @@ class SegmentPanel(DockPanel):
         }
 
     def open_measurements(self) -> None:
-        """Show the panel "Measure" behind a tab, which leaves both their height on a small screen."""
-        open_panel(self._viewer, "Measure")
+        """Show the panel "Measure" behind a tab, with the masks of the loop in use."""
+        open_panel(self._viewer, "Measure").show_masks_of(self._chosen)
 
     # Loops ----------------------------------------------------------------------------------------------------------
 
@@ -251,6 +252,9 @@ class SegmentPanel(DockPanel):
         self._chosen = self.image_box.itemData(index) if index >= 0 else None
         self.controller.set_image(self._chosen)
         self._refresh()
+        measure = find_panel(self._viewer, "Measure")
+        if measure is not None:
+            measure.show_masks_of(self._chosen)
 
     def _choose_image(self, layer: Any) -> None:
         rows = (row for row in range(self.image_box.count()) if self.image_box.itemData(row) == layer)
