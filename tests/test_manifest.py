@@ -263,6 +263,14 @@ def test_several_files_with_a_mask_a_frame_are_several_structures(folder: Path) 
         load_case(Case("x", folder / "loop.tif", files))
 
 
+def test_parts_of_a_loop_cannot_be_structures_of_their_own(folder: Path) -> None:
+    tifffile.imwrite(folder / "loop.tif", np.zeros((5, 24, 32), np.uint8))
+    tifffile.imwrite(folder / "masks.tif", np.ones((5, 24, 32), np.uint8))
+    for frames, masks in (("loop.tif", "masks.tif"), ("loop.tif", "loop_masks"), ("loop", "loop_masks")):
+        with pytest.raises(ReadError, match="connected parts of x cannot be told apart"):
+            load_case(Case("x", folder / frames, (folder / masks,), separate=True))
+
+
 def test_a_file_of_many_frames_in_a_folder_of_masks_is_refused(folder: Path) -> None:
     (folder / "loop_masks/1_mask.png").unlink()
     tifffile.imwrite(folder / "loop_masks/1_mask.tif", np.ones((3, 24, 32), np.uint8))

@@ -186,21 +186,27 @@ class OpenCase:
                 f"there are {' and '.join(map(str, counts))} masks and {len(self.cine)} frames",
                 "Give one mask for each frame",
             )
+        if counts != [1]:
+            self._check_together()
         return volumes
 
     @cached_property
     def _files(self) -> dict[int, tuple[Path, ...]]:
         """The mask files of each annotated frame."""
         case = self.case
-        if case.separate and (case.frames.is_dir() or any(path.is_dir() for path in case.masks)):
-            raise ReadError(
-                f"The connected parts of {case.name} cannot be told apart over time",
-                "it is a loop, and 'separate' is for single images",
-                "Give each structure a label of its own",
-            )
+        if case.frames.is_dir() or any(path.is_dir() for path in case.masks):
+            self._check_together()
         if len(case.masks) == 1 and case.masks[0].is_dir():
             return self._in_folder(case.masks[0])
         return {0: case.masks}
+
+    def _check_together(self) -> None:
+        if self.case.separate:
+            raise ReadError(
+                f"The connected parts of {self.case.name} cannot be told apart over time",
+                "it is a loop, and 'separate' is for single images",
+                "Give each structure a label of its own",
+            )
 
     def _in_folder(self, folder: Path) -> dict[int, tuple[Path, ...]]:
         """Mask files by the number of their frame."""
