@@ -208,6 +208,16 @@ def compare_two_layers(window: Window, compare: ComparePanel) -> None:
 
 
 @pytest.mark.gui
+def test_two_layers_are_compared_with_each_other(window: Window, compare: ComparePanel) -> None:
+    for name in ("first", "second"):
+        window.viewer.add_labels(np.zeros((8, 72, 96), np.uint8), name=name)
+    assert len({box.currentText() for box in compare.sources}) == 2
+    compare.sources[0].choose(compare.sources[1].currentData())
+    chosen = compare.sources[1].currentText()
+    window.viewer.add_labels(np.zeros((8, 72, 96), np.uint8), name="third")
+    assert [box.currentText() for box in compare.sources] == [chosen, chosen]
+
+
 def test_outlines_and_side_by_side_leave_the_viewer_as_it_was(window: Window, compare: ComparePanel) -> None:
     viewer = window.viewer
     compare_two_layers(window, compare)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,18 +18,21 @@ import pytest
 import yaml
 from panel_window import Window, close_dock, docks, loop, open_from_menu, settle
 from PIL import Image
+from qtpy.QtCore import Qt
 from qtpy.QtGui import QCloseEvent
+from test_runner_data import make_loop
 from toy_training import toy_manifest, toy_settings
 
-from napari_uniultra.core.lock import owner
+from napari_uniultra.core.lock import LOCK, owner
 from napari_uniultra.core.settings import read_file
 from napari_uniultra.runner import launch
 from napari_uniultra.runner.place import runs_folder
-from napari_uniultra.runner.registry import keep_draft, list_runs, new_run
+from napari_uniultra.runner.registry import add_folder, keep_draft, list_runs, new_run
 from napari_uniultra.runner.run import CONFIG, Run, RunInfo, State
 from napari_uniultra.training.config import FineTuneConfig
 from napari_uniultra.training.data.manifest import load_case, read_manifest
-from napari_uniultra.training.layout import MODEL
+from napari_uniultra.training.layout import EVENTS, MODEL
+from napari_uniultra.training.layout import STOP as STOP_FILE
 from napari_uniultra.widgets.train_close import CANCEL, KEEP, STOP, CloseGuard
 from napari_uniultra.widgets.train_data import BATCH, FILES, OPEN, PUBLIC
 from napari_uniultra.widgets.train_panel import TrainPanel
@@ -43,7 +48,8 @@ def nothing_runs_on() -> Iterator[None]:
     """Ends what a test leaves running."""
     yield
     for run in list_runs():
-        launch.end_now(run)
+        if run.status().is_active_here:
+            launch.end_now(run)
 
 
 @pytest.fixture
@@ -179,12 +185,90 @@ def test_a_model_goes_into_the_panel_that_the_menu_opened(
     run = new_run(RunInfo("mine"))
     keep_draft(run)
     shutil.copy(checkpoint, run.folder / MODEL)
+    bases = panel.new.settings.base_box
+    bases.showPopup()
+    assert bases.findData(str(run.model)) >= 0  # it was not there when the panel opened
+    bases.hidePopup()
     panel.runs.update_view()
     panel.runs.select(run)
     panel.runs.buttons["use"].click()
     assert docks(viewer, "Segment loop") == ["Segment loop (UniUltra)"]
     qtbot.waitUntil(lambda: "mine-step-" in segment.model_box.models.currentText(), timeout=WAIT_MS)
+    panel.runs.buttons["delete"].click()
+    assert run.folder.exists()
+    segment.model_box.choose("uniultra-mini")
+    panel.runs.buttons["delete"].click()
+    assert not run.folder.exists()
     segment.thread_.stop()
+
+
+def test_a_run_of_another_computer_can_only_be_asked_to_stop(
+    open_panel: Callable[[], TrainPanel], qtbot: Any, tmp_path: Path
+) -> None:
+    panel = open_panel()
+    (tmp_path / EVENTS).write_text('{"event": "start", "step": 0, "steps": 9}\n')
+    elsewhere = {"pid": os.getpid(), "started": "then", "boot": "other", "host": "gpu-server", "machine": "other"}
+    (tmp_path / LOCK).write_text(json.dumps(elsewhere))
+    panel.watch(add_folder(tmp_path))
+    for _ in range(2):
+        panel.view.stop_button.click()
+        assert (tmp_path / STOP_FILE).exists()
+        assert panel.view.stop_button.text() == "Stop"
+        assert "gpu-server" in panel.view.words.text()
+    asked: list[list[str]] = []
+    guard = CloseGuard.of(panel.window())
+    guard.ask = lambda titles: asked.append(titles) or KEEP
+    assert not guard.eventFilter(panel.window(), QCloseEvent())
+    assert asked == []
+    (tmp_path / LOCK).unlink()
+
+
+def test_long_logs_are_read_beside_the_window(open_panel: Callable[[], TrainPanel], qtbot: Any) -> None:
+    panel, go = open_panel(), threading.Event()
+    panel.tabs.setCurrentIndex(2)
+    qtbot.waitUntil(lambda: not panel.thread_.busy, timeout=WAIT_MS)
+    panel.thread_.submit(lambda: go.wait(60), lambda _: None, lambda _: None)
+    run = new_run(RunInfo("long"))
+    keep_draft(run)
+    events = [{"event": "start", "step": 0, "steps": 9}, {"event": "validation", "step": 4, "metrics": {"dice": 0.75}}]
+    (run.folder / EVENTS).write_text("".join(json.dumps(event) + "\n" for event in events))
+    panel.runs.update_view()
+    item = panel.runs.table.topLevelItem(0)
+    assert (item.text(0), item.text(3)) == ("long", "")
+    go.set()
+    qtbot.waitUntil(lambda: panel.runs.table.topLevelItem(0).text(3) == "0.750", timeout=WAIT_MS)
+    panel.runs.select(run)
+    assert list(panel.runs.plot.lines) == [("long", "metric")]
+    assert panel.runs.plot.metric.getAxis("left").labelText == "Dice"
+
+
+def test_ticks_stay_when_more_is_accepted(open_panel: Callable[[], TrainPanel], qtbot: Any, tmp_path: Path) -> None:
+    data = open_panel().new.data
+    loops = [make_loop(tmp_path, number, accepted=4) for number in range(2)]
+    data.choose_source(FILES)
+    data.add_files([str(path) for pair in loops for path in pair])
+    qtbot.waitUntil(lambda: data.table.topLevelItemCount() == 2, timeout=WAIT_MS)
+    data.table.topLevelItem(0).setCheckState(0, Qt.CheckState.Unchecked)
+    make_loop(tmp_path, 1, accepted=5)
+    data.look_button.click()
+    qtbot.waitUntil(lambda: data.table.topLevelItem(1).text(1) == "5", timeout=WAIT_MS)
+    assert [loop.accepted for loop in data.choice().loops] == [5]
+    data.accepted_box.click()
+    assert len(data.choice().loops) == 1
+    data.table.topLevelItem(0).setCheckState(0, Qt.CheckState.Checked)
+    data.accepted_box.click()
+    assert len(data.choice().loops) == 2
+
+
+def test_rows_have_their_height_as_soon_as_something_is_said(open_panel: Callable[[], TrainPanel], qtbot: Any) -> None:
+    new = open_panel().new
+    qtbot.waitUntil(lambda: new.settings.preset_box.height() > 10, timeout=WAIT_MS)
+    new._say("Something that is told at length. " * 40, ("And what speaks against it. " * 40,))
+    for box in (new.settings.title, new.settings.preset_box, new.data.source_box):
+        assert box.height() >= box.minimumSizeHint().height()
+    assert new.plan.words.height() >= new.plan.words.heightForWidth(new.plan.words.width())
+    bar = new._new_scroll.verticalScrollBar()
+    assert bar.value() == bar.maximum() > 0
 
 
 @pytest.mark.slow
@@ -252,14 +336,16 @@ def test_two_runs_take_turns_are_compared_and_deleted(
     wait_for(second, qtbot, State.DONE)
     panel.runs.update_view()
     panel.runs.select(first, second)
-    assert {title for title, _ in panel.runs.plot.lines} == {"first", "second"}
+    qtbot.waitUntil(lambda: {title for title, _ in panel.runs.plot.lines} == {"first", "second"}, timeout=WAIT_MS)
     assert "run.steps: second: 2, first: 100000" in panel.runs.details.text()
     reports: list[Path] = []
     panel.open_report = reports.append
-    panel.runs.select(second)
-    panel.runs.buttons["evaluate"].click()
-    qtbot.waitUntil(lambda: bool(reports), timeout=WAIT_MS)
-    assert "<html" in reports[0].read_text()[:200].lower()
+    for run in (first, second):
+        panel.runs.select(run)
+        panel.runs.buttons["evaluate"].click()
+    qtbot.waitUntil(lambda: len(reports) == 2, timeout=WAIT_MS)
+    assert [report.parents[1] for report in reports] == [first.folder, second.folder]
+    assert "<html" in reports[1].read_text()[:200].lower()
     panel.runs.buttons["duplicate"].click()
     assert panel.tabs.currentIndex() == 0
     assert panel.new.settings.name == "second again"
@@ -385,6 +471,11 @@ def test_settings_go_to_the_shell_and_come_back(
     assert saved.run == given.run
     assert saved.data == given.data
     assert saved.model == given.model
+    panel.new.data.set_path(f"{given.data.manifests[0]}; {tmp_path / 'more.csv'}")
+    panel.new.save(str(tmp_path / "two.yaml"))
+    two = read_file(FineTuneConfig, tmp_path / "two.yaml").data.manifests
+    assert two == (given.data.manifests[0], str(tmp_path / "more.csv"))
+    panel.new.load(str(path))
 
     check(panel, qtbot)
     panel.new.write_remote(str(tmp_path / "there"))

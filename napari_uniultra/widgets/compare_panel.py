@@ -173,8 +173,11 @@ class ComparePanel(DockPanel):
         masks = labels_layers(self._viewer)
         for layer in masks:
             layer.events.name.connect(self._list)
+        a, b = self.sources
         for box in self.sources:
             box.refresh(masks)
+        if a.currentIndex() == b.currentIndex() == 0 < b.count() - 1:
+            b.setCurrentIndex(1)  # nothing is learnt from one thing and itself
         self.run_button.setEnabled(bool(images) and not self.controller.running)
 
     def _on_row(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from napari.utils.notifications import show_error, show_warning
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QCoreApplication, QEvent, Qt
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QScrollArea, QWidget
 
 from napari_uniultra.errors import UniUltraError
@@ -58,6 +58,15 @@ def with_path(
     path, _ = ask(parent, title, "", files)
     if path:
         use(path)
+
+
+def settle(widget: QWidget | None) -> None:
+    """Lay a widget and those around it out at once, where Qt takes a turn of its event loop for each."""
+    while widget is not None:
+        if widget.layout() is not None:
+            widget.layout().activate()
+        QCoreApplication.sendPostedEvents(widget, QEvent.Type.LayoutRequest)
+        widget = widget.parentWidget()
 
 
 def scrolling(content: QWidget) -> QScrollArea:

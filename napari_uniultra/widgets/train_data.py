@@ -62,6 +62,7 @@ class DataChooser(QWidget):
         self._viewer, self._thread = viewer, thread
         self._loops: list[CorrectedLoop] = []
         self._files: list[str] = []
+        self._unticked: set[Path] = set()  # sessions that the user does not want
         self._build()
         self._on_source()
 
@@ -178,7 +179,7 @@ class DataChooser(QWidget):
         tell(error)
 
     def _found(self, found: Found, source: str) -> None:
-        """Show what was found, unless another source was chosen meanwhile; ticks stay where nothing has changed."""
+        """Show what was found, unless another source was chosen meanwhile; ticks and subjects stay."""
         if source != self.source:
             return
         before = {loop.session: loop.subject for loop in self._loops}
@@ -208,7 +209,8 @@ class DataChooser(QWidget):
             frames = loop.accepted if self.accepted_box.isChecked() else loop.known
             item = QTreeWidgetItem([loop.shown, str(frames), loop.subject])
             item.setFlags(item.flags() | Qt.ItemFlag.ItemIsEditable | Qt.ItemFlag.ItemIsUserCheckable)
-            item.setCheckState(_LOOP, Qt.CheckState.Checked if frames else Qt.CheckState.Unchecked)
+            is_ticked = frames and loop.session not in self._unticked
+            item.setCheckState(_LOOP, Qt.CheckState.Checked if is_ticked else Qt.CheckState.Unchecked)
             item.setToolTip(_FRAMES, f"{loop.accepted} accepted of {loop.known} with masks")
             self.table.addTopLevelItem(item)
         del blocker
@@ -220,6 +222,8 @@ class DataChooser(QWidget):
             self._loops[row] = replace(self._loops[row], subject=item.text(_SUBJECT))
         elif column == _LOOP and item.text(_LOOP) != self._loops[row].shown:
             item.setText(_LOOP, self._loops[row].shown)
+        elif column == _LOOP:
+            (self._unticked.discard if self._is_ticked(row) else self._unticked.add)(self._loops[row].session)
         elif column == _FRAMES:
             blocker = QSignalBlocker(self.table)
             loop = self._loops[row]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari.utils.notifications import show_info
-from qtpy.QtCore import QTimer, Signal
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QGroupBox, QVBoxLayout, QWidget
 
 from napari_uniultra.core.settings import read_file, write_file
@@ -18,14 +18,13 @@ from napari_uniultra.runner.data import MadeData, make_data
 from napari_uniultra.runner.registry import new_run, remove_draft
 from napari_uniultra.runner.remote import write_remote
 from napari_uniultra.runner.run import CONFIG, DATA, DISTIL, FINE_TUNE, KINDS, Run, RunInfo
-from napari_uniultra.widgets.parts import push_button, row_of, scrolling, tell, try_or_tell, with_path
+from napari_uniultra.widgets.parts import push_button, row_of, scrolling, settle, tell, try_or_tell, with_path
 from napari_uniultra.widgets.process import Question, uniultra
 from napari_uniultra.widgets.train_data import MANIFEST, DataChooser
 from napari_uniultra.widgets.train_plan import PlanView
 from napari_uniultra.widgets.train_settings import SettingsChooser
 from napari_uniultra.widgets.worker import InferenceThread
 
-_SETTLE_MS = 100
 _CLOSE_S = 5.0
 _FILES = "Training settings (*.yaml *.yml)"
 _CHECK_FIRST = "Check shows what the training will learn from, how long it takes, and what speaks against it."
@@ -103,8 +102,9 @@ class NewRun(QWidget):
 
         def write() -> None:
             target = Path(path)
-            manifest = next(iter(self.data.choice().manifests), None) or str(target.with_suffix("") / "manifest.csv")
-            write_file(self.settings.settings(str(target.with_suffix("")), manifest), target)
+            output = target.with_suffix("")
+            named = [path for path in self.data.choice().manifests if path]
+            write_file(self.settings.settings(str(output), *(named or [str(output / "manifest.csv")])), target)
 
         try_or_tell(write)
 
@@ -161,7 +161,7 @@ class NewRun(QWidget):
         plan = json.loads(text.strip().splitlines()[-1])
         self.settings.offer_cards(plan["gpus"])
         self.plan.show_plan(plan, made.warnings)
-        QTimer.singleShot(_SETTLE_MS, self._show_plan)
+        self._show_plan()
         self._set_checked(True)
 
     def _on_bad(self, draft: Run, words: str) -> None:
@@ -172,9 +172,10 @@ class NewRun(QWidget):
     def _say(self, words: str, warnings: tuple[str, ...] = ()) -> None:
         """Tell of the check, where it is seen."""
         self.plan.say(words, warnings)
-        QTimer.singleShot(_SETTLE_MS, self._show_plan)
+        self._show_plan()
 
     def _show_plan(self) -> None:
+        settle(self.plan)
         bar = self._new_scroll.verticalScrollBar()
         bar.setValue(bar.maximum())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
 )
 
-from napari_uniultra.errors import UniUltraError
+from napari_uniultra.errors import UniUltraError, WriteError
 from napari_uniultra.runner import launch
 from napari_uniultra.runner.product import evaluation_command, export, report_of, snapshot
 from napari_uniultra.runner.registry import add_folder, delete_run, list_runs, remove_drafts
 from napari_uniultra.runner.run import Run
-from napari_uniultra.widgets.docks import DockPanel, main_window, open_panel
+from napari_uniultra.widgets.docks import DockPanel, find_panel, main_window, open_panel
 from napari_uniultra.widgets.parts import scrolling, tell, try_or_tell
 from napari_uniultra.widgets.process import Question
 from napari_uniultra.widgets.train_close import CloseGuard
@@ -49,6 +50,7 @@ class TrainPanel(DockPanel):
         self.open_report: Callable[[Path], None] = lambda path: QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
         self.thread_ = InferenceThread()
         self.score_question = Question(self)
+        self._to_score: deque[Run] = deque()  # the first is at it
         self._build()
         self._connect()
         remove_drafts()
@@ -61,7 +63,7 @@ class TrainPanel(DockPanel):
     # Building -------------------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        self.new, self.view, self.runs = NewRun(self._viewer, self.thread_), RunView(), RunList()
+        self.new, self.view, self.runs = NewRun(self._viewer, self.thread_), RunView(), RunList(self.thread_)
         self.tabs = QTabWidget()
         self.tabs.addTab(self.new, "New")
         self.tabs.addTab(scrolling(self.view), "Progress")
@@ -148,11 +150,27 @@ class TrainPanel(DockPanel):
     def evaluate(self, run: Run) -> None:
         """Score a run's model on what it did not learn from, and open the report."""
         show_info(f"“{run.info.title}” is being scored; the report opens when it is done")
+        self._to_score.append(run)
+        if len(self._to_score) == 1:
+            self._score()
+
+    def _score(self) -> None:
+        """Score the first of the runs that wait for it; the others follow."""
+        run = self._to_score[0]
 
         def ask(command: list[str]) -> None:
-            self.score_question.ask(command, lambda _: self.open_report(report_of(run)), tell_words)
+            self.score_question.ask(command, lambda _: done(self.open_report, report_of(run)), failed)
 
-        self.thread_.submit(lambda: evaluation_command(run), ask, tell)
+        def failed(words: str) -> None:
+            done(tell, UniUltraError(words))
+
+        def done(show: Callable[[Any], None], what: Any) -> None:
+            self._to_score.popleft()
+            if self._to_score:
+                self._score()
+            show(what)
+
+        self.thread_.submit(lambda: evaluation_command(run), ask, lambda error: done(tell, error))
 
     def _on_export(self, run: Run) -> None:
         path, _ = QFileDialog.getSaveFileName(self, "A new folder for the model and its card", run.info.title)
@@ -170,10 +188,17 @@ class TrainPanel(DockPanel):
         if not runs or not self.confirm(f"Delete {titles}, with models, checkpoints and data made for them?"):
             return
         for run in runs:
+            self._check_unused(run)
             delete_run(run)
             if self.view.run == run:
                 self.view.show_run(None)
         self.runs.update_view()
+
+    def _check_unused(self, run: Run) -> None:
+        panel = find_panel(self._viewer, _SEGMENT_PANEL)
+        if panel is not None and Path(panel.model_box.name).is_relative_to(run.folder):
+            why, fix = f"the panel {_SEGMENT_PANEL} uses its model", "Choose another model there first"
+            raise WriteError(f"{run.info.title} cannot be deleted", why, fix)
 
     # Small things ---------------------------------------------------------------------------------------------------
 
@@ -192,8 +217,3 @@ class TrainPanel(DockPanel):
         """Let go of what only this panel wanted; runs go on."""
         self.score_question.drop()
         self.new.close_draft()
-
-
-def tell_words(words: str) -> None:
-    """Show what a program said."""
-    tell(UniUltraError(words))

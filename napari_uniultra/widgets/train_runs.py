@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import (
@@ -19,13 +19,14 @@ from qtpy.QtWidgets import (
 )
 
 from napari_uniultra.core.palette import colour_of
-from napari_uniultra.runner.history import Follower
+from napari_uniultra.runner.history import Follower, History
 from napari_uniultra.runner.registry import list_runs
-from napari_uniultra.runner.run import JOB, RESULT, Run, Status
+from napari_uniultra.runner.run import JOB, RESULT, Run, State, Status
 from napari_uniultra.training.layout import EVENTS, JOINT, MODEL, STUDENT
-from napari_uniultra.widgets.parts import push_button
+from napari_uniultra.widgets.parts import push_button, tell
 from napari_uniultra.widgets.train_plot import CurvesPlot
 from napari_uniultra.widgets.train_progress import reason
+from napari_uniultra.widgets.worker import InferenceThread, Stream
 
 _NAME, _STATE, _STEP, _DICE = range(4)
 _TABLE_HEIGHT = 190
@@ -45,17 +46,36 @@ _ACTIONS = {
 }
 
 
+class _Seen(NamedTuple):
+    """What was seen of a run when its files were as the signs say."""
+
+    signs: tuple[int, ...]
+    status: Status
+    words: str
+    history: History
+
+
+_UNSEEN = _Seen((), Status(State.NEW), "", History())
+
+
 class RunList(QWidget):
-    """Shows all runs. `asked` has the name of an action and the runs that are chosen."""
+    """Shows all runs. `asked` has the name of an action and the runs that are chosen.
+
+    Parameters
+    ----------
+    thread : InferenceThread
+        Where logs are read; they may be long.
+    """
 
     asked = Signal(str, object)
-    chosen = Signal()
 
-    def __init__(self) -> None:
+    def __init__(self, thread: InferenceThread) -> None:
         super().__init__()
+        self._thread = thread
         self._runs: list[Run] = []
-        self._known: dict[Path, tuple[object, Status, float | None]] = {}
-        self._followers: dict[Path, Follower] = {}
+        self._seen: dict[Path, _Seen] = {}
+        self._followers: dict[Path, Follower] = {}  # of the thread alone
+        self._look_out: Stream | None = None
         self._build()
         self.update_view()
         self._on_selected()
@@ -104,21 +124,53 @@ class RunList(QWidget):
     # Following ------------------------------------------------------------------------------------------------------
 
     def update_view(self) -> None:
-        """Look at the disk, and show what has changed."""
+        """Look at the disk, and show what has changed as it is found."""
         runs = list_runs()
         if runs != self._runs:
             self._list(runs)
-        for row, run in enumerate(runs):
-            _, status, dice = self._look(run)
-            item = self.table.topLevelItem(row)
-            texts = (status.state.value, str(status.step), "" if dice is None else f"{dice:.3f}")
-            for column, text in enumerate(texts, 1):
-                if item.text(column) != text:
-                    item.setText(column, text)
-            item.setToolTip(_STATE, reason(run, status))
-        self._enable()
-        if any(self._follower(run).update() for run in self.selected()[:_MOST_COMPARED]):
+        if self._look_out is None:
+            self._look_out = self._thread.stream(
+                lambda: map(self._look, runs), self._show, lambda _: self._looked(), self._on_failed
+            )
+
+    def _look(self, run: Run) -> tuple[Run, _Seen]:
+        """How a run stands, in the thread; one that has ended is not read again until a file of it changes."""
+        signs = tuple(_changed_at(run.folder / name) for name in _SIGNS)
+        known = self._seen.get(run.folder)
+        if known is not None and known.signs == signs and not known.status.state.is_active:
+            return run, known
+        if run.folder not in self._followers:
+            self._followers[run.folder] = run.follower()
+        follower = self._followers[run.folder]
+        is_new, status = follower.update(), run.status()
+        history = known.history if known and not is_new else follower.history.copy()
+        return run, _Seen(signs, status, reason(run, status), history)
+
+    def _show(self, looked: tuple[Run, _Seen]) -> None:
+        run, seen = looked
+        known, self._seen[run.folder] = self._seen.get(run.folder), seen
+        if run not in self._runs or seen is known:
+            return
+        self._fill(self.table.topLevelItem(self._runs.index(run)), seen)
+        if run in self.selected()[:_MOST_COMPARED] and (known is None or seen[1:] != known[1:]):
             self._draw()
+
+    def _looked(self) -> None:
+        self._look_out = None
+        self._enable()
+
+    def _on_failed(self, error: Exception) -> None:
+        self._looked()
+        tell(error)
+
+    @staticmethod
+    def _fill(item: QTreeWidgetItem, seen: _Seen) -> None:
+        dice = seen.history.best()
+        texts = (seen.status.state.value, str(seen.status.step), "" if dice is None else f"{dice:.3f}")
+        for column, text in enumerate(texts, 1):
+            if item.text(column) != text:
+                item.setText(column, text)
+        item.setToolTip(_STATE, seen.words)
 
     def _list(self, runs: list[Run]) -> None:
         chosen = self.selected()
@@ -130,39 +182,25 @@ class RunList(QWidget):
             item.setToolTip(_NAME, f"{run.info.title}, {run.info.created[:16].replace('T', ' ')}\n{run.folder}")
             for column in (_STEP, _DICE):
                 item.setTextAlignment(column, int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter))
+            if run.folder in self._seen:
+                self._fill(item, self._seen[run.folder])
             self.table.addTopLevelItem(item)
             item.setSelected(run in chosen)
         del blocker
         self._on_selected()
 
-    def _look(self, run: Run) -> tuple[object, Status, float | None]:
-        """How a run stands; one that has ended is not read again until a file of it changes."""
-        signs = tuple(_changed_at(run.folder / name) for name in _SIGNS)
-        known = self._known.get(run.folder)
-        if known is None or known[0] != signs or known[1].state.is_active:
-            follower = self._follower(run)
-            if known is None or known[0] != signs:
-                follower.update()
-            known = signs, run.status(), follower.history.best()
-            self._known[run.folder] = known
-        return known
-
-    def _follower(self, run: Run) -> Follower:
-        return self._followers.setdefault(run.folder, Follower(run.folder))
-
     def _on_selected(self) -> None:
         self._draw()
         self._enable()
-        self.chosen.emit()
 
     def _draw(self) -> None:
         runs = self.selected()[:_MOST_COMPARED]
         titles = _distinct([run.info.title for run in runs])
-        for run in runs:
-            self._follower(run).update()
-        self.plot.show_runs(dict(zip(titles, (self._follower(run).history for run in runs), strict=True)))
+        seen = [self._seen.get(run.folder, _UNSEEN) for run in runs]
+        self.plot.show_runs({title: one.history for title, one in zip(titles, seen, strict=True)})
         self.plot.setVisible(bool(runs))
-        self.details.setText("\n".join(_details(runs, titles)))
+        words = [one.words for one in seen] if len(runs) == 1 else []
+        self.details.setText("\n".join([*words, *_details(runs, titles)]))
         for row, run in enumerate(self._runs):  # the colours of the curves, as a legend
             item = self.table.topLevelItem(row)
             icon = _dot(colour_of(runs.index(run) + 1)) if run in runs else _dot(None)
@@ -183,7 +221,7 @@ class RunList(QWidget):
 def _details(runs: Sequence[Run], titles: Sequence[str]) -> Iterator[str]:
     """Of one run its warnings; of several the settings in which they differ."""
     if len(runs) == 1:
-        yield from (runs[0].status().words, *runs[0].info.warnings)
+        yield from runs[0].info.warnings
         return
     flat = [dict(_flat(run.settings_values())) for run in runs]
     names = sorted({name for values in flat for name in values} - set(_HARMLESS))

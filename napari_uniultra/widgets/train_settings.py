@@ -65,6 +65,17 @@ _TITLES = {
 _RANDOM, _FILE = "random weights", "Open a file…"
 
 
+class _Models(QComboBox):
+    """A list that is made anew when it opens: runs end, and models are added, while the panel is there."""
+
+    opening = Signal()
+
+    def showPopup(self) -> None:
+        """Tell of it first."""
+        self.opening.emit()
+        super().showPopup()
+
+
 class SettingsChooser(QWidget):
     """Chooses the settings of a run. `kind` says which of the two trainings."""
 
@@ -81,7 +92,7 @@ class SettingsChooser(QWidget):
         self.title = QLineEdit()
         self.title.setPlaceholderText("Fine-tuning")
         self.title.setToolTip("What you call this training. Do not name patients.")
-        self.kind_box, self.preset_box, self.base_box = QComboBox(), QComboBox(), QComboBox()
+        self.kind_box, self.preset_box, self.base_box = QComboBox(), QComboBox(), _Models()
         for kind, (words, tip) in _KINDS.items():
             self.kind_box.addItem(words, kind)
             self.kind_box.setItemData(self.kind_box.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
@@ -116,6 +127,7 @@ class SettingsChooser(QWidget):
         self.kind_box.currentIndexChanged.connect(self._on_kind)
         self.preset_box.activated.connect(lambda _: self._on_preset())
         self.base_box.activated.connect(self._on_base)
+        self.base_box.opening.connect(lambda: self._choose_base(self._base))
         self.all_button.toggled.connect(self._on_all)
         for signal in (self.title.textChanged, self.cards.valueChanged, self.base_box.currentIndexChanged):
             signal.connect(lambda *_: self.changed.emit())
@@ -137,7 +149,7 @@ class SettingsChooser(QWidget):
         """What the user calls the run."""
         return self.title.text().strip() or self.title.placeholderText()
 
-    def settings(self, output: str, manifest: str) -> Any:
+    def settings(self, output: str, *manifests: str) -> Any:
         """What is chosen, as settings of a run.
 
         Raises
@@ -146,7 +158,7 @@ class SettingsChooser(QWidget):
             Naming the setting that does not fit.
         """
         base = self.base_box.currentData()
-        return self.form.settings({"output": output, "data.manifests": [manifest], _BASE[self.kind]: base})
+        return self.form.settings({"output": output, "data.manifests": list(manifests), _BASE[self.kind]: base})
 
     def show_settings(self, kind: str, config: Any, title: str = "") -> None:
         """Fill everything in from a run's settings."""
