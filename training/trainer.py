@@ -215,7 +215,7 @@ class Trainer:
         began = time.monotonic()
         try:
             group = [next(batches) for _ in range(self._run.accumulate)]
-        except RuntimeError:  # so says torch of a process that died
+        except (RuntimeError, EOFError, OSError):  # so torch, or a pipe, tells of a process that died
             if self._signal.reason:
                 return []
             raise

@@ -57,6 +57,7 @@ def distil(config: DistillConfig, listeners: Sequence[Listener] = (), restart: b
     if not first.is_complete or not config.joint.steps:
         return first
     minutes = config.run.max_minutes and config.run.max_minutes - (time.monotonic() - began) / 60
+    minutes = first.trainer.fabric.broadcast(minutes)  # all processes go on, or none
     late = first.trainer.late_stop or ("time" if minutes < 0 else "")
     if late:
         return Ended(first.trainer, late)
