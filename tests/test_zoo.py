@@ -159,7 +159,13 @@ def test_devices() -> None:
     assert available_devices()[-1] == "cpu"
     assert choose_device("auto") == torch.device(available_devices()[0])
     assert choose_device("cpu") == torch.device("cpu")
-    assert "CPU" in describe_device(torch.device("cpu"))
+    threads = torch.get_num_threads()
+    try:
+        for count, words in ((1, "CPU, 1 thread of"), (2, "CPU, 2 threads of")):
+            torch.set_num_threads(count)
+            assert words in describe_device(torch.device("cpu"))
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", [name for name in ("cuda", "mps") if name not in available_devices()])

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from napari_uniultra.errors import ResourceError
 
@@ -43,10 +44,13 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def copied_to(network: nn.Module, device: torch.device | str) -> nn.Module:
-    """A copy of a network on another device, for which its own device needs no memory."""
-    memo: dict[int, Any] = {id(buffer): buffer.to(device, copy=True) for buffer in network.buffers()}
-    for parameter in network.parameters():
-        memo[id(parameter)] = nn.Parameter(parameter.detach().to(device, copy=True), parameter.requires_grad)
+    """A copy of a network on another device, with the codes that its modules keep; its own device needs no memory."""
+    memo: dict[int, Any] = {}
+    for tensor in (leaf for module in network.modules() for leaf in tree_leaves(vars(module))):
+        if isinstance(tensor, nn.Parameter):
+            memo[id(tensor)] = nn.Parameter(tensor.detach().to(device, copy=True), tensor.requires_grad)
+        elif isinstance(tensor, torch.Tensor):
+            memo[id(tensor)] = tensor.to(device, copy=True)
     return deepcopy(network, memo)
 
 
@@ -61,10 +65,11 @@ def where_it_runs(device: torch.device) -> str:
 
 
 def describe_device(device: torch.device) -> str:
-    """A device in words, such as "CPU, 2 threads" or "NVIDIA H200, 139 GiB"."""
+    """A device in words, such as "CPU, 2 threads of 8" or "NVIDIA H200, 139 GiB"."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
     if device.type == "mps":
         return "Apple GPU"
-    return f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()}"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' * (threads != 1)} of {os.cpu_count()}"
