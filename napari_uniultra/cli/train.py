@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_uniultra.core.duration import duration
 from napari_uniultra.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -168,15 +169,10 @@ def show_plan(trainer: Trainer, as_json: bool, *more: str) -> None:
         print(f"time      none: all {trainer.config.run.steps} steps are done")
     else:
         steps = f"{plan.steps} steps of {plan.step_seconds:.2f} s, and validations"
-        print(f"time      about {_duration(plan.seconds)} on {plan.device}: {steps}")
+        print(f"time      about {duration(plan.seconds)} on {plan.device}: {steps}")
     print(f"memory    about {plan.memory_mb / 1024:.1f} GB of {plan.free_mb / 1024:.1f} GB free")
     for words in plan.warnings:
         print(f"warning   {words}")
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 def _list_methods() -> int:

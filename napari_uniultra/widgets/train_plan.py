@@ -8,7 +8,7 @@ from typing import Any
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
-from napari_uniultra.widgets.train_progress import duration
+from napari_uniultra.core.duration import duration
 
 _PARTS = {"train": "learns from", "val": "validated on", "test": "kept for a test", "": "not used"}
 

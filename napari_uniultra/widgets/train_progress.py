@@ -8,6 +8,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QPixmap, QResizeEvent
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPlainTextEdit, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
 
+from napari_uniultra.core.duration import duration
 from napari_uniultra.runner.history import Follower, History
 from napari_uniultra.runner.run import LOG, Run, State, Status
 from napari_uniultra.runner.turn import waits_for
@@ -163,13 +164,6 @@ def _facts(history: History, state: State) -> str:
         history.device,
     )
     return ", ".join(filter(None, parts))
-
-
-def duration(seconds: float) -> str:
-    """A time in words: seconds, minutes or hours."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class Pictures(QWidget):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from napari_uniultra.core.duration import duration
 from napari_uniultra.model.device import choose_device
 from napari_uniultra.training.ablation.cost import count_operations
 from napari_uniultra.training.ablation.make import Workshop
@@ -91,14 +92,6 @@ def describe(estimates: Sequence[Estimate], table: TableSettings, asked: Asked) 
         listed = ", ".join(f"{name} ({len(cases)})" for name, cases in sets.items())
         lines.append(f"Scored on the part {asked.part!r}: {listed}.")
     return "\n".join(lines)
-
-
-def duration(seconds: float) -> str:
-    """In words, to the unit that matters."""
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _estimate(plan: Plan, rate: float, workshop: Workshop) -> Estimate:
