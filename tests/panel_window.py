@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from napari.utils._proxies import ReadOnlyWrapper
+from napari.utils.interactions import mouse_move_callbacks, mouse_press_callbacks, mouse_release_callbacks
 
 from napari_uniultra.widgets.segment_panel import SegmentPanel
 
@@ -95,6 +96,15 @@ def mouse_event(kind: str, position: tuple[float, ...]) -> ReadOnlyWrapper:
         handled=False,
     )
     return ReadOnlyWrapper(values, exceptions=("handled",))
+
+
+def drag(layer: Any, start: tuple[float, ...], end: tuple[float, ...]) -> None:
+    """Press, move and let go with the mouse over the canvas, positions in the world, as napari delivers it."""
+    mouse_press_callbacks(layer, mouse_event("mouse_press", start))
+    for share in (0.3, 0.7, 1.0):
+        between = np.asarray(start) + share * (np.asarray(end) - start)
+        mouse_move_callbacks(layer, mouse_event("mouse_move", tuple(between)))
+    mouse_release_callbacks(layer, mouse_event("mouse_release", end))
 
 
 @contextmanager

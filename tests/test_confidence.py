@@ -16,9 +16,17 @@ from qtpy.QtTest import QTest
 from napari_uniultra.core.palette import colour_of
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.plugin.confidence import WEAK_IOU, Confidence, Score
-from napari_uniultra.widgets.confidence_strip import NOT_SEEN, ROW_PX, WEAK_EDGE, ConfidenceStrip, heat_colours
+from napari_uniultra.widgets.confidence_strip import (
+    FILLED,
+    NOT_SEEN,
+    ROW_PX,
+    WEAK_EDGE,
+    ConfidenceStrip,
+    heat_colours,
+)
 
 GOOD, WEAK, UNSEEN = Score(0.95, 5.0), Score(WEAK_IOU - 0.1, 5.0), Score(0.95, -2.0)
+FILLED_IN = Score(float("nan"), 10.0)
 
 
 # The numbers ----------------------------------------------------------------------------------------------------------
@@ -61,6 +69,15 @@ def test_scores_in_words() -> None:
     assert "(fair)" in Score(0.75, 1).words
     assert "(weak)" in WEAK.words
     assert "not seen" in UNSEEN.words
+    assert FILLED_IN.words == "Filled in, no predicted IoU"
+
+
+def test_what_was_filled_in_is_known_and_needs_no_look() -> None:
+    confidence = Confidence(4)
+    confidence.update({1: {1: Score(None, 10.0)}, 2: {1: GOOD}})
+    assert confidence.known_frames() == confidence.known_frames([1]) == {1, 2}
+    assert confidence.at(1, 1).words == FILLED_IN.words
+    assert confidence.weak_frames() == []
 
 
 # The strip ------------------------------------------------------------------------------------------------------------
@@ -86,15 +103,16 @@ ROWS = {1: ("lumen", colour_of(1)), 2: ("wall", colour_of(2))}
 
 def test_each_cell_has_the_colour_of_its_score(strip: ConfidenceStrip) -> None:
     confidence = Confidence(20)
-    confidence.update({0: {1: GOOD, 2: WEAK}, 1: {1: UNSEEN}})
+    confidence.update({0: {1: GOOD, 2: WEAK}, 1: {1: UNSEEN}, 2: {1: FILLED_IN}})
     strip.show_loop(confidence, ROWS)
     strip.show_frame(15)
     good, weak = heat_colours(np.array([0.95, WEAK.predicted_iou]), np.ones(2)).tolist()
     assert colour_at(strip, 0, 0) == tuple(good)
     assert colour_at(strip, 1, 0) == tuple(weak)
     assert colour_at(strip, 0, 1) == NOT_SEEN
+    assert colour_at(strip, 0, 2) == FILLED
     empty = colour_at(strip, 1, 1)
-    assert empty not in (tuple(good), tuple(weak), NOT_SEEN)
+    assert empty not in (tuple(good), tuple(weak), NOT_SEEN, FILLED)
     # What needs a look has an edge, and nothing else has.
     assert colour_at(strip, 1, 0, edge=True) == colour_at(strip, 0, 1, edge=True) == WEAK_EDGE
     assert colour_at(strip, 0, 0, edge=True) != WEAK_EDGE
@@ -125,8 +143,8 @@ def test_a_single_weak_frame_of_thousands_is_seen_and_drawing_stays_fast(strip: 
 def test_colours_differ_for_people_who_do_not_tell_red_from_green() -> None:
     # Vienot, Brettel and Mollon (1999): what a deuteranope sees, in linear RGB.
     deuteranope = np.array([[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]])
-    scores = np.array([0.3, WEAK_IOU - 0.01, WEAK_IOU, 0.95, 0.95])
-    seen = (heat_colours(scores, np.array([1, 1, 1, 1, -1])) / 255.0) ** 2.2 @ deuteranope.T
+    scores = np.array([0.3, WEAK_IOU - 0.01, WEAK_IOU, 0.95, 0.95, np.inf])
+    seen = (heat_colours(scores, np.array([1, 1, 1, 1, -1, 1])) / 255.0) ** 2.2 @ deuteranope.T
     seen = np.clip(seen, 0, 1) ** (1 / 2.2)
     for one in range(len(seen)):
         for other in range(one):
@@ -321,3 +339,14 @@ def test_a_painted_or_accepted_frame_is_settled(window: Window) -> None:
     control.scores_changed.emit(control.work.confidence.update({3: {1: WEAK}, 5: {1: WEAK}}))
     control.navigator.next_weak()
     assert control.frame == 5
+
+
+@pytest.mark.gui
+def test_names_are_written_out_in_the_windows_font(window: Window) -> None:
+    window.open(loop())
+    strip = window.panel.confidence.strip
+    font = strip.font()
+    font.setPointSize(2 * font.pointSize())
+    strip.setFont(font)
+    room = strip._plot().left() - 3 * 6 - 10
+    assert strip.fontMetrics().horizontalAdvance("Object 1") <= room

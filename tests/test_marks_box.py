@@ -571,6 +571,55 @@ def test_whether_outlines_are_exact_concerns_this_frame_and_what_comes(window: W
 # Other plugins --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("name", "layer"), [("box", "boxes"), ("add", "points"), ("erase", "masks")])
+def test_a_tool_brings_its_hidden_layer_back(window: Window, name: str, layer: str) -> None:
+    window.open(loop())
+    window.draw_box()
+    window.click("add", (0, 30, 30))
+    settle(window)
+    own = window.viewer.layers[f"UniUltra {layer}"]
+    own.visible = False
+    window.panel.controller.marks.put_away()
+    tool(window, name).click()
+    assert own.visible
+    assert pressed(window) == [name]
+
+
+def test_side_by_side_has_no_tools_and_no_loops_of_its_own(window: Window) -> None:
+    window.open(loop())
+    for name in ("one", "two"):
+        window.viewer.add_labels(np.ones((8, HEIGHT, WIDTH), np.uint8), name=name)
+    _, compare = window.viewer.window.add_plugin_dock_widget("napari-uniultra", "Compare")
+    compare.sources[1].choose(("layer", window.viewer.layers["one"]))
+    compare.run()
+    until(window, lambda: compare.controller.comparison is not None)
+    box = window.panel.image_box
+    compare.grid_box.setChecked(True)
+    assert "A: loop" in window.viewer.layers
+    assert [box.itemText(row) for row in range(box.count())] == ["loop"]
+    tool(window, "box").click()
+    assert pressed(window) == []
+    assert "side by side" in window.told[-1]
+    compare.grid_box.setChecked(False)
+    tool(window, "box").click()
+    assert pressed(window) == ["box"]
+    compare.controller.close()
+
+
+def test_drawing_shows_an_object_that_was_hidden_with_the_tool_in_hand(window: Window) -> None:
+    window.open(loop())
+    window.draw_box()
+    settle(window)
+    objects = window.panel.controller.objects
+    objects.toggle_hidden()
+    settle(window)
+    assert objects.all[0].hidden
+    window.draw_box(frame=2)
+    settle(window)
+    assert not objects.all[0].hidden
+    assert window.masks()[2].any()
+
+
 def with_a_hole(data: np.ndarray) -> np.ndarray:
     changed = np.array(data)
     changed[0, 30:40, 30:50] = 0

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from napari.layers import Shapes
 from napari.utils.notifications import notification_manager
-from panel_window import close_dock
+from panel_window import close_dock, drag
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QFileDialog
@@ -21,6 +21,7 @@ from napari_uniultra.core.measure import Cycle, disc_volume, long_axis, measurem
 from napari_uniultra.core.types import Cine
 from napari_uniultra.plugin.layers import METADATA_KEY, features_of_names, markers_of, metadata_for_masks, metadata_of
 from napari_uniultra.plugin.loop_measurements import LoopMeasurements
+from napari_uniultra.plugin.loop_scale import Scale, rescale
 from napari_uniultra.widgets.measure_panel import MeasurePanel
 from napari_uniultra.widgets.spacing_control import LINE_NAME, SpacingControl
 
@@ -177,6 +178,49 @@ def test_the_long_axis_is_a_line_that_can_be_moved(window: Window) -> None:
     np.testing.assert_allclose(axis_layer(window).data[0][:, :0:-1] + 0.5, axes[0], atol=1e-6)
     panel.axis_button.click()
     assert "UniUltra long axis" not in window.viewer.layers
+
+
+def test_the_first_drag_moves_an_end_of_the_long_axis(window: Window) -> None:
+    window.viewer.dims.set_current_step(0, ED)
+    window.panel.axis_button.click()
+    layer = axis_layer(window)
+    before = np.array(layer.data[0])
+    end = np.asarray(layer.data_to_world(before[1]))
+    drag(layer, tuple(end), tuple(end - (0, 5 * SPACING[0], 0)))
+    np.testing.assert_allclose(layer.data[0], before - [[0, 0, 0], [0, 5, 0]], atol=0.1)
+
+
+def test_the_long_axis_keeps_step_with_masks_and_beats(window: Window) -> None:
+    panel, viewer = window.panel, window.viewer
+    panel.axis_button.click()
+    layer = axis_layer(window)
+
+    def is_drawn() -> bool:
+        return bool(viewer.window._qt_viewer.canvas.layer_to_visual[layer].node.visible)
+
+    viewer.dims.set_current_step(0, ED)
+    assert is_drawn()
+    viewer.dims.set_current_step(0, ED + 1)
+    assert not is_drawn()
+    rescale(viewer, viewer.layers["loop"], Scale.in_mm((0.25, 0.2)))
+    assert tuple(layer.scale) == tuple(window.layer.scale) == (1, 0.25, 0.2)
+    # Without a beat what is on can still be turned off.
+    panel.object_box.setCurrentIndex(1)
+    assert "does not change" in panel.beat_words.text()
+    assert panel.axis_button.isEnabled()
+    panel.axis_button.click()
+    assert "UniUltra long axis" not in viewer.layers
+    assert not panel.axis_button.isEnabled()
+
+
+def test_the_number_of_the_beat_is_written_out(window: Window) -> None:
+    box = window.panel.beat_box
+    window.panel.resize(320, 800)
+    window.panel.show()
+    window.qtbot.wait(20)
+    line = box.lineEdit()
+    assert box.text() == "Beat 1 of 2"
+    assert line.fontMetrics().horizontalAdvance(box.text()) < line.width()
 
 
 def test_the_user_may_delete_the_axis_layer(window: Window) -> None:

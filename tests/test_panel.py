@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 from napari.layers import Labels
-from napari.utils.interactions import mouse_move_callbacks, mouse_press_callbacks, mouse_release_callbacks
-from panel_window import BOX, CORNERS, HEIGHT, WIDTH, Window, loop, mouse_event, settle, until
-from qtpy.QtCore import QTimer
+from panel_window import BOX, CORNERS, HEIGHT, WIDTH, Window, drag, loop, settle, until
+from qtpy.QtCore import QPoint, QTimer
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QApplication
 
 from napari_uniultra.core.types import Cine
 from napari_uniultra.plugin.layers import METADATA_KEY
 from napari_uniultra.segment.session import CineSession
+from napari_uniultra.widgets.keys import KEYS
 
 pytestmark = pytest.mark.gui
 
@@ -41,15 +41,6 @@ def test_a_box_shows_its_mask_at_once(window: Window, reference_model: Any) -> N
     assert np.array_equal(layer.translate, image.translate)
     assert layer.units == image.units
     assert window.told == []
-
-
-def drag(layer: Any, start: tuple[float, ...], end: tuple[float, ...]) -> None:
-    """Press, move and let go with the mouse over the canvas, positions in the world, as napari delivers it."""
-    mouse_press_callbacks(layer, mouse_event("mouse_press", start))
-    for share in (0.3, 0.7, 1.0):
-        between = np.asarray(start) + share * (np.asarray(end) - start)
-        mouse_move_callbacks(layer, mouse_event("mouse_move", tuple(between)))
-    mouse_release_callbacks(layer, mouse_event("mouse_release", end))
 
 
 def test_a_box_dragged_with_the_mouse_from_any_corner(window: Window, reference_model: Any) -> None:
@@ -566,10 +557,17 @@ def test_a_box_beside_the_image_is_refused_in_words(window: Window) -> None:
 
 
 def test_a_volume_over_time_is_refused_once_and_another_layer_can_be_chosen(window: Window) -> None:
+    window.open(loop(), name="loop")
+    window.draw_box()
+    settle(window)
     window.open(np.zeros((2, 3, 40, 50), np.uint8), name="volumes")
+    window.panel.image_box.setCurrentIndex(window.panel.image_box.findText("volumes"))
     assert len(window.told) == 1
     assert "4 dimensions" in window.told[0]
-    window.open(loop(), name="loop")
+    settle(window)
+    assert "4 dimensions" in window.panel.status.text()
+    strip = window.panel.confidence.strip
+    assert [strip.words_at(QPoint(strip.width() // 2, y)) for y in range(strip.height())] == [""] * strip.height()
     window.panel.image_box.setCurrentIndex(window.panel.image_box.findText("loop"))
     assert window.panel.marks_box.tools["box"].isEnabled()
     assert len(window.told) == 1
@@ -750,12 +748,47 @@ def test_renamed_layers_and_a_changed_scale_are_followed(window: Window) -> None
     window.viewer.layers["UniUltra masks"].name = "my masks"
     assert window.panel.image_box.currentText() == "probe A"
     image.scale = (1, 0.5, 0.5)
+    image.units, image.axis_labels = ("s", "mm", "mm"), ("t", "y", "x")
     assert np.array_equal(boxes.scale, image.scale)
+    assert (boxes.units, boxes.axis_labels) == (image.units, image.axis_labels)
     boxes.add(np.insert(CORNERS, 0, 6, axis=1), shape_type="rectangle")
     settle(window)
     assert window.viewer.layers["my masks"].data[6].any()
-    assert np.array_equal(window.viewer.layers["my masks"].scale, image.scale)
+    masks = window.viewer.layers["my masks"]
+    assert np.array_equal(masks.scale, image.scale)
+    assert (masks.units, masks.axis_labels) == (image.units, image.axis_labels)
     assert window.told == []
+
+
+def test_beyond_the_loops_end_nothing_is_done_to_its_last_frame(window: Window) -> None:
+    window.open(loop(), name="short")
+    window.draw_box(frame=7)
+    settle(window)
+    window.open(loop(frames=20), name="long")
+    window.viewer.dims.set_current_step(0, 7)
+    panel, control = window.panel, window.panel.controller
+    assert control.image.name == "short"
+    assert panel.review_box.accept_button.isEnabled()
+    window.viewer.dims.set_current_step(0, 15)
+    assert not panel.review_box.accept_button.isEnabled()
+    assert not panel.marks_box.absent_button.isEnabled()
+    before = control.snapshot
+    handler = window.viewer.window._qt_viewer._key_map_handler
+    for name in ("accept", "absent", "fill_between", "range_start", "range_end"):
+        window.told.clear()
+        handler.press_key(KEYS[name])
+        settle(window)
+        assert window.told == ["short ends at frame 7. Go to one of its frames first."]
+    assert (control.snapshot.locked, control.snapshot.prompts) == (before.locked, before.prompts)
+    assert control.tracker.range == (0, 7)
+    window.viewer.dims.set_current_step(0, 7)
+    handler.press_key(KEYS["accept"])
+    settle(window)
+    assert control.snapshot.locked == {(1, 7)}
+    window.told.clear()
+    window.draw_box(frame=7, corners=CORNERS - 3)
+    settle(window)
+    assert "Press Accept frame (G) again" in window.told[0]
 
 
 def test_the_masks_know_the_loops_spacing(window: Window) -> None:
@@ -769,8 +802,6 @@ def test_the_masks_know_the_loops_spacing(window: Window) -> None:
 
 
 def test_keys_work_whatever_layer_is_chosen(window: Window) -> None:
-    from napari_uniultra.widgets.keys import KEYS
-
     image = window.open(loop())
     window.draw_box()
     settle(window)

@@ -16,6 +16,7 @@ from qtpy.QtWidgets import QFileDialog
 from napari_uniultra.core.measure import Cycle, Markers
 from napari_uniultra.plugin.layers import METADATA_KEY, markers_of, set_markers
 from napari_uniultra.segment.session_file import read_about
+from napari_uniultra.widgets.keys import KEYS
 
 pytestmark = pytest.mark.gui
 
@@ -240,8 +241,6 @@ def test_what_cannot_be_saved_or_opened_is_said(window: Window, tmp_path: Path) 
 
 
 def test_keys_ask_for_the_file(window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from napari_uniultra.widgets.keys import KEYS
-
     window.open(loop())
     masks = segment(window)
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "by key"), ""))
@@ -254,6 +253,17 @@ def test_keys_ask_for_the_file(window: Window, tmp_path: Path, monkeypatch: pyte
     handler.press_key(KEYS["open_session"])
     settle(window)
     assert np.array_equal(window.masks(), masks)
+
+
+def test_keys_without_a_loop_ask_for_no_file(window: Window, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (asked.append("asked"), "")[::-1])
+    handler = window.viewer.window._qt_viewer._key_map_handler
+    for name in ("save_session", "export"):
+        handler.press_key(KEYS[name])
+        assert "no loop" in window.told.pop()
+    assert not window.panel.session_buttons.save_button.isEnabled()
+    assert asked == []
 
 
 # Markers of the panel "Measure" ---------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 from panel_window import CORNERS, Window, docks, loop, open_from_menu, settle, until
+from qtpy.QtCore import QPoint
 from qtpy.QtWidgets import QFileDialog, QLabel
 
 from napari_uniultra.core.measure import Markers
@@ -49,6 +50,12 @@ def test_filling_between_two_frames_and_taking_it_back(window: Window) -> None:
     rows, columns = np.nonzero(window.masks()[3])
     assert (rows.mean(), columns.mean()) == pytest.approx((35, 45), abs=0.6)
     assert not window.masks()[[0, 6, 7]].any()
+    # What was filled in is done: nothing is left to track between the two.
+    tracking, strip = window.panel.tracking_box, window.panel.confidence.strip
+    assert tracking.continue_button.isEnabled()
+    tracking.range_slider.setValue((1, 5))
+    assert not tracking.continue_button.isEnabled()
+    assert "Filled in, no predicted IoU" in strip.words_at(QPoint(strip._edge(3) + 2, 8))
     window.panel.review_box.undo_button.click()
     settle(window)
     assert not window.masks()[2:5].any()
@@ -362,6 +369,7 @@ def test_first_steps_are_ticked_off_and_stay_away_once_closed(window: Window, qt
     window.click("add", (4, 36, 40))
     settle(window)
     assert steps.title().endswith("✓✓✓")
+    assert steps.done.isVisibleTo(steps)
     steps.close_button.click()
     assert not steps.isVisibleTo(window.panel)
     again = FirstSteps()

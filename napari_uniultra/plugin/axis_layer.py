@@ -12,7 +12,8 @@ from napari.layers import Shapes
 from napari_uniultra.core.measure.cardiac import Axis
 from napari_uniultra.core.prompts import rowcol_from_xy, xy_from_rowcol
 from napari_uniultra.plugin.layers import Placement, affine_of
-from napari_uniultra.plugin.prompt_layers import frames_shape, transform_of
+from napari_uniultra.plugin.prompt_layers import TRANSFORM, frames_shape, lay_over, transform_of
+from napari_uniultra.plugin.spare_drawing import draw_only_where_marked
 
 AXIS_NAME = "UniUltra long axis"
 _WIDTH = 0.006  # of the picture's longer side
@@ -46,7 +47,9 @@ class AxisLayer:
             **transform_of(labels),
         )
         viewer.add_layer(self.layer)
+        draw_only_where_marked(viewer, self.layer)
         self.layer.events.data.connect(self._on_data)
+        self._follow_labels(True)
 
     def show(self, axes: Mapping[int, tuple[str, Axis]]) -> None:
         """Show these lines, by frame, each with a word beside it, and no others."""
@@ -62,7 +65,8 @@ class AxisLayer:
     def _add(self, lines: list[np.ndarray], phases: list[str]) -> None:
         self.layer.add_lines(lines, edge_color="white", edge_width=self._width)
         self.layer.features = {"phase": phases}
-        self.layer.mode = "direct"  # the ends can be dragged at once
+        self.layer.mode = "direct"
+        self.layer.selected_data = set(range(len(lines)))  # only of what is selected can the ends be dragged at once
 
     def read(self) -> dict[int, Axis]:
         """The lines by frame, in pixels at pixel edges; the later one where a frame has two."""
@@ -76,8 +80,17 @@ class AxisLayer:
     def remove(self) -> None:
         """Take the layer away."""
         self.layer.events.data.disconnect(self._on_data)
+        self._follow_labels(False)
         if self.layer in self._viewer.layers:
             self._viewer.layers.remove(self.layer)
+
+    def _follow_labels(self, on: bool) -> None:
+        for name in TRANSFORM:
+            emitter = getattr(self._labels.events, name)
+            (emitter.connect if on else emitter.disconnect)(self._on_transform)
+
+    def _on_transform(self, event: Any = None) -> None:
+        lay_over(self.layer, self._labels)
 
     def _placement(self, frame: int) -> Placement:
         return Placement(affine_of(self.layer), affine_of(self._labels), frames_shape(self._labels), frame)

@@ -11,7 +11,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.plugin.compare import Comparison, compare_masks
-from napari_uniultra.plugin.compare_layers import CompareLayers
+from napari_uniultra.plugin.compare_layers import CompareLayers, is_copy
 from napari_uniultra.plugin.compare_sources import Progress, Source
 from napari_uniultra.plugin.jobs import Jobs, StreamHandle
 from napari_uniultra.plugin.layers import cine_of_layer
@@ -145,4 +145,4 @@ def _steps(cine: Cine, a: Source, b: Source) -> Iterator[Progress | Comparison]:
 
 def image_layers(viewer: Any) -> list[Any]:
     """The image layers of a viewer that may be loops."""
-    return [layer for layer in viewer.layers if isinstance(layer, Image)]
+    return [layer for layer in viewer.layers if isinstance(layer, Image) and not is_copy(layer)]

@@ -16,6 +16,7 @@ from napari_uniultra.plugin.prompt_layers import transform_of
 COLOURS = (colour_of(2), colour_of(1))  # A is sky blue, B is orange
 _OUTLINE = 2  # pixels of the image
 _OPACITY = 0.6
+_COPY = "napari_uniultra_copy"  # in the metadata of the copies of the image
 
 
 class CompareLayers:
@@ -109,6 +110,16 @@ class CompareLayers:
             self._viewer.layers.remove(layer)
 
 
+def is_copy(layer: Any) -> bool:
+    """Whether a layer is the image once more, for A and B to be side by side: no loop to work on."""
+    return bool(layer.metadata.get(_COPY))
+
+
+def is_side_by_side(viewer: Any) -> bool:
+    """Whether A and B are shown side by side, with all else hidden."""
+    return any(is_copy(layer) for layer in viewer.layers)
+
+
 def _grid_of(viewer: Any) -> Any:
     canvas = getattr(viewer, "canvas", None)  # since napari 0.9, which warns of the former place
     return viewer.grid if canvas is None else canvas.grid
@@ -124,4 +135,5 @@ def _copy_of(image: Any, name: str) -> Any:
     from napari.layers import Layer
 
     data, state, kind = image.as_layer_data_tuple()
-    return Layer.create(data, {**state, "name": name, "visible": True}, kind)
+    metadata = {**state["metadata"], _COPY: True}
+    return Layer.create(data, {**state, "name": name, "visible": True, "metadata": metadata}, kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ class Score(NamedTuple):
     Attributes
     ----------
     predicted_iou : float
-        The IoU to expect of the mask, 0 to 1.
+        The IoU to expect of the mask, 0 to 1; NaN for a mask that no model judged, such as one that was filled in.
     object_score : float
         Logit; below 0 the model believes that the object is not in the frame.
     """
@@ -37,6 +38,8 @@ class Score(NamedTuple):
     @property
     def words(self) -> str:
         """Such as "Predicted IoU 0.91 (good), in the picture (object score 6.2)"."""
+        if math.isnan(self.predicted_iou):
+            return "Filled in, no predicted IoU"
         quality = "good" if self.predicted_iou >= _GOOD_IOU else "fair" if self.predicted_iou >= WEAK_IOU else "weak"
         seen = "in the picture" if self.object_score >= 0 else "not seen in the picture"
         return f"Predicted IoU {self.predicted_iou:.2f} ({quality}), {seen} (object score {self.object_score:.1f})"
@@ -79,12 +82,12 @@ class Confidence:
     def at(self, object_id: int, frame: int) -> Score | None:
         """The score of an object on a frame, or None where nothing is known."""
         values = self._scores.get(object_id)
-        if values is None or np.isnan(values[frame, 0]):
+        if values is None or np.isnan(values[frame, 1]):
             return None
         return Score(*values[frame].tolist())
 
     def predicted_iou(self, object_id: int) -> np.ndarray:
-        """Predicted IoU of an object over the loop, (T,) float32; NaN where nothing is known. Not to be changed."""
+        """Predicted IoU of an object over the loop, (T,) float32; NaN where no model judged. Not to be changed."""
         return self._values(object_id)[:, 0]
 
     def object_score(self, object_id: int) -> np.ndarray:
@@ -93,12 +96,9 @@ class Confidence:
 
     def known_frames(self, objects: Iterable[int] | None = None) -> frozenset[int]:
         """Frames on which all of ``objects`` are known; without it, those on which any object is."""
-        if objects is None:
-            known = [~np.isnan(values[:, 0]) for values in self._scores.values()]
-            found = np.logical_or.reduce(known) if known else np.zeros(0, bool)
-        else:
-            known = [~np.isnan(self.predicted_iou(object_id)) for object_id in objects]
-            found = np.logical_and.reduce(known) if known else np.zeros(0, bool)
+        ids, join = (self._scores, np.logical_or) if objects is None else (objects, np.logical_and)
+        known = [~np.isnan(self.object_score(object_id)) for object_id in ids]
+        found = join.reduce(known) if known else np.zeros(0, bool)
         return frozenset(np.flatnonzero(found).tolist())
 
     def weak_objects(self, frame: int, settled: Collection[Key] = ()) -> list[int]:

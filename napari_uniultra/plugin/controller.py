@@ -22,15 +22,13 @@ from napari_uniultra.plugin.marks import Marks
 from napari_uniultra.plugin.navigator import Navigator
 from napari_uniultra.plugin.objects import Objects
 from napari_uniultra.plugin.outcomes import LoadedModel, OpenedLoop, Outcome, Snapshot
-from napari_uniultra.plugin.prompt_layers import PromptLayers, shown_frame
+from napari_uniultra.plugin.prompt_layers import TRANSFORM, PromptLayers, shown_frame, shows_loop
 from napari_uniultra.plugin.result_layer import ResultLayer
 from napari_uniultra.plugin.review import Review
 from napari_uniultra.plugin.session_files import SessionFiles
 from napari_uniultra.plugin.session_host import SessionHost
 from napari_uniultra.plugin.tracker import Tracker
 from napari_uniultra.plugin.workspace import Workspace
-
-_TRANSFORM_EVENTS = ("scale", "translate", "rotate", "shear", "affine")
 
 
 class SegmentController(QObject):
@@ -106,6 +104,11 @@ class SegmentController(QObject):
         return 0 if self.work is None else shown_frame(self.viewer, self.work.image)
 
     @property
+    def shows_loop(self) -> bool:
+        """Whether a frame of the loop is shown: the slider may be beyond it."""
+        return self.work is not None and shows_loop(self.viewer, self.work.image)
+
+    @property
     def layers(self) -> list[Any]:
         """The layers of ours that exist for this image."""
         return [] if self.work is None else self.work.layers
@@ -134,6 +137,7 @@ class SegmentController(QObject):
         try:
             cine = cine_of_layer(layer)
         except UniUltraError as error:
+            self.say(str(error))
             self.failed.emit(error)
             return
         work = next((known for known in self._workspaces if known.image == layer), None)
@@ -165,7 +169,7 @@ class SegmentController(QObject):
             self.changed.emit()
 
     def _connect_image(self, layer: Any, connect: bool) -> None:
-        for name in _TRANSFORM_EVENTS:
+        for name in TRANSFORM:
             emitter = getattr(layer.events, name)
             (emitter.connect if connect else emitter.disconnect)(self._on_transform)
         self.work.scale.connect(connect)
@@ -224,6 +228,14 @@ class SegmentController(QObject):
         if self.work is None:
             self.noticed.emit("There is no loop to work on. Open an ultrasound loop, or choose its layer under Loop.")
         return self.work
+
+    def work_on_frame_or_word(self) -> Workspace | None:
+        """The workspace in use while a frame of its loop is shown; else the user is told why nothing happens."""
+        work = self.work_or_word()
+        if work is None or self.shows_loop:
+            return work
+        self.noticed.emit(f"{work.image.name} ends at frame {work.num_frames - 1}. Go to one of its frames first.")
+        return None
 
     def _dress(self) -> None:
         """Names, colours and what is hidden, to the layers."""

@@ -10,6 +10,7 @@ from qtpy.QtCore import QObject, Qt, QTimer
 from qtpy.QtGui import QGuiApplication
 
 from napari_uniultra.core.types import Prompt
+from napari_uniultra.plugin.compare_layers import is_side_by_side
 from napari_uniultra.plugin.drawing import Drawn
 from napari_uniultra.plugin.layers import Key
 from napari_uniultra.plugin.outcomes import Outcome
@@ -65,6 +66,8 @@ class Marks(QObject):
 
     def edited(self) -> None:
         """Something was drawn: it is sent as soon as nothing more comes, or collected."""
+        if self.tool is not None:
+            self._control.objects.hide(self._control.objects.current, False)  # as when the tool is taken in hand
         if self.auto:
             self._timer.start()
         elif not self._collected:
@@ -114,6 +117,9 @@ class Marks(QObject):
         control, work = self._control, self._control.work_or_word()
         if work is None:
             return
+        if is_side_by_side(control.viewer):
+            control.noticed.emit("Marks cannot be drawn while A and B are side by side. Turn that off in Compare.")
+            return
         if self.auto:
             self.sync()
         control.objects.hide(work.current, False)  # nobody draws what cannot be seen
@@ -160,7 +166,7 @@ class Marks(QObject):
 
     def toggle_absent(self) -> None:
         """Say that the current object is not in the frame shown, or take that back."""
-        control, work = self._control, self._control.work_or_word()
+        control, work = self._control, self._control.work_on_frame_or_word()
         if work is None:
             return
         self.sync()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ _OBJECT, _LABEL, _EXACT = "object", "label", "exact"  # columns of the layers' f
 _POINT_SIZE, _EDGE_WIDTH = 1 / 40, 1 / 300  # of the frame's longer side: napari draws both in pixels of the image
 _BORDER_WIDTH = 0.15  # of a point's size
 _FINAL_ACTIONS = ("added", "changed", "removed")
-_TRANSFORM = ("scale", "translate", "rotate", "shear", "affine")
+TRANSFORM = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")  # where a layer lies
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ class PromptLayers:
         """Make the next drag or click one for ``object_id``: "box", or a point to "add" or "remove"."""
         self.object_id, self.label = object_id, int(tool != "remove")
         layer = self._ensure_boxes() if tool == "box" else self._ensure_points()
+        layer.visible = True  # napari does nothing on a layer that is hidden
         self._viewer.layers.selection.active = layer
         self._set_defaults()
         layer.mode = "add_rectangle" if tool == "box" else "add"
@@ -142,8 +144,7 @@ class PromptLayers:
     def follow_image(self) -> None:
         """Take over the image's scale and position."""
         for layer in self.layers:
-            for name in _TRANSFORM:
-                setattr(layer, name, getattr(self._image, name))
+            lay_over(layer, self._image)
 
     def _ensure_boxes(self) -> Shapes:
         if self.boxes is None:
@@ -366,8 +367,13 @@ def _idle_clicks(shapes: Found, points: Found) -> list[PromptError]:
 
 def transform_of(image: Any) -> dict[str, Any]:
     """Keyword arguments that lay a new layer over an image."""
-    keywords = {name: getattr(image, name) for name in (*_TRANSFORM, "units", "axis_labels")}
-    return {"ndim": image.ndim, **keywords}
+    return {"ndim": image.ndim, **{name: getattr(image, name) for name in TRANSFORM}}
+
+
+def lay_over(layer: Any, image: Any) -> None:
+    """Give a layer the scale, position and units of an image, as `transform_of` gives them to a new one."""
+    for name in TRANSFORM:
+        setattr(layer, name, getattr(image, name))
 
 
 def frames_shape(image: Any) -> tuple[int, ...]:
@@ -378,10 +384,22 @@ def frames_shape(image: Any) -> tuple[int, ...]:
 
 def shown_frame(viewer: Any, image: Any) -> int:
     """The frame of an image layer that the viewer shows; 0 for a still."""
-    if image.ndim < 3:
-        return 0
-    frame = float(np.asarray(image.world_to_data(viewer.dims.point))[0])
-    return int(np.clip(np.floor(frame + 0.5), 0, frames_shape(image)[0] - 1))
+    return int(np.clip(_frame_at(viewer, image), 0, num_frames(image) - 1))
+
+
+def shows_loop(viewer: Any, image: Any) -> bool:
+    """Whether the frame slider is within an image layer: another layer may go on before and after it."""
+    return 0 <= _frame_at(viewer, image) < num_frames(image)
+
+
+def num_frames(image: Any) -> int:
+    """How many frames an image layer has; 1 for a still."""
+    return frames_shape(image)[0] if image.ndim > 2 else 1
+
+
+def _frame_at(viewer: Any, image: Any) -> int:
+    """The frame at the viewer's position, which may lie beyond the loop."""
+    return math.floor(float(image.world_to_data(viewer.dims.point)[0]) + 0.5) if image.ndim > 2 else 0
 
 
 def shows_single_frames(viewer: Any, image: Any) -> bool:

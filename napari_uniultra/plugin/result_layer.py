@@ -23,7 +23,13 @@ from napari_uniultra.plugin.layers import (
 )
 from napari_uniultra.plugin.mark_style import edge_colours
 from napari_uniultra.plugin.painting import Painted
-from napari_uniultra.plugin.prompt_layers import frames_shape, shown_frame, shows_single_frames, transform_of
+from napari_uniultra.plugin.prompt_layers import (
+    frames_shape,
+    lay_over,
+    shown_frame,
+    shows_single_frames,
+    transform_of,
+)
 from napari_uniultra.plugin.strokes import frames_before
 
 Brush = Literal["paint", "erase"]
@@ -103,6 +109,7 @@ class ResultLayer:
     def use(self, tool: Brush, object_id: int) -> None:
         """Paint or erase an object; what belongs to others stays theirs."""
         self.make()
+        self.layer.visible = True  # napari does nothing on a layer that is hidden
         self._viewer.layers.selection.active = self.layer
         self.choose(object_id)
         self.layer.preserve_labels = True
@@ -207,8 +214,7 @@ class ResultLayer:
     def follow_image(self) -> None:
         """Take over the image's scale and position."""
         if self.layer is not None:
-            for name in ("scale", "translate", "rotate", "shear", "affine"):
-                setattr(self.layer, name, getattr(self._image, name))
+            lay_over(self.layer, self._image)
 
     def dress(self, names: Mapping[int, str], colours: Mapping[int, Colour], hidden: Iterable[int]) -> None:
         """Keep the objects' names and colours with their masks: they are shown under the pointer, and saved.

@@ -38,7 +38,8 @@ class Review(QObject):
     def accept_frame(self) -> None:
         """Accept the frame shown, so that it is never overwritten and guides tracking; or take that back."""
         frame = self._control.frame
-        self._change(lambda: self._control.host.toggle_lock(frame))
+        if self._control.work_on_frame_or_word() is not None:
+            self._change(lambda: self._control.host.toggle_lock(frame))
 
     def accept_all(self) -> None:
         """Accept every result there is."""
@@ -47,7 +48,8 @@ class Review(QObject):
     def fill_between(self) -> None:
         """Fill the frames around the one shown between those that were given or accepted on either side."""
         frame = self._control.frame
-        self._change(lambda: self._control.host.interpolate(frame))
+        if self._control.work_on_frame_or_word() is not None:
+            self._change(lambda: self._control.host.interpolate(frame))
 
     def tidy(self, settings: TidySettings) -> None:
         """Tidy all masks but those that were painted or accepted."""
@@ -56,7 +58,7 @@ class Review(QObject):
     def preview_tidy(self, settings: TidySettings | None) -> None:
         """Show in a layer of its own what tidying would make of the frame shown; None takes that layer away."""
         control, work = self._control, self._control.work
-        if work is None or settings is None or not control.snapshot.names:
+        if settings is None or not control.shows_loop or not control.snapshot.names:
             self._preview.remove()
             return
         frame = control.frame

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Image
 from qtpy.QtCore import QObject, Signal
 
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError, UniUltraError
+from napari_uniultra.plugin.compare_host import image_layers
 from napari_uniultra.plugin.layers import cine_of_layer
 from napari_uniultra.plugin.outcomes import OpenedSession
 from napari_uniultra.segment.session_file import SUFFIX, read_about
@@ -73,7 +73,7 @@ class SessionFiles(QObject):
             self.model_found.emit(opened.model)
 
     def _layer_of(self, path: Path, wanted: LoopName) -> Any:
-        images = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
+        images = image_layers(self._viewer)
         images.sort(key=lambda layer: layer != self._control.image)  # the one in use first
         for layer in images:
             cine = _cine_or_none(layer)

@@ -86,14 +86,14 @@ class Tracker(QObject):
 
     def begin_here(self) -> None:
         """Let the range begin at the frame that is shown."""
-        work = self._control.work_or_word()
+        work = self._control.work_on_frame_or_word()
         if work is not None:
             frame, (_, high) = self._control.frame, work.range
             self.set_range(frame, high if high >= frame else work.num_frames - 1)
 
     def end_here(self) -> None:
         """Let the range end at the frame that is shown."""
-        work = self._control.work_or_word()
+        work = self._control.work_on_frame_or_word()
         if work is not None:
             frame, (low, _) = self._control.frame, work.range
             self.set_range(low if low <= frame else 0, frame)
@@ -126,7 +126,7 @@ class Tracker(QObject):
             return False
         if work.unfinished is not None:
             return True
-        given = {object_id for object_id, _ in work.snapshot.prompts}
+        given = {object_id for object_id, _ in work.snapshot.prompts} - work.snapshot.locked_objects
         objects = given & {self._control.objects.current} if self.only_current else given
         return bool(objects) and not work.confidence.known_frames(objects).issuperset(_frames(work.range))
 

@@ -15,7 +15,7 @@ from napari_uniultra.plugin.loop_session import LoopSession
 from napari_uniultra.plugin.outcomes import Snapshot
 from napari_uniultra.plugin.painting import Painted
 from napari_uniultra.plugin.pending import Pending
-from napari_uniultra.plugin.prompt_layers import PromptLayers, frames_shape
+from napari_uniultra.plugin.prompt_layers import PromptLayers, num_frames
 from napari_uniultra.plugin.result_layer import ResultLayer
 from napari_uniultra.plugin.track_plan import TrackPlan
 
@@ -90,7 +90,7 @@ class Workspace:
     @property
     def num_frames(self) -> int:
         """How many frames the loop has; 1 for a still."""
-        return frames_shape(self.image)[0] if self.image.ndim > 2 else 1
+        return num_frames(self.image)
 
     @property
     def range(self) -> tuple[int, int]:

@@ -229,7 +229,8 @@ class CineSession:
         self.cine.frame(frame)
         key = self._checked_id(object_id), int(frame)
         if key in self._state.locked:
-            raise PromptError(f"Frame {frame} was accepted for this object", fix="Unlock it to change it")
+            fix = "Press Accept frame (G) again to change it"
+            raise PromptError(f"Frame {frame} was accepted for this object", fix=fix)
         self._check_unlocked(object_id)
         return key
 

@@ -9,9 +9,10 @@ from qtpy.QtCore import QRect, QSize, Qt
 from qtpy.QtGui import QColor, QImage, QPainter, QPaintEvent
 from qtpy.QtWidgets import QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
 
-from napari_uniultra.plugin.confidence import WEAK_IOU
+from napari_uniultra.plugin.confidence import WEAK_IOU, Confidence
 from napari_uniultra.plugin.controller import SegmentController
 from napari_uniultra.widgets.confidence_strip import (
+    FILLED,
     NOT_SEEN,
     ROW_PX,
     WEAK_EDGE,
@@ -71,12 +72,9 @@ class ConfidenceDock(QWidget):
     def refresh(self) -> None:
         """Show the loop in use, its objects and marks."""
         work, known = self._control.work, self._control.snapshot
-        if work is None:
-            self.setEnabled(False)
-            return
-        self.setEnabled(True)
+        self.setEnabled(work is not None)
         rows = {own.object_id: (own.name, own.colour) for own in self._control.objects.all}
-        self.strip.show_loop(work.confidence, rows)
+        self.strip.show_loop(Confidence(1) if work is None else work.confidence, rows)
         height = self.strip.minimumHeight()
         self._scroll.setFixedHeight(height * min(len(rows), _ROWS_SHOWN) // max(len(rows), 1) + _FRAME_PX)
         self.strip.show_marks(known.prompts, known.locked)
@@ -125,8 +123,9 @@ class _Legend(QWidget):
             QImage(shades.data, _BAR_PX, 1, 4 * _BAR_PX, QImage.Format.Format_ARGB32),
         )
         x = self._words(painter, x + _BAR_PX + 4, "1") + _GAP_PX
-        painter.fillRect(x, top + 2, ROW_PX, ROW_PX - 4, QColor(*NOT_SEEN))
-        x = self._words(painter, x + ROW_PX + 4, "not seen") + _GAP_PX
+        for colour, words in ((NOT_SEEN, "not seen"), (FILLED, "filled in")):
+            painter.fillRect(x, top + 2, ROW_PX, ROW_PX - 4, QColor(*colour))
+            x = self._words(painter, x + ROW_PX + 4, words) + _GAP_PX
         painter.fillRect(x, top + ROW_PX // 2 - 1, ROW_PX, _EDGE_PX, QColor(*WEAK_EDGE))
         x = self._words(painter, x + ROW_PX + 4, "needs a look") + _GAP_PX
         painter.setPen(QColor(0, 0, 0))

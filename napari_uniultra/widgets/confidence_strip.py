@@ -1,8 +1,9 @@
 """Confidence along the loop: a row of cells for each object, a cell for each frame.
 
 A cell's colour is the predicted IoU: blue where it will do, orange to red-brown where it is weak, grey where the model
-does not see the object. The two hues differ for every kind of colour vision, and in lightness. Where a column of pixels
-stands for several frames, it shows the worst of them, so that no weak frame is lost in a long loop.
+does not see the object, and a lighter grey where no model judged. The two hues differ for every kind of colour vision,
+and in lightness. Where a column of pixels stands for several frames, it shows the worst of them, so that no weak frame
+is lost in a long loop.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _SCALE = (
     (1.0, (0, 104, 176)),
 )
 NOT_SEEN: Colour = (128, 128, 128)
+FILLED: Colour = (172, 172, 172)
 WEAK_EDGE: Colour = (225, 90, 0)
 ROW_PX, _GAP_PX, _EDGE_PX, _MARGIN_PX, _SWATCH_PX = 16, 5, 3, 6, 10
 _NAMES_PX = 110  # at most
@@ -34,9 +36,10 @@ _MARK_PX = 4
 
 
 def heat_colours(predicted_iou: np.ndarray, object_score: np.ndarray) -> np.ndarray:
-    """Colours of cells, (N, 3) uint8, from predicted IoU and object score, both (N,) and finite."""
+    """Colours of cells, (N, 3) uint8, from predicted IoU, infinite where no model judged, and object score, (N,)."""
     values, colours = zip(*_SCALE, strict=True)
     heat = np.stack([np.interp(predicted_iou, values, channel) for channel in zip(*colours, strict=True)], axis=-1)
+    heat[np.isinf(predicted_iou)] = FILLED
     heat[object_score < 0] = NOT_SEEN
     return heat.round().astype(np.uint8)
 
@@ -69,10 +72,20 @@ class ConfidenceStrip(QWidget):
         if confidence is self._confidence and rows == self._rows and len(self._cells) == len(rows):
             return
         self._confidence, self._rows = confidence, dict(rows)
-        words = [self.fontMetrics().horizontalAdvance(name) for name, _ in rows.values()]
-        self._left = _SWATCH_PX + 3 * _MARGIN_PX + min(max(words, default=0), _NAMES_PX)
         self.setFixedHeight(max(len(rows), 1) * (ROW_PX + _GAP_PX) + _GAP_PX)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Begin the cells where the names end."""
+        words = [self.fontMetrics().horizontalAdvance(name) for name, _ in self._rows.values()]
+        self._left = _SWATCH_PX + 3 * _MARGIN_PX + min(max(words, default=0), _NAMES_PX)
         self._make_cells()
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Another font, such as that of the window once the strip is in it, makes the names wider."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.FontChange:
+            self._make_room()
 
     def show_marks(self, prompted: Iterable[Key], accepted: Iterable[Key]) -> None:
         """Mark the (object id, frame) with prompts, and those that were accepted."""
@@ -120,7 +133,7 @@ class ConfidenceStrip(QWidget):
         for row, object_id in enumerate(self._rows):
             iou = self._lowest(self._confidence.predicted_iou(object_id), columns)
             score = self._lowest(self._confidence.object_score(object_id), columns)
-            known = np.isfinite(iou)
+            known = np.isfinite(score)
             self._cells[row, columns] = 0
             self._cells[row, columns[known], :3] = heat_colours(iou[known], score[known])[:, ::-1]
             self._cells[row, columns[known], 3] = 255

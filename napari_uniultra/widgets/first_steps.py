@@ -15,6 +15,7 @@ _STEPS = (
     "Press Both: it is tracked through the loop.",
     "Scroll. Where the mask is wrong, Add or Remove with a click and track again.",
 )
+_DONE = "That is all. Accept what is right, then Measure or Export."
 _SEEN = "first-steps-seen"  # an empty file: the user closed the hint
 
 
@@ -26,9 +27,10 @@ class FirstSteps(QGroupBox):
     def __init__(self) -> None:
         super().__init__("First steps")
         self.labels = [QLabel() for _ in _STEPS]
+        self.done = QLabel(_DONE)
         column = QVBoxLayout(self)
         column.setSpacing(3)
-        for label in self.labels:
+        for label in (*self.labels, self.done):
             label.setWordWrap(True)
             column.addWidget(label)
         self.sample_button = push_button("Open a sample loop", "A beating heart to try the panel on")
@@ -46,6 +48,7 @@ class FirstSteps(QGroupBox):
         for number, (label, words) in enumerate(zip(self.labels, _STEPS, strict=True)):
             label.setText(f"{number + 1} of {len(_STEPS)}  {words}")
             label.setVisible(number == following)
+        self.done.setVisible(following is None)
         self.setTitle(f"First steps {'✓' * sum(done)}")
         self.sample_button.setVisible(not has_loop)
 

@@ -78,9 +78,12 @@ class MarksBox(QGroupBox):
             column.addLayout(part)
         column.addWidget(self.exact_box)
 
-    def refresh(self, *, enabled: bool, tool: str | None, absent: bool, collected: bool, brush_size: int) -> None:
+    def refresh(
+        self, *, enabled: bool, on_frame: bool, tool: str | None, absent: bool, collected: bool, brush_size: int
+    ) -> None:
         """Show the tool in hand, the brush, and what there is to do. Emits nothing."""
         self.setEnabled(enabled)
+        self.absent_button.setEnabled(on_frame)
         for name, button in self.tools.items():
             _check(button, name == tool)
         _check(self.absent_button, absent)

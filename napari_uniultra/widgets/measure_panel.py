@@ -109,7 +109,8 @@ class MeasurePanel(DockPanel):
         self.beat_words.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         group = QGroupBox("Beats")
         layout = QVBoxLayout(group)
-        layout.addLayout(row_of(self.beat_box, self.axis_button, self.again_button))
+        layout.addWidget(self.beat_box)
+        layout.addLayout(row_of(self.axis_button, self.again_button))
         layout.addWidget(self.beat_words)
         return group
 
@@ -231,8 +232,9 @@ class MeasurePanel(DockPanel):
         self.beat_box.setValue(control.beat + 1)
         self.beat_box.setSuffix(f" of {count}")
         del blocker
-        for widget in (self.beat_box, self.axis_button, self.again_button, self.save_beats_button):
+        for widget in (self.beat_box, self.again_button, self.save_beats_button):
             widget.setEnabled(cycle is not None)
+        self.axis_button.setEnabled(cycle is not None or control.axis_shown)  # what is on can be turned off
         blocker = QSignalBlocker(self.axis_button)
         self.axis_button.setChecked(control.axis_shown)
         del blocker

@@ -57,14 +57,14 @@ class ReviewBox(QGroupBox):
 
     def refresh(self, *, has_image: bool, has_results: bool, can_undo: bool, can_redo: bool) -> None:
         """Enable what can be done."""
-        self.accept_button.setEnabled(has_image)
         for button in (self.accept_all_button, self.fill_button, self.export_button):
             button.setEnabled(has_image and has_results)
         self.undo_button.setEnabled(can_undo)
         self.redo_button.setEnabled(can_redo)
 
-    def show_accepted(self, accepted: bool) -> None:
-        """Show whether the frame shown is accepted."""
+    def show_frame(self, on_loop: bool, accepted: bool) -> None:
+        """Show whether the frame shown is one of the loop, and is accepted."""
+        self.accept_button.setEnabled(on_loop)
         blocker = QSignalBlocker(self.accept_button)
         self.accept_button.setChecked(accepted)
         del blocker

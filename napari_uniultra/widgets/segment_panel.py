@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
-from napari.layers import Image
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import QSignalBlocker, QTimer, QUrl
 from qtpy.QtGui import QDesktopServices
@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_uniultra.errors import UniUltraError
+from napari_uniultra.plugin.compare_host import image_layers
 from napari_uniultra.plugin.controller import SegmentController
 from napari_uniultra.plugin.outcomes import LoadedModel
 from napari_uniultra.plugin.presets import editable_presets, load_presets
@@ -213,7 +214,7 @@ class SegmentPanel(DockPanel):
             "range_end": control.tracker.end_here,
             "previous_weak": control.navigator.previous_weak,
             "next_weak": control.navigator.next_weak,
-            "save_session": lambda: self.session_buttons.ask_save(),
+            "save_session": lambda: self._with_loop(self.session_buttons.ask_save),
             "open_session": lambda: self.session_buttons.ask_open(),
             "accept": control.review.accept_frame,
             "accept_all": control.review.accept_all,
@@ -221,9 +222,14 @@ class SegmentPanel(DockPanel):
             "undo": control.review.undo,
             "redo": control.review.redo,
             "measure": self.open_measurements,
-            "export": lambda: self.review_box.ask_and_export(),
+            "export": lambda: self._with_loop(self.review_box.ask_and_export),
             "key_list": lambda: self.key_list.show(),
         }
+
+    def _with_loop(self, ask: Callable[[], None]) -> None:
+        """Ask for a file where there is a loop; else say why not."""
+        if self.controller.work_or_word() is not None:
+            ask()
 
     def open_measurements(self) -> None:
         """Show the panel "Measure" behind a tab, with the masks of the loop in use."""
@@ -232,7 +238,7 @@ class SegmentPanel(DockPanel):
     # Loops ----------------------------------------------------------------------------------------------------------
 
     def _list_images(self, event: Any = None) -> None:
-        images = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
+        images = image_layers(self._viewer)
         blocker = QSignalBlocker(self.image_box)
         self.image_box.clear()
         for layer in images:
@@ -262,7 +268,7 @@ class SegmentPanel(DockPanel):
 
     def _on_frame(self, event: Any = None) -> None:
         self.controller.ahead.look()
-        self.review_box.show_accepted(self.controller.review.frame_is_accepted)
+        self.review_box.show_frame(self.controller.shows_loop, self.controller.review.frame_is_accepted)
         self.tidy_box.preview()
         self._refresh_marks()
 
@@ -297,6 +303,7 @@ class SegmentPanel(DockPanel):
         control, marks = self.controller, self.controller.marks
         self.marks_box.refresh(
             enabled=control.image is not None,
+            on_frame=control.shows_loop,
             tool=marks.tool,
             absent=marks.absent,
             collected=marks.collected,
@@ -314,6 +321,7 @@ class SegmentPanel(DockPanel):
         self.spacing_control.refresh()
         self.object_list.show_objects(control.objects.all, control.objects.current)
         self.object_list.setEnabled(has_image)
+        self.session_buttons.save_button.setEnabled(has_image)
         self.tracking_box.refresh(
             has_image=has_image,
             tracking=tracker.running,
