@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from io import StringIO
 from typing import Any, Protocol
@@ -102,9 +102,9 @@ class Official:
         return (masks[ids.index(object_id), 0] > 0).cpu().numpy()
 
     def propagate(self) -> Any:
-        with redirect_stderr(StringIO()):  # its progress bar
-            for frame, ids, masks in self._predictor.propagate_in_video(self.state):
-                yield frame, {i: (masks[n, 0] > 0).cpu().numpy() for n, i in enumerate(ids)}
+        steps = self._predictor.propagate_in_video(self.state)
+        for frame, ids, masks in _each_within(steps, lambda: redirect_stderr(StringIO())):  # its progress bar
+            yield frame, {i: (masks[n, 0] > 0).cpu().numpy() for n, i in enumerate(ids)}
 
 
 class OfficialOptimised(Official):
@@ -133,13 +133,7 @@ class OfficialOptimised(Official):
             super().open(frames)
 
     def propagate(self) -> Any:
-        running = super().propagate()
-        while True:
-            with self._fast():  # a frame at a time: what is timed in turn with it keeps its own precision
-                step = next(running, None)
-            if step is None:
-                return
-            yield step
+        return _each_within(super().propagate(), self._fast)  # what is timed in turn with it keeps its own precision
 
     @contextmanager
     def _fast(self) -> Any:
@@ -150,6 +144,16 @@ class OfficialOptimised(Official):
                 yield
         finally:
             torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def _each_within(steps: Iterator[Any], context: Callable[[], AbstractContextManager[Any]]) -> Iterator[Any]:
+    """The steps, each computed within a context that is left before the next one is asked for."""
+    while True:
+        with context():
+            step = next(steps, None)
+        if step is None:
+            return
+        yield step
 
 
 @contextmanager

@@ -5,9 +5,11 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
+
+import torch
 
 from napari_uniultra.benchmarks.loops import boxes, loop_in_memory
 from napari_uniultra.benchmarks.report import row
@@ -44,10 +46,17 @@ class Row:
 
 
 def timed(work: Callable[[], Any]) -> float:
-    """Seconds that it takes."""
+    """Seconds that it takes, with all that it has given a GPU to do."""
+    _wait_for_gpu()
     start = time.perf_counter()
     work()
+    _wait_for_gpu()
     return time.perf_counter() - start
+
+
+def _wait_for_gpu() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def interleaved(case: str, work: Sequence[Callable[[], Any]], repeats: int) -> Row:
@@ -61,11 +70,14 @@ def interleaved(case: str, work: Sequence[Callable[[], Any]], repeats: int) -> R
     return Row(case, ours, official, ratios, "ms")
 
 
-def propagation(contenders: Sequence[Any], objects: int, repeats: int, note: str = "") -> Row:
-    """Time one frame of tracking, with the memory full; ``note`` says what is particular about it."""
+def propagation(contenders: Sequence[Any], objects: int, repeats: int, note: str = "", together: int = 1) -> Row:
+    """Time a frame of tracking, with the memory full; ``note`` says what is particular about it.
+
+    So many frames as are timed ``together`` may overlap, as when they are tracked one after another.
+    """
     from napari_uniultra.benchmarks.contenders import prompt
 
-    frames = loop_in_memory(WARM_UP + repeats + 1, discs=max(objects, 4))
+    frames = loop_in_memory(WARM_UP + repeats * together + 1, discs=max(objects, 4))
     steps = []
     for contender in contenders:
         contender.open(frames)
@@ -74,4 +86,5 @@ def propagation(contenders: Sequence[Any], objects: int, repeats: int, note: str
         list(islice(running, WARM_UP))
         steps.append(running)
     case = f"propagate one frame, {objects} object{'s' * (objects > 1)}{note}"
-    return interleaved(case, [lambda r=running: next(r) for running in steps], repeats)
+    found = interleaved(case, [lambda r=running: list(islice(r, together)) for running in steps], repeats)
+    return replace(found, ours=found.ours / together, official=found.official / together)

@@ -18,13 +18,17 @@ _MB = 1 << 20
 
 
 def in_own_process(task: str, **arguments: Any) -> dict[str, Any]:
-    """What a function of this module finds in a fresh process.
+    """What a function of this module finds in a fresh process; a ``device`` of "auto" is chosen here.
 
     Raises
     ------
     ResourceError
         When the process fails.
     """
+    if "device" in arguments:
+        from napari_uniultra.model.device import choose_device
+
+        arguments["device"] = str(choose_device(arguments["device"]))
     command = [sys.executable, "-m", "napari_uniultra.benchmarks.process", task, json.dumps(arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -15,7 +15,7 @@ from napari_uniultra.core.types import Cine
 from napari_uniultra.model import compiled
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.compiled import Compiled
-from napari_uniultra.model.config import architecture
+from napari_uniultra.model.config import LIGHT_MEMORY, architecture
 from napari_uniultra.model.loaded import Model
 from napari_uniultra.model.zoo import load_model
 from napari_uniultra.segment.session import CineSession
@@ -71,6 +71,21 @@ def test_the_memory_attention_takes_any_length() -> None:
             )
 
 
+@pytest.mark.usefixtures("traced")
+def test_the_light_memory_attention_takes_frames_and_close_views_in_turn() -> None:
+    network = build_network(architecture("uniultra-mini", image_size=64, memory=LIGHT_MEMORY))
+    plain = network.memory_attention
+    attend = Compiled(plain, "memory attention", graphs=False)
+    with torch.inference_mode():
+        for side in (4, 8, 4, 16, 8):
+            given = dict(zip(("curr", "curr_pos"), torch.randn(2, side**2, 1, 256), strict=True))
+            memory = dict(zip(("memory", "memory_pos"), torch.randn(2, side**2 // 4 + 4, 1, 64), strict=True))
+            torch.testing.assert_close(
+                attend(**given, **memory, num_obj_ptr_tokens=4), plain(**given, **memory, num_obj_ptr_tokens=4)
+            )
+    assert attend.is_compiled
+
+
 def test_results_are_in_memory_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "_BACKEND", "eager")
     twice = Compiled(lambda x: {"same": x, "both": [x, 2 * x]}, "doubling")
@@ -99,3 +114,13 @@ def test_generated_code_gives_the_same_and_is_kept(tmp_path: Any, monkeypatch: p
     result = Compiled(lambda x: (x.relu() + 1).cumsum(1), "sum")(x)
     torch.testing.assert_close(result, (x.relu() + 1).cumsum(1))
     assert any((tmp_path / "kept").rglob("*.py"))
+
+
+def test_what_is_compiled_too_often_runs_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(compiled, "_BACKEND", "eager")
+    longer = Compiled(lambda x, words: x + len(words), "sum")
+    assert [longer(torch.zeros(1), "a" * count).item() for count in range(12)] == list(range(12))
+    assert not longer.is_compiled
+    assert said(caplog)[-1] == "The sum could not be compiled (FailOnRecompileLimitHit); it runs as it is"

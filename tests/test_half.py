@@ -51,3 +51,18 @@ def test_too_large_numbers_are_computed_again_in_full() -> None:
     assert len(said) == 1
     assert "full precision" in said[0]
     assert all(np.array_equal(own, full) for own, full in zip(found, expected, strict=True))
+
+
+def test_a_given_mask_is_remembered_by_finite_numbers() -> None:
+    model = load_model("uniultra-mini", "cpu", half=True).at(128)
+    for layer in model.network.obj_ptr_proj.layers:
+        layer.weight.data *= 300
+    mask = np.zeros((96, 128), bool)
+    mask[20:50, 20:50] = True
+    found = []
+    for own in (model, replace(model, half=False)):
+        session = CineSession(Cine(SyntheticLoop(3, mask.shape)), own)
+        session.add_mask(1, 0, mask)
+        found.append([step.masks[1] for step in session.propagate()])
+        assert not session.model.half
+    assert np.array_equal(*found)

@@ -15,9 +15,10 @@ from napari_uniultra.errors import PromptError, ReadError, ResourceError
 from napari_uniultra.io.readers.lazy import LazyFrames
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.config import architecture
-from napari_uniultra.model.device import copied_to
 from napari_uniultra.model.loaded import Model
+from napari_uniultra.model.zoo import load_model
 from napari_uniultra.segment.fallback import run_with_fallback
+from napari_uniultra.segment.memory import MemoryLimits, plan_memory
 from napari_uniultra.segment.predictor import HalfPrecisionError
 from napari_uniultra.segment.session import CineSession
 
@@ -421,11 +422,48 @@ def test_a_damaged_file_is_refused(session, model, tmp_path, keep) -> None:
         CineSession.restore(path, session.cine, model)
 
 
+# What is remembered --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frames", [1, 4, 7])
+def test_the_nearest_frames_are_remembered_as_such_however_few(frames) -> None:
+    limits = MemoryLimits(frames=frames)
+    for reverse, step in ((False, -1), (True, 1)):
+        plan = plan_memory(20, {2}, range(3, 40), reverse=reverse, signed=True, num_frames=40, limits=limits)
+        expected = [(0, 2), *((distance, 20 + step * distance) for distance in range(frames - 1, 0, -1))]
+        assert plan.spatial == tuple(expected)
+
+
+def test_more_frames_than_there_are_codes_for_are_refused(model) -> None:
+    with pytest.raises(ValueError, match="1 to 7"):
+        CineSession(Cine(discs(3)), model, limits=MemoryLimits(frames=8))
+
+
+def test_close_views_of_a_larger_model_are_no_memory_of_a_smaller_ones_frames() -> None:
+    model = load_model("uniultra-mini", "cpu").at(128)
+    session = CineSession(Cine(discs(3, 144, 192)), model)
+    session.add_box(1, 0, (80, 56, 112, 88))
+    memories, result = session._engine.memories, session._state.result((1, 0))
+    assert result.view.size == 64
+    session.model = model.at(64)
+    assert memories.whole.size == 64
+    assert memories._remembered_view(result, memories.whole) == memories.whole
+
+
 # Out of memory --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stage", ["embed", "predict", "track", "remember", "attend"])
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+    ],
+    ids=["torch", "python", "cublas", "cudnn"],
+)
 def test_running_out_of_memory_once_is_survived(model, monkeypatch, stage, error) -> None:
     calm, short = (CineSession(Cine(discs(5)), model) for _ in range(2))
     calm.add_box(1, 0, BOX)
@@ -472,16 +510,6 @@ def test_half_precision_may_fail_after_memory_has(session, model) -> None:
     assert run_with_fallback(session._engine, work, notices.append) == "done"
     assert not session.model.half
     assert [words[:32] for words in notices] == ["Numbers became too large for half"[:32]]
-
-
-def test_a_network_copied_to_a_device_shares_nothing(model) -> None:
-    twin = copied_to(model.network, "cpu")
-    assert twin.state_dict().keys() == model.network.state_dict().keys()
-    for name, value in model.network.state_dict().items():
-        other = twin.state_dict()[name]
-        assert torch.equal(value, other)
-        assert value.data_ptr() != other.data_ptr()
-    assert {v.device.type for v in copied_to(model.network, "meta").state_dict().values()} == {"meta"}
 
 
 def test_results_can_be_read_from_another_thread_while_tracking(session) -> None:

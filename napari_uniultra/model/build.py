@@ -8,8 +8,8 @@ from sam2.modeling.backbones.hieradet import Hiera
 from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
 from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
-from sam2.modeling.position_encoding import PositionEmbeddingSine
-from sam2.modeling.sam.transformer import RoPEAttention
+from sam2.modeling.position_encoding import PositionEmbeddingSine, compute_axial_cis
+from sam2.modeling.sam.transformer import Attention, RoPEAttention
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import LayerNorm2d
 
@@ -28,8 +28,30 @@ class Trunk(AdaptedTrunk, Hiera):
     """sam2's Hiera with room for adapters; the same weights under the same names."""
 
 
-class PooledAttention(PooledKeys, RoPEAttention):
-    """sam2's attention with rotary positions, to pooled memories; the same weights under the same names."""
+class RotaryAttention(RoPEAttention):
+    """sam2's attention with rotary positions; the same weights under the same names.
+
+    sam2 would make its codes on a GPU wherever there is one, even a full one, and for a model on the CPU.
+    """
+
+    def __init__(self, config: ModelConfig, *, to_memories: bool) -> None:
+        kv_in_dim = _MEMORY_DIM if to_memories else None
+        Attention.__init__(self, _DIM, num_heads=1, downsample_rate=1, dropout=0.1, kv_in_dim=kv_in_dim)
+        self.compute_cis = partial(compute_axial_cis, dim=_DIM)
+        if config.rotary_grid is not None:
+            self.compute_cis = partial(memory_rotations, dim=_DIM, rotary_grid=config.rotary_grid)
+        grid = config.image_size // _STRIDE
+        self.freqs_cis = self.compute_cis(end_x=grid, end_y=grid)
+        self.rope_k_repeat = to_memories
+
+
+class PooledAttention(PooledKeys, RotaryAttention):
+    """The same, to pooled memories."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config, to_memories=True)
+        pool, rotary_grid = config.memory.pool, config.rotary_grid
+        self.compute_key_cis = partial(memory_rotations, dim=_DIM, pool=pool, rotary_grid=rotary_grid)
 
 
 class PooledMemoryEncoder(PooledMemory, MemoryEncoder):
@@ -97,7 +119,7 @@ def _image_encoder(config: ModelConfig) -> ImageEncoder:
     if config.adapter is not None:
         trunk.add_adapters(config.adapter)
     neck = FpnNeck(
-        position_encoding=PositionEmbeddingSine(num_pos_feats=_DIM),
+        position_encoding=_sine(_DIM),
         d_model=_DIM,
         backbone_channel_list=list(config.trunk_channels),
         fpn_top_down_levels=[2, 3],
@@ -107,44 +129,26 @@ def _image_encoder(config: ModelConfig) -> ImageEncoder:
 
 
 def _memory_attention(config: ModelConfig) -> MemoryAttention:
-    grid, memory = config.image_size // _STRIDE, config.memory
-    rope = dict(
-        rope_theta=10000.0,
-        feat_sizes=(grid, grid),
-        embedding_dim=_DIM,
-        num_heads=1,
-        downsample_rate=1,
-        dropout=0.1,
-    )
-    cross_attention = RoPEAttention if memory.pool == 1 else PooledAttention
+    memory = config.memory
     layer = MemoryAttentionLayer(
         activation="relu",
         dim_feedforward=memory.feedforward,
         dropout=0.1,
         pos_enc_at_attn=False,
-        self_attention=RoPEAttention(**rope),
+        self_attention=RotaryAttention(config, to_memories=False),
         d_model=_DIM,
         pos_enc_at_cross_attn_keys=True,
         pos_enc_at_cross_attn_queries=False,
-        cross_attention=cross_attention(**rope, rope_k_repeat=True, kv_in_dim=_MEMORY_DIM),
+        cross_attention=RotaryAttention(config, to_memories=True) if memory.pool == 1 else PooledAttention(config),
     )
-    attention = MemoryAttention(d_model=_DIM, pos_enc_at_input=True, layer=layer, num_layers=memory.layers)
-    for rotary in (module for module in attention.modules() if isinstance(module, RoPEAttention)):
-        if config.rotary_grid is not None:
-            rotary.compute_cis = partial(memory_rotations, dim=_DIM, rotary_grid=config.rotary_grid)
-            rotary.freqs_cis = rotary.compute_cis(end_x=grid, end_y=grid)
-        if isinstance(rotary, PooledAttention):
-            rotary.compute_key_cis = partial(
-                memory_rotations, dim=_DIM, pool=memory.pool, rotary_grid=config.rotary_grid
-            )
-    return attention
+    return MemoryAttention(d_model=_DIM, pos_enc_at_input=True, layer=layer, num_layers=memory.layers)
 
 
 def _memory_encoder(config: ModelConfig) -> MemoryEncoder:
     block = CXBlock(dim=_DIM, kernel_size=7, padding=3, layer_scale_init_value=1e-6, use_dwconv=True)
     parts = dict(
         out_dim=_MEMORY_DIM,
-        position_encoding=PositionEmbeddingSine(num_pos_feats=_MEMORY_DIM),
+        position_encoding=_sine(_MEMORY_DIM),
         mask_downsampler=MaskDownSampler(kernel_size=3, stride=2, padding=1),
         fuser=Fuser(block, num_layers=2),
     )
@@ -153,3 +157,8 @@ def _memory_encoder(config: ModelConfig) -> MemoryEncoder:
     encoder = PooledMemoryEncoder(**parts)
     encoder.pool = config.memory.pool
     return encoder
+
+
+def _sine(dim: int) -> PositionEmbeddingSine:
+    """Codes of positions, made when they are asked for: sam2 would fill a GPU with some that nobody reads."""
+    return PositionEmbeddingSine(num_pos_feats=dim, warmup_cache=False)

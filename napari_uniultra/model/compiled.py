@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 from torch.utils._pytree import tree_map_only
 
 from napari_uniultra.core.places import cache_folder
@@ -17,6 +17,8 @@ from napari_uniultra.core.places import cache_folder
 _log = logging.getLogger(__name__)
 
 _BACKEND = "inductor"
+# The last is how older CUDA graphs refuse a thread that is not the one they were recorded in.
+_CANNOT_COMPILE = (TorchDynamoException, FailOnRecompileLimitHit, AssertionError)
 
 
 class Compiled:
@@ -43,6 +45,11 @@ class Compiled:
         self._compiled: Callable[..., Any] | None = torch.compile(function, fullgraph=True, mode=mode, backend=_BACKEND)
         self._has_run = False
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether it may still be called compiled, and not as it is."""
+        return self._compiled is not None
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the function returns, in memory of its own."""
         if self._compiled is None:
@@ -50,7 +57,7 @@ class Compiled:
         start = time.monotonic()
         try:
             result = self._compiled(*args, **kwargs)
-        except TorchDynamoException as error:
+        except _CANNOT_COMPILE as error:
             _log.warning("The %s could not be compiled (%s); it runs as it is", self._name, type(error).__name__)
             self._compiled = None
             return self._function(*args, **kwargs)

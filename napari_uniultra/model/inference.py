@@ -80,7 +80,7 @@ def mix_channels(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def compose(first: nn.Conv2d, second: nn.Conv2d) -> tuple[Tensor, Tensor]:
     """Weight and bias of the one 1 x 1 convolution that does what ``first`` and then ``second`` do."""
-    outer, inner = second.weight[:, :, 0, 0].double(), first.weight[:, :, 0, 0].double()
-    weight = (outer @ inner).to(first.weight.dtype)[:, :, None, None]
-    bias = (outer @ first.bias.double() + second.bias.double()).to(first.weight.dtype)
-    return weight, bias
+    parameters = (second.weight[:, :, 0, 0], first.weight[:, :, 0, 0], second.bias, first.bias)
+    outer, inner, shift, inner_shift = (own.cpu().double() for own in parameters)  # MPS has no float64
+    weight, bias = outer @ inner, outer @ inner_shift + shift
+    return weight.to(first.weight)[:, :, None, None], bias.to(first.weight)

@@ -44,8 +44,8 @@ def memory_rotations(dim: int, end_x: int, end_y: int, pool: int = 1, rotary_gri
 def rotated(x: Tensor, rotations: Tensor) -> Tensor:
     """Turn neighbouring pairs of the features of x (..., N, D) by ``rotations`` (n, D / 2); N is a multiple of n."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    repeated = rotations.repeat(pairs.shape[-2] // len(rotations), 1)
-    return torch.view_as_real(pairs * repeated).flatten(-2).to(x.dtype)
+    turned = pairs.unflatten(-2, (-1, len(rotations))) * rotations  # MPS cannot repeat complex numbers
+    return torch.view_as_real(turned).flatten(-2).flatten(-3, -2).to(x.dtype)
 
 
 class PooledKeys:
@@ -73,7 +73,7 @@ class PooledKeys:
 
     def _rotations(self, q: Tensor) -> tuple[Tensor, Tensor]:
         if self._codes is None or len(self._codes[0]) != q.shape[-2] or self._codes[0].device != q.device:
-            side = math.isqrt(q.shape[-2])
+            side = int(math.sqrt(q.shape[-2]))  # which can be compiled for any size, unlike isqrt
             codes = (compute(end_x=side, end_y=side) for compute in (self.compute_cis, self.compute_key_cis))
             self._codes = tuple(code.to(q.device) for code in codes)
         return self._codes
@@ -85,7 +85,11 @@ class PooledMemory:
     pool: int = 1
 
     def forward(self, pix_feat: Tensor, masks: Tensor, skip_mask_sigmoid: bool = False) -> dict[str, object]:
-        """As sam2's, with features and position codes (B, 64, s / pool, s / pool)."""
-        remembered = super().forward(pix_feat, masks, skip_mask_sigmoid)["vision_features"]
+        """As sam2's, with features and position codes (B, 64, s / pool, s / pool).
+
+        Places are not coded before they are pooled: a code made while CUDA graphs are recorded could not be used later.
+        """
+        masks = self.mask_downsampler(masks if skip_mask_sigmoid else masks.sigmoid())
+        remembered = self.out_proj(self.fuser(self.pix_feat_proj(pix_feat) + masks))
         features = F.avg_pool2d(remembered, self.pool)
         return {"vision_features": features, "vision_pos_enc": [self.position_encoding(features).to(features.dtype)]}

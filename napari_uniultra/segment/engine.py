@@ -24,7 +24,7 @@ from napari_uniultra.segment.cache import ByteLimitedCache
 from napari_uniultra.segment.heap import trim_heap
 from napari_uniultra.segment.incoming import Incoming
 from napari_uniultra.segment.memories import Memories
-from napari_uniultra.segment.memory import MemoryLimits, MemoryPlan, plan_memory
+from napari_uniultra.segment.memory import MOST_FRAMES, MemoryLimits, MemoryPlan, plan_memory
 from napari_uniultra.segment.predictor import Prediction, Predictor
 from napari_uniultra.segment.reframe import seen_from
 from napari_uniultra.segment.results import Result
@@ -73,6 +73,8 @@ class Engine:
     """
 
     def __init__(self, cine: Cine, model: Any, cache_bytes: int, memory_bytes: int, limits: MemoryLimits) -> None:
+        if not 1 <= limits.frames <= MOST_FRAMES:
+            raise ValueError(f"a frame can attend to 1 to {MOST_FRAMES} others, not to {limits.frames}")
         self.cine = cine
         self.limits = limits
         self.zoom: bool | None = None

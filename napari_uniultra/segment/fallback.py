@@ -13,7 +13,8 @@ from napari_uniultra.model.device import copied_to
 from napari_uniultra.segment.predictor import HalfPrecisionError
 
 T = TypeVar("T")
-_NO_MEMORY = ("not enough memory", "out of memory", "can't allocate memory")
+# In what PyTorch, the CPU's allocator, cuBLAS and cuDNN say.
+_NO_MEMORY = ("not enough memory", "out of memory", "can't allocate memory", "alloc_failed", "unable to find an engine")
 
 
 class Host(Protocol):
@@ -45,9 +46,11 @@ def run_with_fallback(host: Host, work: Callable[[], T], notify: Callable[[str],
         return value
     if host.model.device.type != "cpu":
         notify("The graphics card ran out of memory. The session goes on on the CPU, more slowly; nothing was lost.")
-        host.model = _on_cpu(host.model)
-        _free(host)
-        done, value = attempt(work)
+        copied, model = attempt(lambda: _on_cpu(host.model))
+        if copied:
+            host.model = model
+            _free(host)
+            done, value = attempt(work)
         if done:
             return value
     raise ResourceError(
@@ -83,6 +86,8 @@ def _free(host: Host) -> None:
     host.free_memory()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def _on_cpu(model: Any) -> Any:

@@ -45,11 +45,11 @@ class Memories:
 
     def put_given(self, key: Key, result: Result, logits: Tensor) -> None:
         """Keep a prompt's answer. Its memory is encoded when another frame first attends to it."""
-        self._put(key, FrameMemory(None, logits, result), self.view_of(result).size, given=True)
+        self._put(key, FrameMemory(None, logits, result), self.view_of(result), given=True)
 
     def put_found(self, key: Key, result: Result, logits: Tensor, features: Tensor) -> None:
         """Keep what tracking found."""
-        self._put(key, FrameMemory(features, logits, result), self.view_of(result).size, given=False)
+        self._put(key, FrameMemory(features, logits, result), self.view_of(result), given=False)
 
     @property
     def whole(self) -> View:
@@ -71,7 +71,7 @@ class Memories:
 
     def original(self, key: Key, result: Result) -> Tensor | None:
         """The very logits that a prompt gave, in its result's own view, unless they were dropped."""
-        kept = self._kept(key, result, self.view_of(result).size, given=True)
+        kept = self._kept(key, result, self.view_of(result), given=True)
         return None if kept is None else kept.logits
 
     def features(self, state: SessionState, key: Key, like: View) -> Tensor:
@@ -80,7 +80,7 @@ class Memories:
         What was given, by a prompt or by accepting it, is remembered as certain; what tracking found is not.
         """
         result, given = state.result(key), state.is_conditioning(key)
-        kept = self._kept(key, result, like.size, given=given)
+        kept = self._kept(key, result, like, given=given)
         if kept is not None and kept.features is not None:
             return kept.features
         view = self._remembered_view(result, like)
@@ -88,26 +88,30 @@ class Memories:
         predictor = self._predictor(view.size)
         score = torch.tensor([[result.object_score]], device=predictor.model.device)
         features = predictor.remember(self._embed(key[1], view), logits, score, prompted=given)
-        self._put(key, FrameMemory(features, logits, result), view.size, given=given)
+        self._put(key, FrameMemory(features, logits, result), view, given=given)
         return features
 
     def _remembered_view(self, result: Result, like: View) -> View:
         own = self.view_of(result)
-        if own.size == like.size:
+        if self._kind(own) == self._kind(like):
             return own
         return like if like == self.whole else memory_view(result.mask.unpack(), like.size, like)
 
-    def _put(self, key: Key, memory: FrameMemory, size: int, *, given: bool) -> None:
-        self.kept.put((*key, _GIVEN if given else _FOUND, size), memory)
+    def _kind(self, view: View) -> tuple[int, bool]:
+        """What two views must share for a memory from one to serve in the other: the input size, and how it is used."""
+        return view.size, view == self.whole
 
-    def _kept(self, key: Key, result: Result, size: int, *, given: bool) -> FrameMemory | None:
-        """The memory kept of a result at an input size, unless it was dropped or made from another result."""
-        kept = self.kept.get((*key, _GIVEN if given else _FOUND, size))
+    def _put(self, key: Key, memory: FrameMemory, view: View, *, given: bool) -> None:
+        self.kept.put((*key, _GIVEN if given else _FOUND, *self._kind(view)), memory)
+
+    def _kept(self, key: Key, result: Result, view: View, *, given: bool) -> FrameMemory | None:
+        """The memory kept of a result for views of a kind, unless it was dropped or made from another result."""
+        kept = self.kept.get((*key, _GIVEN if given else _FOUND, *self._kind(view)))
         return kept if kept is not None and kept.source is result else None
 
     def _kept_or_made(self, key: Key, result: Result, view: View, *, given: bool) -> FrameMemory:
         """The memory kept of a result at a view's size, or one without features that is made from the stored mask."""
-        kept = self._kept(key, result, view.size, given=given)
+        kept = self._kept(key, result, view, given=given)
         return kept or FrameMemory(None, self._logits_of_mask(result, view), result)
 
     def _logits_of_mask(self, result: Result, view: View) -> Tensor:

@@ -38,13 +38,16 @@ class FrameMemory:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
+MOST_FRAMES = 7  # SAM2 has codes for no more
+
+
 class MemoryLimits(NamedTuple):
     """How much a frame attends to.
 
     Attributes
     ----------
     frames : int
-        Spatial memories besides the conditioning ones, plus one (SAM2: 7).
+        Spatial memories besides the conditioning ones, plus one; at most `MOST_FRAMES`, as in SAM2.
     pointers : int
         Object pointers of recent frames, plus one (SAM2: 16).
     conditioning : int
@@ -52,7 +55,7 @@ class MemoryLimits(NamedTuple):
         frames could not afford.
     """
 
-    frames: int = 7
+    frames: int = MOST_FRAMES
     pointers: int = 16
     conditioning: int = 8
 
@@ -64,7 +67,7 @@ class MemoryPlan:
     Attributes
     ----------
     spatial : tuple of (int, int)
-        (temporal position, frame): 0 for conditioning frames, else 1 (farthest) to ``frames - 1`` (nearest).
+        (distance in frames, frame), the farthest first; 0 for conditioning frames, which come before all others.
     pointers : tuple of (int, int)
         (distance in frames, frame) of the object pointers; positive in the past of the direction of travel.
     """
@@ -75,7 +78,7 @@ class MemoryPlan:
     @property
     def layout(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """What two objects must share to be computed in one batch."""
-        return tuple(position for position, _ in self.spatial), tuple(distance for distance, _ in self.pointers)
+        return tuple(distance for distance, _ in self.spatial), tuple(distance for distance, _ in self.pointers)
 
 
 def plan_memory(
@@ -109,10 +112,10 @@ def plan_memory(
     recent = set(tracked) | (set(conditioning) - set(selected))
 
     spatial = [(0, other) for other in selected]
-    for position in range(1, limits.frames):
-        other = frame - step * (limits.frames - position)
+    for distance in range(limits.frames - 1, 0, -1):
+        other = frame - step * distance
         if other in recent:
-            spatial.append((position, other))
+            spatial.append((distance, other))
 
     pointers = []
     for other in selected:

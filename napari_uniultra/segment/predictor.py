@@ -6,7 +6,7 @@ NumPy frames and prompts go in, tensors on the model's device go between the ver
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any
 
@@ -183,7 +183,7 @@ class Predictor:
         low_res, _, iou, _, _, pointer, score = self._network._use_mask_as_output(
             embedding.image, list(embedding.high_res), values
         )
-        return Prediction(low_res.float(), iou[:, 0].float(), score.float(), pointer.float())
+        return self._checked(Prediction(low_res.float(), iou[:, 0].float(), score.float(), pointer.float()))
 
     def _decode(
         self,
@@ -195,11 +195,7 @@ class Predictor:
         *,
         points: int,
     ) -> Prediction:
-        """Masks for B objects, of which the one with most has so many ``points``; they are not counted on the device.
-
-        In half precision, where numbers became too large for it, logits and score are NaN: the device need not be asked
-        before the answer is read, nor does a further round hide it.
-        """
+        """Masks for B objects; the one with most has so many ``points``, as they are not counted on the device."""
         network, batch = self._network, features.shape[0]
         multimask = network.multimask_min_pt_num <= points <= network.multimask_max_pt_num
         sparse, dense_embedding = network.sam_prompt_encoder(points=(coordinates, labels), boxes=None, masks=dense)
@@ -218,13 +214,24 @@ class Predictor:
         rows = torch.arange(batch, device=features.device)
         present = (score > 0).float()
         chosen = torch.where(present[:, :, None, None] > 0, logits[rows, best][:, None].float(), NO_OBJECT_LOGIT)
-        if self.model.half:
-            is_finite = logits.flatten(1).isfinite().all(dim=1, keepdim=True) & score.isfinite()
-            chosen = torch.where(is_finite[..., None, None], chosen, torch.nan)
-            score = torch.where(is_finite, score, torch.nan)
         token = tokens[rows, best if tokens.shape[1] > 1 else torch.zeros_like(best)]
         pointer = present * network.obj_ptr_proj(token) + (1 - present) * network.no_obj_ptr
-        return Prediction(chosen, ious[rows, best], score, pointer.float())
+        return self._checked(Prediction(chosen, ious[rows, best], score, pointer.float()), logits)
+
+    def _checked(self, prediction: Prediction, *others: Tensor) -> Prediction:
+        """The prediction; in half precision with NaN for logits and score where it, or one of ``others``, overflowed.
+
+        So the device need not be asked before the answer is read, nor does a further round hide it.
+        """
+        if not self.model.half:
+            return prediction
+        parts = (prediction.logits, prediction.object_score, prediction.pointer, *others)
+        is_finite = torch.stack([part.flatten(1).isfinite().all(dim=1) for part in parts]).all(dim=0)[:, None]
+        return replace(
+            prediction,
+            logits=prediction.logits.where(is_finite[..., None, None], torch.nan),
+            object_score=prediction.object_score.where(is_finite, torch.nan),
+        )
 
     @_inferring
     def remember(self, embedding: FrameEmbedding, logits: Tensor, object_score: Tensor, *, prompted: bool) -> Tensor:
@@ -275,10 +282,10 @@ class Predictor:
         """
         network, batch = self._network, len(spatial)
         memory, position = [], []
-        for slot, (temporal, _) in enumerate(plan.spatial):
+        for slot, (distance, _) in enumerate(plan.spatial):
             features = torch.cat([own[slot].float() for own in spatial])  # autocast knows no mixed halves
             memory.append(_tokens(features))
-            code = self._memory_position + network.maskmem_tpos_enc[network.num_maskmem - temporal - 1]
+            code = self._memory_position + network.maskmem_tpos_enc[distance - 1]  # the last one's if it is 0
             position.append(code.expand(-1, batch, -1))
         pointer_tokens = 0
         if plan.pointers:
