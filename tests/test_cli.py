@@ -130,6 +130,51 @@ def test_other_files_in_the_folder_stay(loop: Path, model: str, tmp_path: Path) 
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+def test_results_are_replaced_only_as_their_run_left_them(
+    loop: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert segment(loop, model, out, "--box", "10,8,30,25") == 0
+    written = (out / "masks.tif").stat().st_mtime_ns
+    capsys.readouterr()
+    assert segment(loop, model, out, "--box", "10,8,30,25") == 0
+    assert "there already" in capsys.readouterr().err
+    assert (out / "masks.tif").stat().st_mtime_ns == written
+    assert segment(loop, model, out, "--box", "10,8,30,25", "--force") == 0
+    assert segment(loop, model, out, "--box", "20,8,40,25") == 0  # other results of ours, which can be made again
+    (out / "measurements.csv").write_text("corrected by hand")
+    for box in ("20,8,40,25", "10,8,30,25"):
+        assert segment(loop, model, out, "--box", box) == 7
+        assert "measurements.csv exists already" in capsys.readouterr().err
+    assert (out / "measurements.csv").read_text() == "corrected by hand"
+    assert segment(loop, model, out, "--box", "20,8,40,25", "--force") == 0
+    assert (out / "measurements.csv").read_text().startswith("frame,")
+
+
+@pytest.mark.parametrize("name", ["measurements.csv", "run.json", "masks.json"])
+def test_files_of_others_are_not_replaced(name: str, loop: Path, model: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("{}")
+    assert segment(loop, model, out, "--box", "10,8,30,25", "--format", "coco") == 7
+    assert [path.name for path in out.iterdir()] == [name]
+    assert (out / name).read_text() == "{}"
+
+
+def test_segment_writes_over_nothing_that_it_reads(model: str, tmp_path: Path) -> None:
+    before = write_loop(tmp_path / "masks.tif").read_bytes()
+    assert segment(tmp_path / "masks.tif", model, tmp_path, "--box", "10,8,30,25", "--force") == 7
+    assert (tmp_path / "masks.tif").read_bytes() == before
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for number, frame in enumerate(tifffile.imread(tmp_path / "masks.tif")):
+        tifffile.imwrite(frames / f"{number}.tif", frame)
+    for out in (frames, frames / "results"):
+        assert segment(frames, model, out, "--box", "10,8,30,25", "--force") == 7
+    assert len(list(frames.iterdir())) == FRAMES
+    assert segment(frames, model, tmp_path / "results", "--box", "10,8,30,25", "--stop", 1) == 0
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="sends Ctrl-C as a signal")
 def test_ctrl_c_keeps_what_is_finished(model: str, tmp_path: Path) -> None:
     loop, out = write_loop(tmp_path / "long.tif", frames=600), tmp_path / "out"
@@ -174,16 +219,22 @@ def test_every_kind_of_error_has_its_code() -> None:
         (["segment", "{loop}", "--box", "5,5,5,9", "--out", "{tmp}/o"], 5, "covers no pixel"),
         (["segment", "{loop}", "--box", "1,1,9,9", "--frame", "6", "--out", "{tmp}/o"], 5, "Frame 6 does not exist"),
         (["segment", "{loop}", "--prompts", "{tmp}/none.json", "--out", "{tmp}/o"], 5, "none.json"),
-        (["segment", "{loop}", "--box", "1,1,9,9", "--out", "{loop}"], 7, "cannot be written"),
+        (["segment", "{loop}", "--box", "1,1,9,9", "--out", "{model}"], 7, "is a file, not a folder"),
         (["weights", "info", "uniultra-l"], 4, "published none"),
         (["weights", "remove", "none"], 4, "was added"),
         (["weights", "download", "none"], 4, "cannot be downloaded"),
     ],
 )
 def test_errors_are_one_line(
-    arguments: list[str], code: int, words: str, loop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    code: int,
+    words: str,
+    loop: Path,
+    model: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run(*(argument.format(tmp=tmp_path, loop=loop) for argument in arguments)) == code
+    assert run(*(argument.format(tmp=tmp_path, loop=loop, model=model) for argument in arguments)) == code
     printed = capsys.readouterr()
     assert printed.out == ""
     assert words in printed.err
@@ -294,7 +345,7 @@ def test_demo_computes_once(model: str, tmp_path: Path, capsys: pytest.CaptureFi
     written = (out / "masks.tif").stat().st_mtime_ns
     capsys.readouterr()
     assert run(*arguments) == 0
-    assert "there already" in capsys.readouterr().out
+    assert "there already" in capsys.readouterr().err
     assert (out / "masks.tif").stat().st_mtime_ns == written
     (out / "overlay.mp4").unlink()
     assert run(*arguments) == 0

@@ -198,6 +198,35 @@ def test_an_instance_stored_twice_is_two_copies(tmp_path: Path) -> None:
     assert len(list(out.glob("*.dcm"))) == len(list(out.glob("*.png"))) == 2
 
 
+def test_no_command_writes_over_what_it_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    heart = read_cine(heart_path())
+    loop, masks, link, table = (tmp_path / name for name in ("loop.dcm", "m.tif", "t.csv", "masks.csv"))
+    loop.write_bytes(heart_path().read_bytes())
+    write_masks(masks, Masks(np.ones((len(heart), *heart.shape_hw), np.uint8)))
+    link.symlink_to(masks)
+    (shown,) = write_masks(tmp_path / "overlay.mp4", Masks.of_cine(heart, read_masks(masks).labels))
+    (folder,) = write_masks(tmp_path / "pictures.png", read_masks(masks))
+    before = {path: path.read_bytes() for path in (loop, masks, shown)}
+    for command in (
+        ("export", masks, loop, "--loop", loop),
+        ("export", masks, shown, "--loop", shown),
+        ("export", masks, masks),
+        ("export", folder, folder / "again.tif"),
+        ("measure", masks, "--out", link),
+        ("measure", masks, "--out", table, "--cycles", link),
+        ("measure", masks, "--out", table, "--cycles", folder / ".." / table.name),
+    ):
+        assert run(*command) == 7, command
+        assert "was not written" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+    assert link.is_symlink()
+    assert not table.exists()
+    for command in (("--out", masks), ("--out", table, "--cycles", masks)):
+        with pytest.raises(SystemExit, match="2"):
+            run("measure", masks, *command)
+        assert "CSV file" in capsys.readouterr().err
+
+
 def test_segment_in_further_formats(tmp_path: Path) -> None:
     config = architecture("uniultra-mini", image_size=64)
     torch.manual_seed(0)

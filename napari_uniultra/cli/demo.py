@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from napari_uniultra.cli.job import Job, already_done, print_outputs, run_job
+from napari_uniultra.cli.job import Job, finish
 
 
 def add_parser(commands: Any) -> None:
@@ -19,7 +19,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--model", default="uniultra-mini", help="a model's name or path (default: %(default)s)")
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
-    parser.add_argument("--force", action="store_true", help="compute again what is there already")
+    parser.add_argument("--force", action="store_true", help="compute and write again what is there already")
     parser.set_defaults(run=run)
 
 
@@ -27,17 +27,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Segment the sample loop, unless its results are there."""
     from napari_uniultra.io.readers import read_cine
     from napari_uniultra.io.writers import read_prompts
-    from napari_uniultra.model.zoo import model_sha256
     from napari_uniultra.sample_data import heart_path, heart_prompts_path
 
     cine = read_cine(heart_path())
     objects = read_prompts(heart_prompts_path(), cine.shape_hw)
     job = Job(cine=cine, objects=objects, out=arguments.out, model=arguments.model, device=arguments.device)
-    if not arguments.force and already_done(job, model_sha256(arguments.model)):
-        print("The results are there already (--force computes them again):")
-        code = 0
-    else:
-        code = run_job(job)
-        print("The results:" if code == 0 else "The results so far:")
-    print_outputs(arguments.out)
-    return code
+    return finish(job, arguments.force)

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from napari_uniultra.cli.outputs import check_outputs
+
 
 def add_parser(commands: Any) -> None:
     """Add this command to the command line."""
@@ -34,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from napari_uniultra.io.writers import format_of, write_masks
 
     format_of(arguments.out, arguments.format)  # a format that is not known is said before anything is read
+    check_outputs([arguments.out], [arguments.masks, arguments.loop])
     if arguments.loop is None:
         masks = read_masks(arguments.masks)
     else:

@@ -65,10 +65,45 @@ def make_folder(path: Path) -> None:
     WriteError
         When it cannot be made.
     """
+    if path.is_file():
+        raise WriteError(f"{path} cannot hold the results", "it is a file, not a folder", "Name another folder")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(path, error) from error
+
+
+def output_paths(out: Path, formats: Sequence[str] = ()) -> list[Path]:
+    """The files and folders that a job writes."""
+    names = [out / name for name in (*OUTPUTS, RUN)]
+    return list(dict.fromkeys([*names, *(_path_of_format(out, name) for name in formats)]))
+
+
+def finish(job: Job, force: bool) -> int:
+    """Segment and write, unless the results of this very job are there; say what is there, and return the exit code.
+
+    Parameters
+    ----------
+    force : bool
+        Write in any case, over whatever has the names of results.
+
+    Raises
+    ------
+    WriteError
+        Without ``force``, when the folder holds files of these names that no run wrote, or that were changed since.
+    """
+    from napari_uniultra.model.zoo import model_sha256
+
+    code = 0
+    if not force and already_done(job, model_sha256(job.model)):
+        print("uniultra: the results are there already (--force computes them again)", file=sys.stderr)
+    else:
+        if not force:
+            _check_replaced(job)
+        code = run_job(job)
+    for path in output_paths(job.out, job.formats):
+        print(path)
+    return code
 
 
 def run_job(job: Job) -> int:
@@ -107,13 +142,45 @@ def _path_of_format(out: Path, name: str) -> Path:
 
 
 def already_done(job: Job, model_sha256: str) -> bool:
-    """Whether the folder holds the complete results of this very job."""
+    """Whether the folder holds the complete results of this very job, as its run left them."""
+    record = _record(job.out)
+    same = record.get("complete") is True and record.get("fingerprint") == fingerprint(job, model_sha256)
+    paths = output_paths(job.out, job.formats)
+    return same and all(path.exists() and not _is_foreign(path, record) for path in paths)
+
+
+def _check_replaced(job: Job) -> None:
+    """Refuse to replace what a run did not write, or what was changed after it."""
+    record = _record(job.out)
+    paths = output_paths(job.out, job.formats)
+    foreign = next((path for path in paths if _is_foreign(path, record)), None)
+    if foreign is not None:
+        raise WriteError(
+            f"{foreign} exists already",
+            "no run wrote it, or it was changed since",
+            "Choose another folder with --out, or replace it with --force",
+        )
+
+
+def _record(out: Path) -> dict[str, Any]:
+    """What the run that wrote into a folder said of itself; nothing where there was none."""
     try:
-        record = json.loads((job.out / RUN).read_text(encoding="utf-8"))
-        same = record.get("complete") is True and record.get("fingerprint") == fingerprint(job, model_sha256)
-    except (OSError, ValueError, AttributeError):
-        return False
-    return same and all((job.out / name).is_file() for name in OUTPUTS)
+        record = json.loads((out / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) and isinstance(record.get("files"), dict) else {}
+
+
+def _is_foreign(path: Path, record: dict[str, Any]) -> bool:
+    """Whether a file is not as a run wrote it; folders of masks are never written over in any case."""
+    if not path.is_file() or path.name == RUN:
+        return path.is_file() and not record
+    return not record or record["files"].get(path.name) != _sha256(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint(job: Job, model_sha256: str) -> str:
@@ -191,6 +258,7 @@ def _write(session: CineSession, job: Job, complete: bool) -> None:
     record = {
         "complete": complete,
         "fingerprint": fingerprint(job, model.sha256),
+        "files": {path.name: _sha256(path) for path in output_paths(out, job.formats) if path.is_file()},
         "frames": len(cine),
         "frames_with_results": len(session.frames_with_results),
         "model": {"name": model.name, "sha256": model.sha256, "image_size": model.image_size},
@@ -199,11 +267,3 @@ def _write(session: CineSession, job: Job, complete: bool) -> None:
     }
     with atomic_path(out / RUN) as path:
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-
-def print_outputs(out: Path, formats: Sequence[str] = ()) -> None:
-    """Say which files and folders there are."""
-    for name in (*OUTPUTS, RUN):
-        print(out / name)
-    for name in formats:
-        print(_path_of_format(out, name))

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_uniultra.cli.outputs import check_outputs
+
 if TYPE_CHECKING:
     from napari_uniultra.core.measure import CycleMeasurement, Measurement
     from napari_uniultra.core.types import Cine
@@ -20,7 +22,7 @@ def add_parser(commands: Any) -> None:
         "circumference of the fitted ellipse, thickness, change over time. In mm where the size of a pixel is known.",
     )
     parser.add_argument("masks", type=Path, metavar="MASKS", help="TIFF, NRRD, NIfTI, COCO, DICOM, or a folder of PNG")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the table, a .csv")
+    parser.add_argument("--out", type=_table, required=True, metavar="FILE", help="the table, a .csv")
     parser.add_argument(
         "--loop", type=Path, metavar="LOOP", help="the loop, for its scan area, and spacing and times if MASKS has none"
     )
@@ -29,9 +31,10 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--cycles",
-        type=Path,
+        type=_table,
         metavar="FILE",
-        help="also a table of heart cycles: end-diastole and end-systole, fractional area change, ejection fraction",
+        help="also a table of heart cycles, a .csv: end-diastole and end-systole, fractional area change, "
+        "ejection fraction",
     )
     parser.set_defaults(run=run)
 
@@ -46,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     from napari_uniultra.io.readers.masks import read_masks
     from napari_uniultra.io.writers import write_cycles_csv, write_measurements_csv
 
+    check_outputs([arguments.out, arguments.cycles], [arguments.masks, arguments.loop])
     loop = None if arguments.loop is None else read_cine(arguments.loop)
     masks = read_masks(arguments.masks, None if loop is None else len(loop))
     if loop is None:
@@ -64,8 +68,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _table(text: str) -> Path:
+    if not text.lower().endswith(".csv"):
+        raise argparse.ArgumentTypeError(f"{text} does not end in .csv: tables are CSV files")
+    return Path(text)
+
+
 def _spacing(text: str) -> tuple[float, float]:
-    row, column = (float(part) for part in text.split(","))
+    try:
+        row, column = (float(part) for part in text.split(","))
+    except ValueError:
+        words = f"{text!r} is not the size of a pixel: give two numbers in mm, row and column, as in 0.2,0.2"
+        raise argparse.ArgumentTypeError(words) from None
     return row, column
 
 

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_uniultra.cli.job import Job, make_folder, print_outputs, run_job
+from napari_uniultra.cli.job import Job, finish, make_folder, output_paths
+from napari_uniultra.cli.outputs import check_outputs
 
 if TYPE_CHECKING:
     from napari_uniultra.core.types import Cine
@@ -57,6 +58,7 @@ def add_parser(commands: Any) -> None:
         metavar="NAME",
         help="write the masks as nrrd, nifti, dicom, coco, yolo, png or gif as well; may be given several times",
     )
+    parser.add_argument("--force", action="store_true", help="write over results, and other files, of the same names")
     parser.set_defaults(run=run)
 
 
@@ -70,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         objects = read_prompts(arguments.prompts, cine.shape_hw)
     else:
         objects = _objects_of_boxes(arguments.box, arguments.frame, cine)
+    check_outputs(output_paths(arguments.out, arguments.format), [arguments.loop, arguments.prompts])
     make_folder(arguments.out)
     job = Job(
         cine=cine,
@@ -83,9 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         stop=arguments.stop,
         formats=tuple(arguments.format),
     )
-    code = run_job(job)
-    print_outputs(arguments.out, job.formats)
-    return code
+    return finish(job, arguments.force)
 
 
 def _box(text: str) -> tuple[float, ...]:
