@@ -125,6 +125,7 @@ def test_from_a_click_on_real_data_to_a_model_in_the_segment_panel(
     run = panel.view.run
     wait_for(run, qtbot, State.DONE)
     panel.view.update_view()
+    qtbot.waitUntil(lambda: "done" in panel.view.title.text(), timeout=WAIT_MS)
     assert {"loss", "dice", "learning_rate"} <= set(panel.view.history.curves)
     assert len(panel.view.plot.lines) == 2
     assert panel.view.pictures.isVisibleTo(panel.view)
@@ -211,7 +212,9 @@ def test_a_run_of_another_computer_can_only_be_asked_to_stop(
     (tmp_path / LOCK).write_text(json.dumps(elsewhere))
     panel.watch(add_folder(tmp_path))
     for _ in range(2):
+        qtbot.waitUntil(panel.view.stop_button.isEnabled, timeout=WAIT_MS)
         panel.view.stop_button.click()
+        qtbot.waitUntil(lambda: "stopping" in panel.view.title.text(), timeout=WAIT_MS)
         assert (tmp_path / STOP_FILE).exists()
         assert panel.view.stop_button.text() == "Stop"
         assert "gpu-server" in panel.view.words.text()
@@ -226,17 +229,19 @@ def test_a_run_of_another_computer_can_only_be_asked_to_stop(
 def test_long_logs_are_read_beside_the_window(open_panel: Callable[[], TrainPanel], qtbot: Any) -> None:
     panel, go = open_panel(), threading.Event()
     panel.tabs.setCurrentIndex(2)
-    qtbot.waitUntil(lambda: not panel.thread_.busy, timeout=WAIT_MS)
-    panel.thread_.submit(lambda: go.wait(60), lambda _: None, lambda _: None)
+    qtbot.waitUntil(lambda: not panel.reader_.busy, timeout=WAIT_MS)
+    panel.reader_.submit(lambda: go.wait(60), lambda _: None, lambda _: None)
     run = new_run(RunInfo("long"))
     keep_draft(run)
     events = [{"event": "start", "step": 0, "steps": 9}, {"event": "validation", "step": 4, "metrics": {"dice": 0.75}}]
     (run.folder / EVENTS).write_text("".join(json.dumps(event) + "\n" for event in events))
     panel.runs.update_view()
     item = panel.runs.table.topLevelItem(0)
-    assert (item.text(0), item.text(3)) == ("long", "")
+    panel.view.show_run(run)
+    assert (item.text(0), item.text(3), panel.view.title.text()) == ("long", "", "long")
     go.set()
     qtbot.waitUntil(lambda: panel.runs.table.topLevelItem(0).text(3) == "0.750", timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: panel.view.history.best() == 0.75, timeout=WAIT_MS)
     panel.runs.select(run)
     assert list(panel.runs.plot.lines) == [("long", "metric")]
     assert panel.runs.plot.metric.getAxis("left").labelText == "Dice"
@@ -306,8 +311,7 @@ def test_stop_resume_and_a_killed_trainer(
     assert not panel.view.resume_button.isEnabled()
     panel.view.stop_button.click()
     wait_for(run, qtbot, State.STOPPED)
-    panel.view.update_view()
-    assert panel.view.resume_button.isEnabled()
+    qtbot.waitUntil(panel.view.resume_button.isEnabled, timeout=WAIT_MS)
     assert panel.view.use_button.isEnabled()
     stopped = run.status().step
     panel.view.resume_button.click()

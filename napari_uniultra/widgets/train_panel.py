@@ -48,7 +48,7 @@ class TrainPanel(DockPanel):
         self._viewer = napari_viewer
         self.confirm: Callable[[str], bool] = self._confirm
         self.open_report: Callable[[Path], None] = lambda path: QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
-        self.thread_ = InferenceThread()
+        self.thread_, self.reader_ = InferenceThread(), InferenceThread()  # data sets are made while runs are watched
         self.score_question = Question(self)
         self._to_score: deque[Run] = deque()  # the first is at it
         self._build()
@@ -63,7 +63,11 @@ class TrainPanel(DockPanel):
     # Building -------------------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        self.new, self.view, self.runs = NewRun(self._viewer, self.thread_), RunView(), RunList(self.thread_)
+        self.new, self.view, self.runs = (
+            NewRun(self._viewer, self.thread_),
+            RunView(self.reader_),
+            RunList(self.reader_),
+        )
         self.tabs = QTabWidget()
         self.tabs.addTab(self.new, "New")
         self.tabs.addTab(scrolling(self.view), "Progress")
@@ -79,7 +83,8 @@ class TrainPanel(DockPanel):
         self.view.resume_asked.connect(lambda: try_or_tell(lambda: self.resume(self.view.run)))
         self.view.use_asked.connect(lambda: try_or_tell(lambda: self.use(self.view.run)))
         self.runs.asked.connect(self._on_asked)
-        self.destroyed.connect(lambda: self.thread_.stop(0.0))
+        for thread in (self.thread_, self.reader_):
+            self.destroyed.connect(lambda _=None, thread=thread: thread.stop(0.0))
 
     # Running --------------------------------------------------------------------------------------------------------
 
@@ -216,4 +221,5 @@ class TrainPanel(DockPanel):
     def end(self) -> None:
         """Let go of what only this panel wanted; runs go on."""
         self.score_question.drop()
+        self.reader_.stop(0.0)
         self.new.close_draft()

@@ -13,25 +13,38 @@ from napari_uniultra.runner.history import Follower, History
 from napari_uniultra.runner.run import LOG, Run, State, Status
 from napari_uniultra.runner.turn import waits_for
 from napari_uniultra.training.layout import OVERLAYS
-from napari_uniultra.widgets.parts import push_button, row_of
+from napari_uniultra.widgets.parts import push_button, row_of, tell
 from napari_uniultra.widgets.train_plot import CurvesPlot
+from napari_uniultra.widgets.worker import InferenceThread
 
 _LOG_BYTES, _LOG_HEIGHT = 20_000, 110
 _PICTURE_HEIGHT = 170  # pixels, at most
 
 
 class RunView(QWidget):
-    """Shows a run and asks for what is to be done with it."""
+    """Shows a run and asks for what is to be done with it.
+
+    Parameters
+    ----------
+    reader : InferenceThread
+        Where its events are read; they may be many.
+
+    Attributes
+    ----------
+    history : History
+        What is known of the run that is shown.
+    """
 
     stop_asked = Signal()
     resume_asked = Signal()
     use_asked = Signal()
 
-    def __init__(self) -> None:
+    def __init__(self, reader: InferenceThread) -> None:
         super().__init__()
+        self._reader = reader
         self.run: Run | None = None
-        self._follower: Follower | None = None
-        self._status = Status(State.NEW)
+        self.history = History()
+        self._follower: Follower | None = None  # of the reader alone
         self._log_size = -1
         self._build()
         self.show_run(None)
@@ -71,14 +84,9 @@ class RunView(QWidget):
         self.resume_button.clicked.connect(self.resume_asked)
         self.use_button.clicked.connect(self.use_asked)
 
-    @property
-    def history(self) -> History:
-        """What is known of the run that is shown."""
-        return History() if self._follower is None else self._follower.history
-
     def show_run(self, run: Run | None) -> None:
         """Show another run, or none."""
-        self.run = run
+        self.run, self.history = run, History()
         self._follower = None if run is None else run.follower()
         self._log_size = -1
         self.log.clear()
@@ -86,38 +94,50 @@ class RunView(QWidget):
         self.pictures.show_folder(None)
         for widget in (self.plot, self.log, self.progress):
             widget.setVisible(run is not None)
-        self.title.setText("No training is chosen. Start one under New, or choose one under Runs.")
+        for label in (self.facts, self.words):
+            label.clear()
+        for button in (self.stop_button, self.resume_button, self.use_button):
+            button.setEnabled(False)
+        nothing = "No training is chosen. Start one under New, or choose one under Runs."
+        self.title.setText(nothing if run is None else run.info.title)
         self.update_view()
 
     def update_view(self) -> None:
         """Read what is new of the run, and show it."""
-        if self.run is None or self._follower is None:
-            self._show_status(Status(State.NEW))
+        run, follower = self.run, self._follower
+        if run is None or follower is None:
             return
-        if self._follower.update():
-            self.plot.show_runs({self.run.info.title: self.history})
-            self.pictures.show_folder(self.run.stages[-1] / OVERLAYS)
-        self._status = self.run.status()
-        self._show_status(self._status)
-        self._show_log(self.run.folder / LOG)
 
-    def _show_status(self, status: Status) -> None:
-        run, history = self.run, self.history
-        state = status.state
-        self.stop_button.setEnabled(state.is_active and run is not None)
+        def look() -> tuple[Status, str, History | None]:
+            is_new, status = follower.update(), run.status()
+            return status, reason(run, status), follower.history.copy() if is_new else None
+
+        def show(seen: tuple[Status, str, History | None]) -> None:
+            if follower is self._follower:
+                self._show(run, *seen)
+
+        self._reader.submit(look, show, tell, key="progress")
+
+    def _show(self, run: Run, status: Status, words: str, history: History | None) -> None:
+        if history is not None:
+            self.history = history
+            self.plot.show_runs({run.info.title: history})
+            self.pictures.show_folder(run.stages[-1] / OVERLAYS)
+        self._show_status(run, status, words)
+        self._show_log(run.folder / LOG)
+
+    def _show_status(self, run: Run, status: Status, words: str) -> None:
+        state, history = status.state, self.history
+        self.stop_button.setEnabled(state.is_active)
         self.stop_button.setText("End now" if can_end(status) else "Stop")
-        self.resume_button.setEnabled(run is not None and not state.is_active and run.can_resume)
-        self.use_button.setEnabled(run is not None and run.model is not None)
-        if run is None:
-            self.facts.clear()
-            self.words.clear()
-            return
+        self.resume_button.setEnabled(not state.is_active and run.can_resume)
+        self.use_button.setEnabled(run.model is not None)
         self.title.setText(f"{run.info.title}: {state.value}")
         self.progress.setRange(0, max(history.steps, 1))
         self.progress.setValue(min(history.step, max(history.steps, 1)))
         self.progress.setFormat(f"step {history.step} of {history.steps}" if history.steps else state.value)
         self.facts.setText(_facts(history, state))
-        self.words.setText("\n".join(filter(None, (reason(run, status), *run.info.warnings, *history.notes[-2:]))))
+        self.words.setText("\n".join(filter(None, (words, *run.info.warnings, *history.notes[-2:]))))
         self.words.setVisible(bool(self.words.text()))
 
     def _show_log(self, path: Path) -> None:

@@ -63,18 +63,18 @@ class RunList(QWidget):
 
     Parameters
     ----------
-    thread : InferenceThread
-        Where logs are read; they may be long.
+    reader : InferenceThread
+        Where events are read; they may be many.
     """
 
     asked = Signal(str, object)
 
-    def __init__(self, thread: InferenceThread) -> None:
+    def __init__(self, reader: InferenceThread) -> None:
         super().__init__()
-        self._thread = thread
+        self._reader = reader
         self._runs: list[Run] = []
         self._seen: dict[Path, _Seen] = {}
-        self._followers: dict[Path, Follower] = {}  # of the thread alone
+        self._followers: dict[Path, Follower] = {}  # of the reader alone
         self._look_out: Stream | None = None
         self._build()
         self.update_view()
@@ -129,12 +129,12 @@ class RunList(QWidget):
         if runs != self._runs:
             self._list(runs)
         if self._look_out is None:
-            self._look_out = self._thread.stream(
+            self._look_out = self._reader.stream(
                 lambda: map(self._look, runs), self._show, lambda _: self._looked(), self._on_failed
             )
 
     def _look(self, run: Run) -> tuple[Run, _Seen]:
-        """How a run stands, in the thread; one that has ended is not read again until a file of it changes."""
+        """How a run stands, in the reader; one that has ended is not read again until a file of it changes."""
         signs = tuple(_changed_at(run.folder / name) for name in _SIGNS)
         known = self._seen.get(run.folder)
         if known is not None and known.signs == signs and not known.status.state.is_active:
