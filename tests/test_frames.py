@@ -86,6 +86,9 @@ def test_what_is_no_loop_is_refused(pixels: np.ndarray) -> None:
     [
         {"spacing_mm": (0, 1)},
         {"spacing_mm": (1, float("nan"))},
+        {"spacing_mm": 0.2},
+        {"spacing_mm": (0.2,)},
+        {"spacing_mm": "mm"},
         {"frame_times_s": [0, 1]},
         {"frame_times_s": [0, 2, 1]},
         {"frame_times_s": [0, 1, float("inf")]},

@@ -116,6 +116,10 @@ def test_removing_an_object_removes_all_of_it_and_nothing_else(session) -> None:
         (lambda s: s.add_mask(1, 0, np.ones((3, 3), bool)), "shape"),
         (lambda s: s.add_box(1, FRAMES, BOX), "does not exist"),
         (lambda s: s.add_box(0, 0, BOX), "object id"),
+        (lambda s: s.lock([0, FRAMES]), "does not exist"),
+        (lambda s: s.edit_object(1, colour="#ff0000"), "not a colour"),
+        (lambda s: s.edit_object(1, colour=(0.5, 0, 0)), "not a colour"),
+        (lambda s: s.edit_object(1, colour=(0, 0, 256)), "not a colour"),
         (lambda s: s.propagate(), "nothing to track"),
         (lambda s: s.propagate(objects=[7]), "nothing to track from"),
     ],
@@ -194,9 +198,11 @@ def test_numbers_of_numpy_are_as_good_as_pythons(session, tmp_path) -> None:
     session.interpolate(frames[2], objects=[one])
     list(session.propagate(objects=np.array([1])))
     session.lock(frames, objects=np.array([1]))
+    session.edit_object(one, colour=np.array([230, 159, 0], np.uint8))
     session.save(tmp_path / "work.npz")
     again = CineSession.restore(tmp_path / "work.npz", session.cine, None)
     assert np.array_equal(again.masks, session.masks)
+    assert again.colours == {1: (230, 159, 0)}
 
 
 def test_an_object_added_late_keeps_the_others(session) -> None:

@@ -224,6 +224,7 @@ def test_files_of_a_later_version_are_refused(saved: Path) -> None:
         {"model": {"name": "x"}},
         {"prompts": [[1, 0, {}]]},
         {"names": []},
+        {"colours": {"1": "#ff0000"}},
     ],
 )
 def test_a_file_that_makes_no_sense_is_damaged(saved: Path, cine: Cine, model: Model, change: dict[str, Any]) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from numbers import Integral
+from typing import Any
+
+from napari_uniultra.errors import PromptError
 
 Colour = tuple[int, int, int]  # red, green, blue, 0 to 255
 
@@ -39,12 +43,13 @@ def free_colour(object_id: int, used: Collection[Colour]) -> Colour:
 def colour_of_hex(text: object) -> Colour | None:
     """A colour from "#e69f00"; None for anything else."""
     found = re.fullmatch(r"#([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})", str(text).strip().lower())
-    return None if found is None else checked_colour(int(part, 16) for part in found.groups())
+    return None if found is None else checked_colour([int(part, 16) for part in found.groups()])
 
 
-def checked_colour(values: Iterable[int]) -> Colour:
-    """Three whole numbers from 0 to 255 as a `Colour`. Raises ValueError for anything else."""
-    red, green, blue = (int(value) for value in values)
-    if not all(0 <= value <= 255 for value in (red, green, blue)):
-        raise ValueError(f"{(red, green, blue)} is not a colour")
+def checked_colour(values: Any) -> Colour:
+    """Three whole numbers from 0 to 255 as a `Colour`. Raises PromptError for anything else."""
+    colour = tuple(values) if isinstance(values, Iterable) else ()
+    if len(colour) != 3 or not all(isinstance(value, Integral) and 0 <= value <= 255 for value in colour):
+        raise PromptError(f"{values!r} is not a colour", fix="Give red, green and blue, each a whole number, 0 to 255")
+    red, green, blue = map(int, colour)
     return red, green, blue

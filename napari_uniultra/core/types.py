@@ -79,9 +79,13 @@ class Cine:
 
     def frame(self, index: int) -> np.ndarray:
         """Frame ``index`` as uint8, (H, W) or (H, W, 3)."""
+        self.check_frame(index)
+        return np.asarray(self.frames[index])
+
+    def check_frame(self, index: int) -> None:
+        """Raise PromptError if there is no frame ``index``."""
         if not 0 <= index < len(self):
             raise PromptError(f"Frame {index} does not exist", f"the loop has frames 0 to {len(self) - 1}")
-        return np.asarray(self.frames[index])
 
     def read_ahead(self, index: int) -> None:
         """Say that a frame will be wanted soon, so that loops on a disk start to decode it in the background."""
@@ -104,10 +108,13 @@ class Cine:
 
 def checked_spacing(spacing_mm: Any) -> tuple[float, float]:
     """A spacing (row, column) in mm as two floats. Raises ReadError if it is none."""
-    row, column = (float(v) for v in spacing_mm)
+    try:
+        row, column = (float(v) for v in spacing_mm)
+    except (TypeError, ValueError):
+        row = column = np.nan
     if not (np.isfinite([row, column]).all() and row > 0 and column > 0):
         raise ReadError(
-            f"A pixel spacing of ({row}, {column}) mm is not a size",
+            f"A pixel spacing of {spacing_mm!r} mm is not a size",
             fix="Give (row, column) in mm, both above zero, or None when it is unknown",
         )
     return row, column

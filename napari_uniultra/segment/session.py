@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from napari_uniultra.core.measure import Markers
-from napari_uniultra.core.palette import Colour
+from napari_uniultra.core.palette import Colour, checked_colour
 from napari_uniultra.core.postprocess import TidySettings
 from napari_uniultra.core.prompts import checked_mask, checked_points, normalise_box
 from napari_uniultra.core.types import Cine, Direction, Prompt, Step, checked_spacing
@@ -157,7 +157,9 @@ class CineSession:
         """Give an object a name or a colour (red, green, blue), 0 to 255, lock or hide it; add it if it is not there.
 
         A locked object is not tracked, and no prompt changes it, until it is unlocked. A hidden one is only not shown.
+        Raises PromptError if the colour is none.
         """
+        colour = None if colour is None else checked_colour(colour)
         draft = self._state.copy()
         draft.set_object(self._checked_id(object_id), name, colour, locked, hidden)
         if draft != self._state:
@@ -318,7 +320,10 @@ class CineSession:
         return frozenset(self._state.locked)
 
     def lock(self, frames: int | Iterable[int], objects: Iterable[int] | None = None) -> None:
-        """Accept the results of some frames: they are never rewritten, and guide propagation as masks."""
+        """Accept the results of some frames: they are never rewritten, and guide propagation as masks.
+
+        Raises PromptError if there is no such frame.
+        """
         with self._change() as state:
             for key in self._keys(frames, objects):
                 result = state.result(key)
@@ -335,6 +340,8 @@ class CineSession:
 
     def _keys(self, frames: int | Iterable[int], objects: Iterable[int] | None) -> list[Key]:
         frames = [frames] if isinstance(frames, (int, np.integer)) else list(frames)
+        for frame in frames:
+            self.cine.check_frame(frame)
         return [(object_id, int(frame)) for object_id in self._chosen(objects) for frame in frames]
 
     def _chosen(self, objects: Iterable[int] | None) -> Sequence[int]:

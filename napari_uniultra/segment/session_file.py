@@ -20,7 +20,7 @@ from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.measure import Markers
 from napari_uniultra.core.palette import checked_colour
 from napari_uniultra.core.types import Cine, Prompt, checked_spacing
-from napari_uniultra.errors import ReadError
+from napari_uniultra.errors import PromptError, ReadError
 from napari_uniultra.segment.results import PackedMask, Result
 from napari_uniultra.segment.session_about import LoopName, SessionAbout
 from napari_uniultra.segment.state import SessionState
@@ -33,7 +33,17 @@ _READABLE = ("napari-uniultra-session/1", _FORMAT)
 _LAYERS = ("prompted", "tracked", "locked")
 _TABLE_SUFFIX = ".csv"
 _MAX_META_BYTES, _MAX_TABLE_BYTES = 256 << 20, 64 << 20
-_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, zlib.error, zipfile.BadZipFile)
+_DAMAGE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    EOFError,
+    PromptError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 _DATE = (1980, 1, 1, 0, 0, 0)  # as NumPy dates its arrays: the same session gives the same file
 
 
