@@ -341,12 +341,8 @@ def test_a_painted_or_accepted_frame_is_settled(window: Window) -> None:
     assert control.frame == 5
 
 
-@pytest.mark.gui
-def test_names_are_written_out_in_the_windows_font(window: Window) -> None:
-    window.open(loop())
-    strip = window.panel.confidence.strip
-    font = strip.font()
-    font.setPointSize(2 * font.pointSize())
-    strip.setFont(font)
-    room = strip._plot().left() - 3 * 6 - 10
-    assert strip.fontMetrics().horizontalAdvance("Object 1") <= room
+def test_names_are_written_out(strip: ConfidenceStrip) -> None:
+    for name in ("Object 1", "wall", "Left atrium", "ili"):
+        strip.show_loop(Confidence(20), {1: (name, colour_of(1))})
+        room = strip._plot().left() - 3 * 6 - 10  # margins and the square of the object's colour
+        assert strip.fontMetrics().elidedText(name, Qt.TextElideMode.ElideRight, room) == name

@@ -8,12 +8,23 @@ is lost in a long loop.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 import numpy as np
 from qtpy.QtCore import QEvent, QPoint, QPointF, QRect, Qt, Signal
-from qtpy.QtGui import QColor, QHelpEvent, QImage, QMouseEvent, QPainter, QPaintEvent, QPolygonF, QResizeEvent
+from qtpy.QtGui import (
+    QColor,
+    QFontMetricsF,
+    QHelpEvent,
+    QImage,
+    QMouseEvent,
+    QPainter,
+    QPaintEvent,
+    QPolygonF,
+    QResizeEvent,
+)
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from napari_uniultra.core.palette import Colour
@@ -72,20 +83,11 @@ class ConfidenceStrip(QWidget):
         if confidence is self._confidence and rows == self._rows and len(self._cells) == len(rows):
             return
         self._confidence, self._rows = confidence, dict(rows)
-        self.setFixedHeight(max(len(rows), 1) * (ROW_PX + _GAP_PX) + _GAP_PX)
-        self._make_room()
-
-    def _make_room(self) -> None:
-        """Begin the cells where the names end."""
-        words = [self.fontMetrics().horizontalAdvance(name) for name, _ in self._rows.values()]
+        metrics = QFontMetricsF(self.font())  # whole pixels are rounded, and what is wider by a fraction is cut
+        words = [math.ceil(metrics.horizontalAdvance(name)) + 1 for name, _ in rows.values()]
         self._left = _SWATCH_PX + 3 * _MARGIN_PX + min(max(words, default=0), _NAMES_PX)
+        self.setFixedHeight(max(len(rows), 1) * (ROW_PX + _GAP_PX) + _GAP_PX)
         self._make_cells()
-
-    def changeEvent(self, event: QEvent | None) -> None:
-        """Another font, such as that of the window once the strip is in it, makes the names wider."""
-        super().changeEvent(event)
-        if event.type() == QEvent.Type.FontChange:
-            self._make_room()
 
     def show_marks(self, prompted: Iterable[Key], accepted: Iterable[Key]) -> None:
         """Mark the (object id, frame) with prompts, and those that were accepted."""
