@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from napari.layers import Labels
-from panel_window import BOX, CORNERS, HEIGHT, WIDTH, Window, drag, loop, settle, until
+from panel_window import BOX, CORNERS, HEIGHT, WIDTH, Window, close_dock, drag, loop, settle, until
 from qtpy.QtCore import QPoint, QTimer
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QApplication
@@ -477,6 +477,35 @@ def test_closing_the_panel_lets_go_of_the_viewer(window: Window) -> None:
     window.viewer.add_image(loop(), name="another")
     window.viewer.dims.set_point(0, 2)
     window.viewer.layers.clear()
+    assert window.told == []
+
+
+def test_what_a_closed_panel_left_is_set_aside_by_the_next_one(window: Window, checkpoint: Path) -> None:
+    viewer = window.viewer
+    window.open(loop())
+    window.draw_box()
+    window.click("add", (0, 30, 40))
+    settle(window)
+    before, old = window.masks().copy(), [layer for layer in viewer.layers if layer.name != "loop"]
+    close_dock(window.panel)
+    window.qtbot.wait(50)
+    assert all(layer.visible for layer in old)
+    _, window.panel = viewer.window.add_plugin_dock_widget("napari-uniultra", "Segment loop")
+    window.panel.add_model_file(str(checkpoint))
+    settle(window)
+    window.panel.restore_button.click()
+    settle(window)
+    assert np.array_equal(window.masks(), before)
+    names = {f"UniUltra {kind}" for kind in ("boxes", "points", "masks")}
+    assert {layer.name for layer in old} == {f"{name} (earlier)" for name in names}
+    assert {layer.name for layer in viewer.layers if layer.visible} == {"loop", *names}
+    # So are those of other pixels.
+    viewer.layers["loop"].data = loop()[:, ::-1, :80]
+    settle(window)
+    window.draw_box(frame=1)
+    settle(window)
+    assert [layer.name for layer in viewer.layers if layer.visible and "masks" in layer.name] == ["UniUltra masks"]
+    assert window.masks().shape == (8, 72, 80)
     assert window.told == []
 
 

@@ -355,8 +355,19 @@ def metadata_for_masks(image: Any) -> dict[str, Any]:
     return {METADATA_KEY: {**image.metadata.get(METADATA_KEY, {}), _IMAGE: image.unique_id}}
 
 
+def metadata_for_marks(image: Any) -> dict[str, Any]:
+    """The metadata of a new layer of boxes or clicks on an image: which layer that is."""
+    return {METADATA_KEY: {_IMAGE: image.unique_id}}
+
+
+def disown(layer: Any) -> None:
+    """Let a layer of masks or marks say no more of which image it is."""
+    known = {name: value for name, value in layer.metadata.get(METADATA_KEY, {}).items() if name != _IMAGE}
+    layer.metadata = {**layer.metadata, METADATA_KEY: known}
+
+
 def names_image(layer: Any, image: Any) -> bool | None:
-    """Whether a layer of masks says that it is of an image; None where it does not say of which."""
+    """Whether a layer of masks or marks says that it is of an image; None where it does not say of which."""
     named = layer.metadata.get(METADATA_KEY, {}).get(_IMAGE)
     return None if named is None else bool(named == image.unique_id)
 

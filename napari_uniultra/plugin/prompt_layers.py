@@ -14,6 +14,7 @@ from napari.layers import Points, Shapes
 from napari_uniultra.core.palette import Colour
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.errors import PromptError
+from napari_uniultra.plugin.earlier import set_aside
 from napari_uniultra.plugin.layers import (
     Found,
     Key,
@@ -21,6 +22,7 @@ from napari_uniultra.plugin.layers import (
     affine_of,
     combined,
     corners_of_box,
+    metadata_for_marks,
     points_to_prompts,
     positions_of_points,
     shapes_to_prompts,
@@ -148,12 +150,14 @@ class PromptLayers:
 
     def _ensure_boxes(self) -> Shapes:
         if self.boxes is None:
+            set_aside(self._viewer, self._image, Shapes)
             self.boxes = Shapes(
                 name=BOXES_NAME,
                 features={_OBJECT: np.zeros(0, int), _EXACT: np.zeros(0, int)},
                 feature_defaults={_OBJECT: self.object_id, _EXACT: int(self.exact)},
                 face_color=[0, 0, 0, 0],
                 edge_width=max(frames_shape(self._image)[-2:]) * _EDGE_WIDTH,
+                metadata=metadata_for_marks(self._image),
                 **transform_of(self._image),
             )
             self._add(self.boxes)
@@ -161,12 +165,14 @@ class PromptLayers:
 
     def _ensure_points(self) -> Points:
         if self.points is None:
+            set_aside(self._viewer, self._image, Points)
             self.points = Points(
                 name=POINTS_NAME,
                 features={_OBJECT: np.zeros(0, int), _LABEL: np.zeros(0, int)},
                 feature_defaults={_OBJECT: self.object_id, _LABEL: self.label},
                 size=max(frames_shape(self._image)[-2:]) * _POINT_SIZE,
                 border_width=_BORDER_WIDTH,
+                metadata=metadata_for_marks(self._image),
                 **transform_of(self._image),
             )
             self._add(self.points)

@@ -13,7 +13,9 @@ from qtpy.QtGui import QGuiApplication
 
 from napari_uniultra.core.measure import Markers
 from napari_uniultra.core.palette import Colour
+from napari_uniultra.plugin.earlier import set_aside
 from napari_uniultra.plugin.layers import (
+    disown,
     features_of_names,
     markers_of,
     metadata_for_masks,
@@ -265,6 +267,7 @@ class ResultLayer:
         self._own = data
         set_colours(self.layer, self._colours)
         set_markers(self.layer, self._markers)
+        set_aside(self._viewer, self._image, Labels)
         active = self._viewer.layers.selection.active
         self._viewer.layers.insert(self._viewer.layers.index(self._image) + 1, self.layer)
         self._viewer.layers.selection.active = active  # the tool in hand stays in hand
@@ -285,7 +288,9 @@ class ResultLayer:
         """Something else gave the layer other data: what it changed counts as painted."""
         before, after = self._own, self.layer.data
         if after.shape != before.shape:
+            layer = self.layer
             self._let_go()
+            disown(layer)
             self.on_lost()
             return
         if after is before:
