@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from napari.settings import get_settings
 from panel_window import BOX, CORNERS, Window, docks, loop, open_from_menu, settle, until
+from qtpy.QtWidgets import QScrollArea
 
 from napari_uniultra.core.types import Cine
 from napari_uniultra.model.zoo import load_model
@@ -237,3 +239,29 @@ def test_keys_that_another_panel_has_taken_stay_its(make_napari_viewer: Callable
     assert set(pressed) == {"second"}
     second.release()
     assert not viewer.keymap
+
+
+@pytest.mark.parametrize("name", ["Segment loop", "Measure"])
+def test_in_a_larger_font_all_of_a_panel_can_be_seen(
+    make_napari_viewer: Callable[..., Any], qtbot: Any, name: str
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    viewer.window._qt_window.resize(1300, 800)
+    panel = open_from_menu(viewer, name)
+    viewer.add_image(loop(), name="the name of a loop that is a good deal longer than there is room for in a panel")
+    scroll = panel.findChild(QScrollArea)
+
+    def shows_all() -> bool:
+        return scroll.widget().minimumSizeHint().width() <= scroll.viewport().width()
+
+    appearance = get_settings().appearance
+    usual = appearance.font_size
+    try:
+        for size in (usual, 12, 14):
+            appearance.font_size = size
+            qtbot.wait(50)
+            qtbot.waitUntil(shows_all, timeout=5000)
+            assert panel.minimumSizeHint().width() < 500
+    finally:
+        appearance.font_size = usual
+    panel.thread_.stop()

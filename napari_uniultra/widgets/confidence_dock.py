@@ -20,11 +20,10 @@ from napari_uniultra.widgets.confidence_strip import (
     heat_colours,
     triangle,
 )
-from napari_uniultra.widgets.parts import push_button
+from napari_uniultra.widgets.parts import FRAME_PX, push_button
 
 _ROWS_SHOWN = 4  # more are scrolled to
 _BAR_PX, _GAP_PX, _EDGE_PX = 90, 8, 3
-_FRAME_PX = 4  # napari's style gives the area around the rows a border
 
 
 class ConfidenceDock(QWidget):
@@ -76,7 +75,7 @@ class ConfidenceDock(QWidget):
         rows = {own.object_id: (own.name, own.colour) for own in self._control.objects.all}
         self.strip.show_loop(Confidence(1) if work is None else work.confidence, rows)
         height = self.strip.minimumHeight()
-        self._scroll.setFixedHeight(height * min(len(rows), _ROWS_SHOWN) // max(len(rows), 1) + _FRAME_PX)
+        self._scroll.setFixedHeight(height * min(len(rows), _ROWS_SHOWN) // max(len(rows), 1) + FRAME_PX)
         self.strip.show_marks(known.prompts, known.locked)
         self._on_frame()
 

@@ -11,7 +11,6 @@ from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtGui import QGuiApplication, QHideEvent, QShowEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
-    QComboBox,
     QFileDialog,
     QFormLayout,
     QGroupBox,
@@ -31,7 +30,7 @@ from napari_uniultra.plugin.measure_host import MeasureController, labels_layers
 from napari_uniultra.widgets.area_plot import AreaPlot
 from napari_uniultra.widgets.docks import DockPanel, find_panel
 from napari_uniultra.widgets.measure_table import MeasurementModel
-from napari_uniultra.widgets.parts import push_button, row_of, scrolling, tell
+from napari_uniultra.widgets.parts import push_button, row_of, scrolling, short_list, tell
 from napari_uniultra.widgets.worker import InferenceThread
 
 _RESEARCH_USE = "For research use. Not a medical device."
@@ -78,17 +77,16 @@ class MeasurePanel(DockPanel):
         self.status.setWordWrap(True)
         research = QLabel(_RESEARCH_USE)
         research.setEnabled(False)
+        research.setWordWrap(True)
         column.addWidget(self.status)
         column.addWidget(research)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(scrolling(content))
-        self.setMinimumWidth(320)
 
     def _build_source(self) -> QWidget:
-        self.layer_box, self.object_box = QComboBox(), QComboBox()
-        self.layer_box.setToolTip("The masks to measure")
-        self.object_box.setToolTip("The object in the table, and whose beats are found")
+        self.layer_box = short_list("The masks to measure")
+        self.object_box = short_list("The object in the table, and whose beats are found")
         group = QGroupBox("Masks")
         form = QFormLayout(group)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)

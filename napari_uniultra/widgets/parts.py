@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from napari.utils.notifications import show_error, show_warning
-from qtpy.QtCore import QCoreApplication, QEvent, Qt
-from qtpy.QtWidgets import QHBoxLayout, QPushButton, QScrollArea, QWidget
+from qtpy.QtCore import QCoreApplication, QEvent, QObject, QSize, Qt
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QPushButton, QScrollArea, QWidget
 
 from napari_uniultra.errors import UniUltraError
 
+FRAME_PX = 4  # napari's style gives an area that scrolls a border
+_SHORT = 8  # letters of a list
 _log = logging.getLogger(__name__)
 
 
@@ -69,11 +71,34 @@ def settle(widget: QWidget | None) -> None:
         widget = widget.parentWidget()
 
 
+class _Scroll(QScrollArea):
+    """As wide as its content needs, in any font, so that it scrolls up and down alone."""
+
+    def minimumSizeHint(self) -> QSize:
+        """The content's least width, and little height."""
+        width = self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width()
+        return QSize(width + FRAME_PX, super().minimumSizeHint().height())
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Content in another font, or with more in it, has another width."""
+        if event.type() == QEvent.Type.LayoutRequest:
+            self.updateGeometry()
+        return super().eventFilter(watched, event)
+
+
 def scrolling(content: QWidget) -> QScrollArea:
     """A widget that scrolls up and down where there is too little room."""
-    scroll = QScrollArea()
+    scroll = _Scroll()
     scroll.setWidgetResizable(True)
-    scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     scroll.setFrameShape(QScrollArea.Shape.NoFrame)
     scroll.setWidget(content)
     return scroll
+
+
+def short_list(tip: str) -> QComboBox:
+    """A list to choose from whose long names do not make the panel wider."""
+    box = QComboBox()
+    box.setToolTip(tip)
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(_SHORT)
+    return box

@@ -10,7 +10,6 @@ from napari.utils.notifications import show_warning
 from qtpy.QtCore import QSignalBlocker, QTimer, QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
-    QComboBox,
     QFormLayout,
     QGroupBox,
     QHBoxLayout,
@@ -33,7 +32,7 @@ from napari_uniultra.widgets.keys import Shortcuts
 from napari_uniultra.widgets.marks_box import MarksBox
 from napari_uniultra.widgets.model_box import ModelBox
 from napari_uniultra.widgets.object_list import ObjectList
-from napari_uniultra.widgets.parts import push_button, scrolling, tell
+from napari_uniultra.widgets.parts import push_button, scrolling, short_list, tell
 from napari_uniultra.widgets.review_box import ReviewBox
 from napari_uniultra.widgets.session_buttons import SessionButtons
 from napari_uniultra.widgets.spacing_control import SpacingControl
@@ -102,11 +101,9 @@ class SegmentPanel(DockPanel):
         foot.addWidget(self.keys_button)
         outer.addLayout(foot)
         self.key_list = KeyList(self)
-        self.setMinimumWidth(290)
 
     def _build_source(self) -> QWidget:
-        self.image_box = QComboBox()
-        self.image_box.setToolTip("The image layer to work on")
+        self.image_box = short_list("The image layer to work on")
         self.spacing_control = SpacingControl(self._viewer, lambda: self.controller.image)
         self.model_box = ModelBox(self)
         self.session_buttons = SessionButtons()
