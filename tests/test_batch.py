@@ -177,6 +177,51 @@ def test_the_manifest_is_a_data_set_for_the_trainers(tmp_path: Path, job_of: Cal
     assert annotated[0].objects == ("lumen, old",)
 
 
+def test_what_people_enter_in_the_manifest_stays(tmp_path: Path, job_of: Callable) -> None:
+    for number, name in enumerate("abc"):
+        write_loop(tmp_path / f"in/{name}.tif", number)
+    job, manifest = job_of(), tmp_path / "out/identifying/manifest.csv"
+    run_job(job)
+    assert main(["data", "split", str(manifest), "--shares", "1", "1", "1"]) == 0
+    parts = {case.name: case.part for case in read_manifest(manifest).cases}
+    assert sorted(parts.values()) == ["test", "train", "val"]
+    manifest.write_text(re.sub(r"loops/(\w)/masks.tif,,,", r"loops/\1/masks.tif,s\1,clinic,", manifest.read_text()))
+    write_loop(tmp_path / "in/d.tif", 3)
+    run_job(job)
+    cases = read_manifest(manifest).cases
+    assert {case.name: case.part for case in cases} == parts | {"d": ""}
+    assert [(case.subject, case.source) for case in cases] == [(f"s{name}", "clinic") for name in "abc"] + [("", "")]
+    (tmp_path / "loops.csv").write_text("loop;subject\nin/b.tif;s8\n")  # what the table gives counts
+    run_job(job_of(inputs={"table": str(tmp_path / "loops.csv")}))
+    assert [(case.subject, case.part) for case in read_manifest(manifest).cases] == [("s8", parts["b"])]
+
+
+def test_files_of_others_in_the_folder_of_results_stay(
+    tmp_path: Path, job_of: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_loop(tmp_path / "in/a.tif")
+    (tmp_path / "out").mkdir()
+    own = [tmp_path / "out" / name for name in ("measurements.csv", "report.html")]
+    for path in own:
+        path.write_text("mine")
+    write_job(tmp_path / "job.yaml", job_of())
+    assert main(["batch", str(tmp_path / "job.yaml")]) == 7
+    assert "measurements.csv exists already" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in own}
+    assert {path.read_text() for path in own} == {"mine"}
+    for options in (["--force"], []):  # from then on the folder is known
+        assert main(["batch", str(tmp_path / "job.yaml"), *options]) == 0
+    assert not any(path.read_text() == "mine" for path in own)
+
+
+@pytest.mark.parametrize("folder", ["in", "in/../in", "."])
+def test_results_have_a_folder_of_their_own(folder: str, tmp_path: Path, job_of: Callable) -> None:
+    write_loop(tmp_path / "in/a.tif")
+    with pytest.raises(ConfigError, match=r"in is that folder or lies in it"):
+        run_job(job_of(outputs={"folder": str(tmp_path / folder)}))
+    assert {path.name for path in (tmp_path / "in").iterdir()} == {"a.tif"}
+
+
 def test_the_report_stands_alone_and_quotes_names(tmp_path: Path, job_of: Callable) -> None:
     write_loop(tmp_path / "in/a.tif")
     (tmp_path / "in/bad.tif").write_bytes(b"II*\0nothing")

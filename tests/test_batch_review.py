@@ -59,6 +59,11 @@ def test_prompts_in_a_csv_file(tmp_path: Path) -> None:
     assert entry.frames == {3: Prompt((10, 2, 30, 20), ((15, 4),), (0,))}
     (entry,) = prompts_of_rows(rows["b"], (40, 50))
     assert entry.frames == {0: Prompt(None, ((1, 2),), (1,))}
+    file.write_text(file.read_text().replace(",", ";"))  # as spreadsheets of many countries save it
+    assert read_prompt_rows(file) == rows
+    file.write_bytes("frame,x,y,name\n0,1,2,B\xe4r\n".encode("latin-1"))
+    with pytest.raises(PromptError, match="UTF-8"):
+        read_prompt_rows(file)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +74,7 @@ def test_prompts_in_a_csv_file(tmp_path: Path) -> None:
         ("x,y\n1,1\n", "column frame"),
         ("frame,colour\n0,red\n", "colour"),
         ("frame,x,y\n", "no line"),
+        ("frame,x,y\n0,1,2,3\n", "line 2 has more values"),
         ("frame,x0,y0,x1,y1\n0,1,1,5,5\n0,2,2,6,6\n", "two boxes"),
     ],
 )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import glob
-import io
 import os
 import uuid
 from collections import defaultdict
@@ -14,6 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from napari_uniultra.batch.naming import code_name, needs_code, without_paths
 from napari_uniultra.batch.settings import InputSettings
+from napari_uniultra.core.csv_table import read_table
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers import SUFFIXES, can_read, is_zarr
 from napari_uniultra.io.study import is_dicomdir
@@ -273,19 +272,14 @@ def _without_doubles(loops: Sequence[Loop], names: str) -> tuple[list[Loop], lis
 
 
 def _read_table(path: Path, names: str) -> tuple[list[Loop], list[Refused]]:
-    try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise ReadError(f"The table {path.name} cannot be read", why, "Give a CSV file with a column 'loop'") from error
-    columns = [str(name).strip().lower() for name in (rows[0] if rows else ())]
+    rows = read_table(path)
+    columns = list(rows[0]) if rows else []
     unknown = [name for name in columns if name not in _COLUMNS]
     if not rows or "loop" not in columns or unknown:
         why = f"it has the unknown column {unknown[0]!r}" if unknown else "it has no line, or no column 'loop'"
         raise ReadError(f"The table {path.name} cannot be used", why, f"Columns are {', '.join(_COLUMNS)}")
     loops, refused = [], []
-    for number, row in enumerate(rows, 2):
-        values = {str(key).strip().lower(): (value or "").strip() for key, value in row.items() if key is not None}
+    for number, values in enumerate(rows, 2):
         try:
             loops.append(_loop_of_row(values, path.parent.absolute(), names))
         except (ReadError, ValueError) as error:

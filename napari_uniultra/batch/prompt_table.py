@@ -14,14 +14,13 @@ Coordinates are those of `napari_uniultra.core.types.Prompt`.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from napari_uniultra.core.csv_table import read_table
 from napari_uniultra.core.prompts import checked_points, normalise_box
 from napari_uniultra.core.types import Prompt
-from napari_uniultra.errors import PromptError
+from napari_uniultra.errors import PromptError, ReadError
 from napari_uniultra.io.writers import ObjectPrompts
 
 _COLUMNS = ("loop", "frame", "object", "name", "x0", "y0", "x1", "y1", "x", "y", "label")
@@ -39,11 +38,9 @@ def read_prompt_rows(path: Path) -> dict[str, list[Row]]:
         When the file cannot be read, or has a column that is not known.
     """
     try:
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
-        rows = [{str(key).strip().lower(): (value or "").strip() for key, value in row.items()} for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error, AttributeError) as error:
-        why = getattr(error, "strerror", None) or "it is not a CSV file with as many values as columns"
-        raise PromptError(f"{path.name} cannot be read", why, f"Columns are {', '.join(_COLUMNS)}") from error
+        rows = read_table(path)
+    except ReadError as error:
+        raise PromptError(error.what, error.why, error.fix) from error
     unknown = [key for key in (rows[0] if rows else ()) if key not in _COLUMNS]
     if unknown or not rows:
         why = f"it has the unknown column {unknown[0]!r}" if unknown else "it has no line"

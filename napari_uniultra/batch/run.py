@@ -11,13 +11,18 @@ from typing import Any
 
 from napari_uniultra.batch.execute import execute
 from napari_uniultra.batch.loops import Loop, find_loops
-from napari_uniultra.batch.naming import IDENTIFYING, write_names
+from napari_uniultra.batch.naming import IDENTIFYING, NAMES, write_names
 from napari_uniultra.batch.progress import Progress
-from napari_uniultra.batch.report import write_report
-from napari_uniultra.batch.results import CORRECTIONS, LOOPS, Record, holds, loop_folder, read_record, sweep
+from napari_uniultra.batch.report import REPORT, write_report
+from napari_uniultra.batch.results import CORRECTIONS, LOOPS, RECORD, Record, holds, loop_folder, read_record, sweep
 from napari_uniultra.batch.settings import JobSettings, check_job, with_absolute_paths, write_job
 from napari_uniultra.batch.starts import MASK_SUFFIXES, Starts, file_for
 from napari_uniultra.batch.tables import (
+    AGREEMENT_CSV,
+    FAILURES,
+    MANIFEST,
+    MEASUREMENTS_CSV,
+    MEASUREMENTS_PARQUET,
     clear_tables,
     write_agreement,
     write_failures,
@@ -33,6 +38,16 @@ from napari_uniultra.errors import ReadError, UniUltraError, WriteError
 _log = logging.getLogger(__name__)
 
 JOB, LOG = "job.yaml", "batch.log"
+_OF_ALL_LOOPS = (
+    MEASUREMENTS_CSV,
+    MEASUREMENTS_PARQUET,
+    AGREEMENT_CSV,
+    FAILURES,
+    REPORT,
+    MANIFEST,
+    f"{IDENTIFYING}/{NAMES}",
+    f"{IDENTIFYING}/{JOB}",
+)
 _PROBE_BYTES = 64 << 10
 
 Tell = Callable[[Mapping[str, Any]], None]
@@ -76,7 +91,7 @@ class Summary:
     written: tuple[Path, ...]
 
 
-def run_job(job: JobSettings, tell: Tell = lambda event: None) -> Summary:
+def run_job(job: JobSettings, tell: Tell = lambda event: None, force: bool = False) -> Summary:
     """Do a job; what an earlier run finished, and what holds still, is not done again.
 
     Stopped by Ctrl-C, what was finished is summed up before KeyboardInterrupt goes on.
@@ -85,6 +100,8 @@ def run_job(job: JobSettings, tell: Tell = lambda event: None) -> Summary:
     ----------
     tell : callable
         Is given the events: "start", "loop" for each loop that ends, "end".
+    force : bool
+        Replace files that have the names of results, though no batch wrote them.
 
     Raises
     ------
@@ -93,10 +110,12 @@ def run_job(job: JobSettings, tell: Tell = lambda event: None) -> Summary:
     ResourceError
         When there is no cluster to be had.
     WriteError
-        When the folder of results cannot be written to, at the beginning or any more.
+        When the folder of results cannot be written to, at the beginning or any more, or holds what is not ours.
     """
     job = with_absolute_paths(job)
     check_job(job)
+    if not force:
+        check_replaced(job.folder)
     with locked(job.folder), _logging_to(job.folder / LOG):
         prepare_folder(job)
         plan = make_plan(job)
@@ -115,6 +134,21 @@ def run_job(job: JobSettings, tell: Tell = lambda event: None) -> Summary:
         tell({"event": "end", **end, "written": [str(path) for path in written]})
         _log.info("end: %d done, %d unchanged, %d failed", *end.values())
     return summary
+
+
+def check_replaced(folder: Path) -> None:
+    """Refuse a folder without results of a batch in which something has the name of one.
+
+    Raises
+    ------
+    WriteError
+    """
+    if (folder / LOG).is_file() or any((folder / LOOPS).rglob(RECORD)):
+        return
+    foreign = next((folder / name for name in _OF_ALL_LOOPS if (folder / name).exists()), None)
+    if foreign is not None:
+        fix = "Choose another outputs.folder, or replace it with `uniultra batch --force`"
+        raise WriteError(f"{foreign} exists already", "no batch wrote it", fix)
 
 
 def prepare_folder(job: JobSettings) -> None:
@@ -230,11 +264,11 @@ def sum_up(job: JobSettings, tasks: tuple[LoopTask, ...], failures: tuple[Outcom
     written = write_measurements(folder, records, job.outputs.parquet) if records else []
     agreement = write_agreement(folder, records)
     written += [] if agreement is None else [agreement]
-    if job.outputs.manifest and job.outputs.identifying and records:
-        written.append(write_manifest(folder, records, {task.name: task.loop.path for task in tasks}))
     if job.outputs.report:
         shown = job_file(folder) if job.outputs.identifying else Path("JOB.yaml")
         written.append(write_report(folder, records, failures, shown, job.outputs.report_pictures))
+    if job.outputs.manifest and job.outputs.identifying and records:
+        written.append(write_manifest(folder, records, {task.name: task.loop.path for task in tasks}))
     return written
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -196,6 +197,11 @@ def check_job(job: JobSettings) -> None:
         raise ConfigError("The job names both a scheduler and Slurm", fix="Set one of them")
     if job.model.image_size and job.model.image_size % 32:
         raise ConfigError(f"model.image_size is {job.model.image_size}", fix="Choose a multiple of 32")
+    folder = Path(os.path.abspath(job.folder))
+    inside = next((text for text in job.inputs.loops if Path(os.path.abspath(text)).is_relative_to(folder)), None)
+    if inside is not None:
+        why = f"the input {inside} is that folder or lies in it, and what lies there is no input"
+        raise ConfigError(f"outputs.folder is {job.outputs.folder}", why, "Choose a folder of its own for the results")
 
 
 def write_job(path: str | Path, job: JobSettings) -> None:

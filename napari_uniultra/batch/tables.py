@@ -11,12 +11,14 @@ from napari_uniultra.batch.naming import IDENTIFYING
 from napari_uniultra.batch.results import AGREEMENT, MASKS, MEASUREMENTS, Record, loop_folder
 from napari_uniultra.batch.worker import FAILED, Outcome
 from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.csv_table import read_table
 from napari_uniultra.errors import WriteError
 
 MEASUREMENTS_CSV, MEASUREMENTS_PARQUET = "measurements.csv", "measurements.parquet"
 AGREEMENT_CSV, FAILURES = "agreement.csv", "failures.csv"
 MANIFEST = f"{IDENTIFYING}/manifest.csv"
 
+_MANIFEST_COLUMNS = ("frames", "masks", "subject", "source", "spacing_mm", "part", "name", "labels", "separate")
 _FIRST = ("loop", "subject")
 _TEXT = ("loop", "subject", "object")
 _WHOLE = ("frame", "object_id", "cut_by_border")
@@ -92,6 +94,8 @@ def write_agreement(folder: Path, records: Iterable[Record]) -> Path | None:
 def write_manifest(folder: Path, records: Iterable[Record], sources: dict[str, Path]) -> Path:
     """A manifest that the trainers take as a data set: every loop with its masks.
 
+    What the results do not say, such as the part, stays as the manifest that was there has it.
+
     Parameters
     ----------
     sources : dict of str to Path
@@ -99,19 +103,28 @@ def write_manifest(folder: Path, records: Iterable[Record], sources: dict[str, P
 
     Raises
     ------
+    ReadError
+        When the manifest that was there cannot be read.
     WriteError
     """
-    header = ("frames", "masks", "subject", "source", "spacing_mm", "part", "name", "labels")
-    with atomic_path(folder / MANIFEST) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    path = folder / MANIFEST
+    before = {row.get("name"): row for row in read_table(path)} if path.is_file() else {}
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(header)
+        writer.writerow(_MANIFEST_COLUMNS)
         for record in records:
             name = record["name"]
-            masks = str((loop_folder(folder, name) / MASKS).absolute())
-            spacing = " ".join(repr(value) for value in record.get("spacing_mm") or ())
-            labels = ";".join(f"{number}={_plain(words)}" for number, words in record["objects"].items())
-            writer.writerow([str(sources[name]), masks, record["subject"], "", spacing, "", name, labels])
-    return folder / MANIFEST
+            known = {
+                "frames": str(sources[name]),
+                "masks": str((loop_folder(folder, name) / MASKS).absolute()),
+                "subject": record["subject"],
+                "spacing_mm": " ".join(repr(value) for value in record.get("spacing_mm") or ()),
+                "name": name,
+                "labels": ";".join(f"{number}={_plain(words)}" for number, words in record["objects"].items()),
+            }
+            kept = before.get(name, {})
+            writer.writerow([known.get(column) or kept.get(column, "") for column in _MANIFEST_COLUMNS])
+    return path
 
 
 def _plain(words: str) -> str:

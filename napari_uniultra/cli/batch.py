@@ -37,6 +37,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes on this machine; 0 for none but this one")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, such as tcp://host:8786")
+    parser.add_argument("--force", action="store_true", help="replace files of results' names that no batch wrote")
     parser.add_argument("--json", action="store_true", help="one JSON object a line for every loop that ends")
     parser.set_defaults(run=run)
 
@@ -77,7 +78,7 @@ def _run_command(arguments: argparse.Namespace) -> int:
 
         print(take_in(job, arguments.take_in[0], Path(arguments.take_in[1])))
         return 0
-    return _run(job, arguments.json)
+    return _run(job, arguments.json, arguments.force)
 
 
 def _write_template(path: Path, job: JobSettings, write: Any) -> int:
@@ -108,14 +109,14 @@ def _open(job_file: Path, name: str) -> int:
     return subprocess.run(command).returncode
 
 
-def _run(job: JobSettings, as_json: bool) -> int:
+def _run(job: JobSettings, as_json: bool, force: bool) -> int:
     from napari_uniultra.batch.run import run_job
 
     if as_json:
-        summary = run_job(job, lambda event: print(json.dumps(event), flush=True))
+        summary = run_job(job, lambda event: print(json.dumps(event), flush=True), force)
     else:
         with _Bar() as bar:
-            summary = run_job(job, bar.show)
+            summary = run_job(job, bar.show, force)
         for failure in summary.failures:
             print(f"uniultra: {failure.name}: {failure.reason}", file=sys.stderr)
         failed = f", {len(summary.failures)} failed" if summary.failures else ""

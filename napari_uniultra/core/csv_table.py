@@ -1,0 +1,41 @@
+"""CSV files as people and spreadsheets save them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from napari_uniultra.errors import ReadError
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The lines of a CSV file, column to value; columns in small letters, nothing with spaces around it.
+
+    Values may also be separated by semicolons, as spreadsheets of many countries save them.
+
+    Raises
+    ------
+    ReadError
+        When it cannot be opened, is not in UTF-8, or a line has more values than there are columns.
+    """
+    failed = f"{path.name} cannot be read"
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text), delimiter=_separator(text)))
+    except OSError as error:
+        raise ReadError(failed, error.strerror or "", "Check the path") from error
+    except UnicodeDecodeError as error:
+        raise ReadError(failed, "its letters are not in UTF-8", "Save it as 'CSV UTF-8'") from error
+    except csv.Error as error:
+        raise ReadError(failed, "it is not a CSV file", "Save it as 'CSV UTF-8'") from error
+    for number, row in enumerate(rows, 2):  # the header is line 1
+        if None in row:
+            why = f"line {number} has more values than there are columns"
+            raise ReadError(failed, why, 'Put values with commas in them into "..."')
+    return [{key.strip().lower(): (value or "").strip() for key, value in row.items()} for row in rows]
+
+
+def _separator(text: str) -> str:
+    head = text.partition("\n")[0]
+    return ";" if ";" in head and "," not in head else ","
