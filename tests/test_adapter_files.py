@@ -97,6 +97,7 @@ def test_the_viewer_loads_it_with_its_base_beside(name: str, base: Path, tmp_pat
     network = saved(path, base, name)
     (tmp_path / "original.safetensors").write_bytes(base.read_bytes())
     (tmp_path / "notes.txt").write_text("no model")
+    (tmp_path / "moved.pt").symlink_to(tmp_path / "elsewhere.pt")
     model = load_model(path, "cpu")
     assert model.card == CARD
     assert model.sha256 == model_sha256(path) == read_adapter_file(path).sha256

@@ -46,6 +46,19 @@ def test_a_known_shift_is_found_to_a_pixel_of_the_search(shift: tuple[int, int])
     assert found == pytest.approx(shift, abs=1.01 * PIXEL)
 
 
+def test_a_shift_in_a_frame_that_is_a_strip() -> None:
+    """A pixel of the search is 8 columns long there, and 2.5 rows high."""
+    rng = np.random.default_rng(0)
+    smooth = ndimage.gaussian_filter(rng.random((60, 2000)), (1, 6))
+    tall = np.interp(smooth, (smooth.min(), smooth.max()), (0, 255)).astype(np.uint8)
+    mask = np.zeros((20, 2000), bool)
+    mask[5:10, 980:1020] = True
+    search = MotionSearch(Cine(np.stack([tall[20:40], tall[15:35]])))
+    rows, columns = search.displacement([Seen(0, PackedMask.pack(mask))], 1)
+    assert rows == pytest.approx(5, abs=2.5)
+    assert columns == pytest.approx(0, abs=8)
+
+
 def test_what_stays_does_not_move_whatever_the_noise() -> None:
     rng = np.random.default_rng(1)
     frames = np.stack([texture() * 0.8 + rng.uniform(0, 40, (HEIGHT, WIDTH)) for _ in range(2)]).astype(np.uint8)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +18,7 @@ import torch
 from weight_server import Server, source
 
 from napari_uniultra import load_model
+from napari_uniultra.core.lock import InUseError
 from napari_uniultra.errors import CheckpointError, ResourceError
 from napari_uniultra.model import room, zoo
 from napari_uniultra.model.build import build_network
@@ -105,10 +109,24 @@ def test_weights_of_another_network_are_refused(network: torch.nn.Module, tmp_pa
         load_model(path)
 
 
-def test_a_configuration_that_cannot_be_built_is_refused(network: torch.nn.Module, tmp_path: Path) -> None:
+def test_a_configuration_that_describes_no_network_is_refused(network: torch.nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "odd.safetensors"
     save_checkpoint(path, network, CONFIG.with_(stages=(1.5, 2, 7, 2)), CARD)
-    with pytest.raises(CheckpointError, match="cannot be built"):
+    with pytest.raises(CheckpointError, match=r"cannot be understood.*stages\[0\] is 1\.5"):
+        load_model(path)
+
+
+def test_a_small_file_cannot_ask_for_a_large_network(
+    network: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.safetensors"
+    save_checkpoint(path, network, CONFIG.with_(embed_dim=512, stages=(64, 64, 64, 64)), CARD)
+
+    def built(_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("napari_uniultra.model.build.build_network", built)
+    with pytest.raises(CheckpointError, match="far fewer weights"):
         load_model(path)
 
 
@@ -289,7 +307,7 @@ def test_the_eight_official_models_can_be_downloaded() -> None:
 
 def downloaded_files() -> list[str]:
     folder = models_folder().parent / "downloads"
-    return [path.name for path in folder.iterdir()] if folder.exists() else []
+    return [path.name for path in folder.rglob("*") if path.is_file()]
 
 
 def test_a_download_becomes_a_model(server: Server, official_file: bytes) -> None:
@@ -311,7 +329,7 @@ def test_a_cut_download_goes_on(resumable: bool, server: Server, official_file: 
     with pytest.raises(ResourceError, match=r"(cut short|cannot be downloaded).*go on"):
         download_model("sam2.1-tiny", source=download)
     assert names("added") == []
-    assert downloaded_files() == ["sam2.1-tiny.pt.part"]
+    assert downloaded_files() == ["model.pt.part"]
     server.mode = "good" if resumable else "no ranges"
     assert download_model("sam2.1-tiny", source=download).origin == "added"
     assert server.requests == ["", f"bytes={len(official_file) // 2}-"]
@@ -336,6 +354,35 @@ def test_another_file_is_not_taken(change: str, server: Server, official_file: b
     with pytest.raises(CheckpointError, match="not the expected file"):
         download_model("sam2.1-tiny", source=download)
     assert names("added") == downloaded_files() == []
+
+
+def test_a_file_is_downloaded_once_at_a_time(server: Server, official_file: bytes) -> None:
+    download = source(server, official_file)
+    server.mode = "slow"
+    with ThreadPoolExecutor() as pool:
+        begun = threading.Event()
+        first = pool.submit(download_model, "sam2.1-tiny", lambda *_: begun.set(), download)
+        assert begun.wait(10)
+        with pytest.raises(InUseError, match="is in use"):
+            download_model("sam2.1-tiny", source=download)
+        server.released.set()
+        with pytest.raises(ResourceError, match="cut short"):
+            first.result()
+    server.mode = "good"
+    assert download_model("sam2.1-tiny", source=download).origin == "added"
+    assert downloaded_files() == []
+
+
+def test_a_download_that_cannot_be_added_need_not_come_again(
+    server: Server, official_file: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download = source(server, official_file)
+    with monkeypatch.context() as context:
+        context.setattr(zoo, "pack_model", lambda *_args, **_kwargs: shutil.copyfile("/nowhere", "/dev/null"))
+        with pytest.raises(FileNotFoundError):
+            download_model("sam2.1-tiny", source=download)
+    server.mode = "missing"
+    assert download_model("sam2.1-tiny", source=download).origin == "added"
 
 
 def test_a_file_that_is_another_model_is_not_taken(server: Server) -> None:

@@ -152,10 +152,14 @@ def _unknown(path: str, key: str, known: list[str]) -> None:
 def _value(kind: Any, value: Any, path: str, limits: Mapping[str, Any]) -> Any:
     if is_dataclass(kind):
         return read_settings(kind, {} if value is None else value, f"{path}.")
-    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if value is None and type(None) in options:
-        return None
-    kind = next(option for option in options if option is not type(None))
+    if isinstance(kind, types.UnionType):
+        options = typing.get_args(kind)
+        if value is None and type(None) in options:
+            return None
+        return _value(next(option for option in options if option is not type(None)), value, path, limits)
+    if typing.get_origin(kind) is typing.Literal:
+        _check(value, path, {"choices": typing.get_args(kind)})
+        return value
     if typing.get_origin(kind) is tuple:
         return _items(kind, value, path, limits)
     if typing.get_origin(kind) in (dict, Mapping):

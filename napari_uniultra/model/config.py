@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-from napari_uniultra.errors import CheckpointError
+from napari_uniultra.core.settings import read_settings
+from napari_uniultra.errors import CheckpointError, ConfigError
 
 EdgeOperator = Literal["sobel", "laplace", "canny"]
 Curve = tuple[tuple[float, float], ...]  # points (x, y) with rising x
@@ -69,6 +70,7 @@ class AdapterConfig:
             _check_choice("edge direction", direction, get_args(EdgeDirection))
         _check_choice("reduction", self.reduction, ("magnitude", "sum"))
         _check_choice("layout", self.layout, ("corrected", "released"))
+        _check_range("weight of adapters", self.scale, 0, 100)
         _check_range("hidden ratio", self.hidden_ratio, 1 / 64, 4)
         _check_range("number of edge channels", self.edge_channels, 1, 64)
 
@@ -170,6 +172,7 @@ class ModelConfig:
         for number in (*self.stages, *self.window_spec, *self.window_pos_embed_bkg_spatial_size):
             _check_range("stage's depth or window", number, 1, 64)
         _check_range("number of heads", self.num_heads, 1, self.embed_dim)
+        _check_range("smoothing", self.smooth, 0, 16)
         if self.rotary_grid is not None:
             _check_range("rotary grid", self.rotary_grid, 1, 256)
         for curve in (self.prompted_iou, self.tracked_iou):
@@ -184,6 +187,12 @@ class ModelConfig:
     def trunk_channels(self) -> tuple[int, ...]:
         """Width of each stage, from coarse to fine, as the FPN neck takes them."""
         return tuple(self.embed_dim * 2**stage for stage in reversed(range(len(self.stages))))
+
+    @property
+    def least_parameters(self) -> int:
+        """How many the network has at least: those of its trunk's attention and MLPs."""
+        widths = reversed(self.trunk_channels)
+        return sum(10 * depth * width**2 for depth, width in zip(self.stages, widths, strict=True))
 
     def with_(self, **changes: Any) -> ModelConfig:
         """A copy with some fields changed."""
@@ -203,28 +212,9 @@ class ModelConfig:
             For unknown or missing fields or values of the wrong kind.
         """
         try:
-            adapter, memory = data.get("adapter"), data.get("memory") or {}
-            values = dict(
-                data,
-                adapter=AdapterConfig(**_tuples(AdapterConfig, adapter)) if adapter else None,
-                memory=MemoryConfig(**_tuples(MemoryConfig, memory)),
-            )
-            return cls(**_tuples(cls, values))
-        except (TypeError, AttributeError, ValueError) as error:
+            return read_settings(cls, data)
+        except (ConfigError, TypeError) as error:
             raise CheckpointError("The model configuration cannot be understood", str(error)) from error
-
-
-def _tuples(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON knows no tuples: turn lists back, and refuse names that the dataclass does not have."""
-    known = {field.name for field in fields(cls)}
-    unknown = sorted(set(data) - known)
-    if unknown:
-        raise ValueError(f"unknown fields: {', '.join(unknown)}")
-    return {name: _tuple(value) for name, value in data.items()}
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(map(_tuple, value)) if isinstance(value, (list, tuple)) else value
 
 
 LIGHT_MEMORY = MemoryConfig(layers=2, feedforward=512, pool=2)

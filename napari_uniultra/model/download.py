@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_uniultra.core.atomic import write_error
+from napari_uniultra.core.lock import locked
 from napari_uniultra.errors import CheckpointError, ResourceError
 
 _CHUNK_BYTES = 1 << 20
@@ -95,7 +96,8 @@ def fetch(
 ) -> Path:
     """Download to ``target``, going on where an earlier try stopped, and check size and SHA-256.
 
-    Until it is complete and checked the file has another name (``target`` with ".part" added).
+    Until it is complete and checked the file has another name (``target`` with ".part" added). The folder is for this
+    one download, which keeps other processes out of it meanwhile.
 
     Raises
     ------
@@ -104,31 +106,34 @@ def fetch(
     CheckpointError
         When what came is not the expected file. It is deleted.
     WriteError
-        When it cannot be written.
+        When it cannot be written, or is being downloaded already.
     """
+    part = _part_of(target)
+    with locked(target.parent):
+        try:
+            if target.exists() and _is_expected(target, download):
+                return target
+            have = received(target)
+            _check_space(part.parent, download.size - have)
+            if have < download.size:
+                _receive(download, part, have, progress, timeout_s)
+            if not _is_expected(part, download):
+                part.unlink()
+                raise CheckpointError(
+                    f"What {download.url} sent is not the expected file",
+                    "its size or SHA-256 is another",
+                    "Try again; if it happens again, get the file elsewhere and use `uniultra weights add`",
+                )
+            os.replace(part, target)
+        except OSError as error:
+            raise write_error(part, error) from error
+    return target
+
+
+def _is_expected(file: Path, download: Download) -> bool:
     from napari_uniultra.model.checkpoint import sha256_of
 
-    part = _part_of(target)
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        have = received(target)
-        _check_space(part.parent, download.size - have)
-    except OSError as error:
-        raise write_error(part, error) from error
-    if have < download.size:
-        _receive(download, part, have, progress, timeout_s)
-    if part.stat().st_size != download.size or sha256_of(part) != download.sha256:
-        part.unlink()
-        raise CheckpointError(
-            f"What {download.url} sent is not the expected file",
-            "its size or SHA-256 is another",
-            "Try again; if it happens again, get the file elsewhere and use `uniultra weights add`",
-        )
-    try:
-        os.replace(part, target)
-    except OSError as error:
-        raise write_error(target, error) from error
-    return target
+    return file.stat().st_size == download.size and sha256_of(file) == download.sha256
 
 
 def received(target: Path) -> int:

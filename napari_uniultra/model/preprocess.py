@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -29,8 +32,15 @@ def prepare_images(frames: Tensor, image_size: int) -> Tensor:
     images = images.float()
     if images.shape[-2:] != (image_size, image_size):
         images = F.interpolate(images, (image_size, image_size), mode="bilinear", align_corners=False, antialias=True)
-    mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+    mean, std = _statistics(images.device)
     return (images / 255.0 - mean) / std
+
+
+@lru_cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (1, 3, 1, 1), uploaded once: a GPU would have to stop for them at every frame."""
+    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (MEAN, STD))
+    return mean, std
 
 
 def prepare_masks(masks: Tensor, image_size: int) -> Tensor:

@@ -8,6 +8,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -315,8 +316,12 @@ def download_model(
     file = fetch(source or DOWNLOADS[name], _download_target(name), progress)
     try:
         pack_model(file, models_folder() / name, move=True)
-    finally:
+    except CheckpointError:  # it is another model; whatever else went wrong, the file need not come again
         file.unlink(missing_ok=True)
+        raise
+    finally:
+        with suppress(OSError):
+            file.parent.rmdir()  # unless it is still there
     return find_model(name)
 
 
@@ -326,7 +331,7 @@ def bytes_received(name: str) -> int:
 
 
 def _download_target(name: str) -> Path:
-    return models_folder().parent / "downloads" / f"{name}.pt"
+    return models_folder().parent / "downloads" / name / "model.pt"
 
 
 def _locate(name: str | os.PathLike[str]) -> tuple[str, Path, str | None]:
@@ -381,8 +386,9 @@ def _find_base(adapter: AdapterFile, path: Path, look_beside: bool) -> Path:
     beside = sorted(path.parent.iterdir()) if look_beside else []
     for other in beside:
         is_checkpoint = other.suffix.lower() in (".safetensors", ".pt", ".pth") or (other / INDEX_NAME).is_file()
-        if other != path and is_checkpoint and checkpoint_sha256(other) == adapter.base_sha256:
-            return other
+        with suppress(CheckpointError):  # what cannot be read is not it
+            if other != path and is_checkpoint and checkpoint_sha256(other) == adapter.base_sha256:
+                return other
     raise CheckpointError(
         f"{path} adapts a model that is not here",
         f"its base is {adapter.base_name!r} with the SHA-256 {adapter.base_sha256}",
@@ -401,6 +407,9 @@ def _network_of(checkpoint: Checkpoint, path: Path) -> nn.Module:
     from napari_uniultra.model.build import build_network
     from napari_uniultra.model.checkpoint import load_into
 
+    if checkpoint.config.least_parameters > sum(tensor.numel() for tensor in checkpoint.state.values()):
+        why = "it holds far fewer weights than that network has"
+        raise CheckpointError(f"{path} does not fit the network it describes", why)
     try:
         with torch.random.fork_rng(devices=[]):  # building draws random weights, which these replace
             network = build_network(checkpoint.config)

@@ -272,8 +272,5 @@ class Engine:
         spatial, pointers = [], []
         for object_id, plan, _ in batch:
             spatial.append([self.memories.features(state, (object_id, frame), view) for _, frame in plan.spatial])
-            pointers.append([self._pointer(state.result((object_id, frame))) for _, frame in plan.pointers])
+            pointers.append([state.result((object_id, frame)).pointer for _, frame in plan.pointers])
         return self._predictor_at(view.size).attend(embedding, batch[0].plan, spatial, pointers, len(self.cine))
-
-    def _pointer(self, result: Result) -> Tensor:
-        return torch.from_numpy(result.pointer)[None].to(self.model.device)

@@ -19,6 +19,7 @@ from napari_uniultra.segment.correlation import Look
 from napari_uniultra.segment.results import PackedMask
 
 _SIDE = 256  # px of the image's longer side: what is searched
+_LEAST = 8  # pixels of the small image's shorter side
 _BLUR_PX = 1.0  # against speckle, which is another one in every frame
 _MARGIN = 0.1  # of the structure's size: more around it than moves with it would mislead
 _GAIN = 0.05  # by which the correlation must rise before a structure counts as moved: noise must not shake it
@@ -68,8 +69,9 @@ class MotionSearch:
 
     def __init__(self, cine: Cine) -> None:
         self._cine = cine
-        self._scale = _SIDE / max(cine.shape_hw)
-        self._small_hw = tuple(max(8, round(side * self._scale)) for side in cine.shape_hw)
+        scale = _SIDE / max(cine.shape_hw)
+        self._small_hw = tuple(max(_LEAST, round(side * scale)) for side in cine.shape_hw)
+        self._scales = tuple(max(_LEAST / side, scale) for side in cine.shape_hw)  # a narrow frame is widened
         self._to_rows, self._to_columns = map(_averages, cine.shape_hw, self._small_hw)
         self._images: ByteLimitedCache[Look] = ByteLimitedCache(_CACHE_BYTES)
         self._patches: ByteLimitedCache[_Patch] = ByteLimitedCache(_PATCH_BYTES)
@@ -99,7 +101,8 @@ class MotionSearch:
             return 0.0, 0.0
         place = np.unravel_index(votes.argmax(), votes.shape)
         found = area.rows.start + place[0], area.columns.start + place[1]
-        return tuple((float(there) - own) / self._scale for there, own in zip(found, here, strict=True))
+        moves = zip(found, here, self._scales, strict=True)
+        return tuple((float(there) - own) / scale for there, own, scale in moves)
 
     def _patch(self, seen: Seen) -> _Patch | None:
         """The surroundings of a structure; None where there is nothing to tell places by."""

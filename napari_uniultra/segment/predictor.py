@@ -101,8 +101,7 @@ class Predictor:
     @_inferring
     def embed(self, frame: np.ndarray) -> FrameEmbedding:
         """Embed a frame, (H, W) or (H, W, 3) uint8."""
-        tensor = torch.from_numpy(np.array(frame)).to(self.model.device)
-        return self._parts.encoder(prepare_images(tensor[None], self._size))
+        return self._parts.encoder(prepare_images(uploaded(frame, self.model.device)[None], self._size))
 
     @_inferring
     def unconditioned(self, embedding: FrameEmbedding) -> Tensor:
@@ -264,7 +263,7 @@ class Predictor:
         embedding: FrameEmbedding,
         plan: MemoryPlan,
         spatial: Sequence[Sequence[Tensor]],
-        pointers: Sequence[Sequence[Tensor]],
+        pointers: Sequence[Sequence[np.ndarray]],
         num_frames: int,
     ) -> Tensor:
         """Features (B, 256, s, s) of a frame that remembers B objects with the same memory layout.
@@ -275,7 +274,7 @@ class Predictor:
         plan : MemoryPlan
             The layout that the objects share.
         spatial, pointers
-            For each object, the memory features, (1, 64, m, m), of ``plan.spatial`` and the pointers, (1, 256), of
+            For each object, the memory features, (1, 64, m, m), of ``plan.spatial`` and the pointers, (256,), of
             ``plan.pointers``.
         num_frames : int
             Frames of the loop; it scales the temporal code of the pointers.
@@ -304,11 +303,11 @@ class Predictor:
         return attended.permute(1, 2, 0).reshape(batch, -1, self._grid, self._grid)
 
     def _pointer_tokens(
-        self, plan: MemoryPlan, pointers: Sequence[Sequence[Tensor]], num_frames: int
+        self, plan: MemoryPlan, pointers: Sequence[Sequence[np.ndarray]], num_frames: int
     ) -> tuple[Tensor, Tensor]:
         """Object pointers split into memory-wide tokens, (N, B, 64), and their temporal codes."""
         network, batch = self._network, len(pointers)
-        stacked = torch.stack([torch.cat(own) for own in pointers], dim=1)  # (P, B, 256)
+        stacked = uploaded(np.stack([np.stack(own) for own in pointers], axis=1), self.model.device)  # (P, B, 256)
         count, _, dim = stacked.shape
         split = dim // network.mem_dim
         tokens = stacked.reshape(count, batch, split, network.mem_dim).permute(0, 2, 1, 3).flatten(0, 1)
@@ -318,6 +317,12 @@ class Predictor:
         longest = min(num_frames, network.max_obj_ptrs_in_encoder) - 1
         code = network.obj_ptr_tpos_proj(sine_code(distances / max(longest, 1), dim))
         return tokens, code[:, None].expand(-1, batch, -1).repeat_interleave(split, dim=0)
+
+
+def uploaded(array: np.ndarray, device: torch.device) -> Tensor:
+    """A copy of an array on a device. CUDA gets it while it computes, and Python does not wait for that."""
+    tensor = torch.from_numpy(np.array(array))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def sine_code(positions: Tensor, dim: int, temperature: float = 10000.0) -> Tensor:
