@@ -444,9 +444,16 @@ def test_a_dry_run_tells_of_such_a_subject(tmp_path: Path, capsys: pytest.Captur
 
 def test_the_command_imports_splits_and_checks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "all.csv"
-    assert main(["data", "import", "folders", str(folder), "--out", str(out)]) == 0
+    command = ["data", "import", "folders", str(folder), "--out", str(out)]
+    assert main(command) == 0
     assert main(["data", "split", str(out), "--shares", "4", "1", "1"]) == 0
     assert {case.part for case in read_manifest(out).cases} == {"train", "val", "test"}
+    split = out.read_bytes()
+    assert main(command) == 7
+    assert out.read_bytes() == split
+    assert main([*command, "--force"]) == 0
+    assert {case.part for case in read_manifest(out).cases} == {""}
+    out.write_bytes(split)
     assert main(["data", "check", str(out)]) == 0
     assert "6 annotated frames, 6 structures" in capsys.readouterr().out
     (folder / "images/0.png").write_bytes(b"no image")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_uniultra.errors import ReadError
+from napari_uniultra.errors import ReadError, WriteError
 
 if TYPE_CHECKING:
     from napari_uniultra.training.data.cases import Case
@@ -33,6 +33,7 @@ def add_parser(commands: Any) -> None:
     importing.add_argument("importer", metavar="IMPORTER", help="such as busi, or folders; see 'uniultra data list'")
     importing.add_argument("folder", type=Path, metavar="FOLDER", help="where the data set was unpacked")
     importing.add_argument("--out", type=Path, required=True, metavar="FILE", help="the manifest: .csv or .json")
+    importing.add_argument("--force", action="store_true", help="replace FILE where it exists")
     importing.set_defaults(run=_import)
 
     check = actions.add_parser("check", help="read every case of a manifest, and say what is wrong")
@@ -63,6 +64,8 @@ def _import(arguments: argparse.Namespace) -> int:
     from napari_uniultra.training.data.manifest import Manifest, write_manifest
 
     out = arguments.out
+    if out.exists() and not arguments.force:
+        raise WriteError(f"{out} exists already", "its parts would be lost", "Name another file, or add --force")
     found = import_data(arguments.importer, arguments.folder, out.parent / out.stem)
     manifest = Manifest(found.cases)
     write_manifest(manifest, out)
