@@ -362,6 +362,19 @@ def test_the_json_beside_a_still_is_replaced_only_if_it_is_ours(tmp_path: Path) 
     assert read_masks(tmp_path / "still.png").names[1] == "lumen"
 
 
+@pytest.mark.parametrize(
+    "content", ['{"spacing_mm": [0.5, 0.4], "fps": 25}', '{"objects": {"1": "lumen"}}', '{"images": []}', "[]", ""]
+)
+def test_coco_replaces_only_its_own_json(content: str, masks: Masks, tmp_path: Path) -> None:
+    (tmp_path / "loop.json").write_text(content)
+    with pytest.raises(WriteError, match=r"loop\.json, which exists and holds something else"):
+        write_masks(tmp_path / "loop.json", masks)
+    assert (tmp_path / "loop.json").read_text() == content
+    for names in ({1: "lumen"}, {1: "wall"}):
+        write_masks(tmp_path / "m.json", Masks(masks.labels, names))
+    assert read_masks(tmp_path / "m.json").names[1] == "wall"
+
+
 def test_the_json_beside_a_still_does_not_spoil_a_loop_of_its_name(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((3, 45, 61), np.uint8))
     write_masks(tmp_path / "a.png", Masks(labels(1), {1: "lumen"}, SPACING, [0.0]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +91,7 @@ def write_yolo(path: str | os.PathLike[str], masks: Masks) -> list[Path]:
 
 def _write_still(path: Path, masks: Masks) -> None:
     beside = path.with_suffix(".json")
-    if beside.exists() and not _is_description(beside):
-        raise WriteError(
-            f"{path.name} was not written",
-            f"the names and the scale of its masks go into {beside.name}, which exists and holds something else",
-            "Choose another name",
-        )
+    check_json(beside, _is_description, "the names and the scale of the masks")
     with atomic_path(beside) as description:
         _write_json(description, _description(masks))
         with atomic_path(path) as picture:
@@ -126,13 +121,34 @@ def _description(masks: Masks) -> dict[str, Any]:
     return known
 
 
-def _is_description(path: Path) -> bool:
-    """Whether a file is one that `_description` gave, and not the side-car of a loop or another tool's."""
+def check_json(path: Path, is_ours: Callable[[Any], bool], what: str) -> None:
+    """Refuse to replace a JSON file that is not one of ours, such as the side-car of a loop.
+
+    Parameters
+    ----------
+    is_ours : callable
+        Whether what is in a file was written with masks.
+    what : str
+        What is to be written there.
+
+    Raises
+    ------
+    WriteError
+    """
+    if not path.exists():
+        return
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return False
-    objects = content.get("objects") if isinstance(content, dict) else None
+        content = None
+    if not isinstance(content, dict) or not is_ours(content):
+        why = f"{what} would go into {path.name}, which exists and holds something else"
+        raise WriteError("The masks were not written", why, "Choose another name")
+
+
+def _is_description(content: dict[str, Any]) -> bool:
+    """Whether it is what `_description` gives."""
+    objects = content.get("objects")
     if not isinstance(objects, dict) or not set(content) <= {"objects", "spacing_mm", "frame_times_s"}:
         return False
     return all(key.isdecimal() and isinstance(name, str) for key, name in objects.items())
