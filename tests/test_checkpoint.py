@@ -63,6 +63,13 @@ def test_a_file_holds_everything(network: torch.nn.Module, tmp_path: Path) -> No
     assert list(path.parent.iterdir()) == [path], "no temporary file stays"
 
 
+def test_the_same_weights_are_the_same_file(network: torch.nn.Module, tmp_path: Path) -> None:
+    card = {"licence": "Apache-2.0", "trained_on": "Bilder für alle\u2028, \x07"}
+    digests = {save_checkpoint(tmp_path / f"{number}.safetensors", network, CONFIG, card) for number in range(12)}
+    assert len(digests) == 1
+    assert read_checkpoint(tmp_path / "0.safetensors").card == card
+
+
 def test_any_program_can_read_the_file(network: torch.nn.Module, good: Path) -> None:
     assert_same(load_file(good), network.state_dict())
 

@@ -269,6 +269,17 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
     except SafetensorError as error:  # a full disk comes as text that ends in "(os error 28)"
         number = re.search(r"os error (\d+)", str(error))
         raise (OSError(int(number[1]), "") if number else write_error(path, error)) from error
+    _sort_metadata(path)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata, which safetensors writes in any order, in one: the same weights are the same file."""
+    with path.open("rb+") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
 
 
 def _save_shards(tensors: dict[str, Tensor], folder: Path, max_bytes: int) -> list[dict[str, Any]]:
