@@ -111,6 +111,46 @@ def test_the_panel_writes_the_job_runs_it_and_takes_corrections_back(
     assert run_job(job).unchanged == 1
 
 
+def test_take_back_takes_the_loop_in_use(
+    make_napari_viewer: Callable[..., Any], qtbot: Any, tmp_path: Path, job: JobSettings
+) -> None:
+    stack = np.random.default_rng(1).integers(0, 255, (4, 40, 56)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "in/b.tif", stack, photometric="minisblack")
+    run_job(job)
+    viewer = make_napari_viewer()
+    _, panel = viewer.window.add_plugin_dock_widget("napari-uniultra", "Batch")
+    panel.form.show_settings(job)
+    panel._refresh()
+    segment = open_from_menu(viewer, "Segment loop")
+    control = segment.controller
+
+    def correct(name: str) -> None:
+        rows = [panel.results.item(row).data(256) for row in range(panel.results.count())]
+        panel.results.setCurrentRow(rows.index(name))
+        panel.open_button.click()
+        qtbot.waitUntil(lambda: control.image.name == name and bool(control.snapshot.prompts), timeout=WAIT_MS)
+
+    correct("a")
+    correct("b")
+    correct("a")  # which is open already
+    assert [layer.name for layer in viewer.layers if layer._type_string == "image"] == ["a", "b"]
+    assert panel.take_button.toolTip().endswith(": a")
+    segment.image_box.setCurrentIndex(segment.image_box.findText("b"))
+    assert panel.take_button.toolTip().endswith(": b")
+    correct("a")
+    viewer.dims.set_current_step(0, 2)
+    masks = control.work.result.layer
+    rows, columns = np.nonzero(masks.data[2] == 0)
+    masks.data_setitem((np.full_like(rows, 2), rows, columns), 1)
+    qtbot.waitUntil(lambda: (1, 2) in control.snapshot.prompts, timeout=WAIT_MS)
+    panel.take_button.click()
+    qtbot.waitUntil(lambda: not panel.running, timeout=WAIT_MS)
+    assert (tifffile.imread(tmp_path / "out/loops/a/masks.tif")[2] == 1).all()
+    viewer.add_image(stack, name="other")
+    segment.image_box.setCurrentIndex(segment.image_box.findText("other"))
+    assert not panel.take_button.isEnabled()
+
+
 def forty_more(folder: Path) -> None:
     stack = np.random.default_rng(1).integers(0, 255, (20, 40, 56)).astype(np.uint8)
     for number in range(40):

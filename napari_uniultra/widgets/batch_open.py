@@ -16,8 +16,8 @@ from napari_uniultra.segment.autosave import autosave_folder
 from napari_uniultra.widgets.docks import open_panel
 
 
-def open_loop(viewer: Any, job: JobSettings, name: str) -> LoopTask:
-    """Show a loop of a job in the segment panel, with the marks and masks of its results.
+def open_loop(viewer: Any, job: JobSettings, name: str) -> tuple[LoopTask, Any]:
+    """Show a loop of a job in the segment panel, with the marks and masks of its results; the task and its layer.
 
     Raises
     ------
@@ -38,9 +38,9 @@ def open_loop(viewer: Any, job: JobSettings, name: str) -> LoopTask:
             control.review.restore()
 
     control.changed.connect(restore_once)
-    panel.image_box.setCurrentIndex(panel.image_box.findText(layer.name))
+    panel.choose_image(layer)
     restore_once()
-    return task
+    return task, layer
 
 
 def main(job_file: str, name: str) -> int:
@@ -50,7 +50,7 @@ def main(job_file: str, name: str) -> int:
     try:
         job = with_absolute_paths(read_job(Path(job_file)))
         viewer = napari.Viewer(title=f"Batch: {name}")
-        task = open_loop(viewer, job, name)
+        task, _ = open_loop(viewer, job, name)
         napari.run()
         work = work_file(task, autosave_folder())
         if has_changed(task, work):

@@ -28,7 +28,7 @@ from napari_uniultra.batch.task import LoopTask
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.segment.autosave import autosave_folder
 from napari_uniultra.widgets.batch_open import open_loop
-from napari_uniultra.widgets.docks import DockPanel
+from napari_uniultra.widgets.docks import DockPanel, find_panel, open_panel
 from napari_uniultra.widgets.parts import push_button, row_of, scrolling, tell, try_or_tell, with_path
 from napari_uniultra.widgets.settings_form import SettingsForm
 
@@ -42,6 +42,7 @@ _TITLES = {
     "workers": "Workers",
     "workers.slurm": "Slurm",
 }
+_TAKE_BACK = "Put your corrections of the loop in use into the results"
 _STOP_MS = 60_000  # to finish the tables and the report after Stop
 _CLOSE_MS = 5_000
 _FINISHED, _SOME_FAILED, _STOPPED = 0, 9, 130  # exit codes
@@ -63,7 +64,8 @@ class BatchPanel(DockPanel):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self._opened: tuple[LoopTask, JobSettings] | None = None
+        self._opened: dict[Any, tuple[LoopTask, JobSettings]] = {}  # by their image layers
+        self._followed: Any = None  # the segment panel, which tells when another loop is in use
         self._place = QTemporaryDir()  # of the job file; the run keeps a copy with the results where that is wanted
         self._process: QProcess | None = None
         self._rest = ""
@@ -112,7 +114,7 @@ class BatchPanel(DockPanel):
         self.results.setMaximumHeight(140)
         self.results.setToolTip("Loops that are done; those that most need a look come first")
         self.open_button = push_button("Correct", "Open the loop with its marks and masks")
-        self.take_button = push_button("Take back", "Put your corrections of the opened loop into the results")
+        self.take_button = push_button("Take back", _TAKE_BACK)
         self.open_button.clicked.connect(self.open_result)
         self.take_button.clicked.connect(self.take_back)
         group = QGroupBox("Results")
@@ -233,7 +235,7 @@ class BatchPanel(DockPanel):
     def _refresh(self) -> None:
         self.run_button.setEnabled(not self.running)
         self.stop_button.setEnabled(self.running)
-        self.take_button.setEnabled(self._opened is not None and not self.running)
+        self._show_taken()
         folder = self.form.controls["outputs.folder"].text()
         self.results.clear()
         for record in ranked_records(Path(folder)) if folder else ():
@@ -248,17 +250,46 @@ class BatchPanel(DockPanel):
         entry, job = self.results.currentItem(), self._job()
         if entry is None or job is None:
             return
+        name = entry.data(256)
         try:
-            self._opened = open_loop(self._viewer, job, entry.data(256)), job
+            self._show_loop(job, name)
         except UniUltraError as error:
             tell(error)
         self._refresh()
 
+    def _show_loop(self, job: JobSettings, name: str) -> None:
+        """Turn to the layer of a loop that is open, or open it. Raises what `open_loop` raises."""
+        self._opened = {layer: own for layer, own in self._opened.items() if layer in self._viewer.layers}
+        wanted = name, job.outputs.folder
+        known = (layer for layer, (task, own) in self._opened.items() if (task.name, own.outputs.folder) == wanted)
+        layer = next(known, None)
+        if layer is None:
+            task, layer = open_loop(self._viewer, job, name)
+            self._opened[layer] = task, job
+        segment = open_panel(self._viewer, "Segment loop")
+        segment.choose_image(layer)
+        if segment != self._followed:
+            self._followed = segment
+            segment.controller.changed.connect(self._show_taken)
+
+    @property
+    def _in_use(self) -> tuple[LoopTask, JobSettings] | None:
+        """What was opened of a job, where it is the loop in use."""
+        segment = find_panel(self._viewer, "Segment loop")
+        return None if segment is None else self._opened.get(segment.controller.image)
+
+    def _show_taken(self) -> None:
+        """Say of which loop the corrections would be taken back."""
+        opened = self._in_use
+        self.take_button.setEnabled(opened is not None and not self.running)
+        self.take_button.setToolTip(_TAKE_BACK if opened is None else f"{_TAKE_BACK}: {opened[0].name}")
+
     def take_back(self) -> None:
-        """Put the work on the opened loop into the results."""
-        if self._opened is None or self.running:
+        """Put the work on the loop in use into the results."""
+        opened = self._in_use
+        if opened is None or self.running:
             return
-        task, job = self._opened
+        task, job = opened
         if self._start(job, "--take-in", task.name, str(work_file(task, autosave_folder()))):
             show_info(f"Your corrections of {task.name} go into the results")
 

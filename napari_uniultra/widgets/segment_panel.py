@@ -136,8 +136,8 @@ class SegmentPanel(DockPanel):
         self.model_box.chosen.connect(control.set_model)
         self.session_buttons.open_asked.connect(control.files.open)
         self.session_buttons.save_asked.connect(control.files.save)
-        control.files.image_found.connect(self._choose_image)
-        control.image_wanted.connect(self._choose_image)
+        control.files.image_found.connect(self.choose_image)
+        control.image_wanted.connect(self.choose_image)
         control.files.model_found.connect(self.model_box.choose)
         self.restore_button.clicked.connect(control.review.restore)
         objects, marks = self.object_list, self.marks_box
@@ -259,7 +259,8 @@ class SegmentPanel(DockPanel):
         if measure is not None:
             measure.show_masks_of(self._chosen)
 
-    def _choose_image(self, layer: Any) -> None:
+    def choose_image(self, layer: Any) -> None:
+        """Work on an image layer."""
         rows = (row for row in range(self.image_box.count()) if self.image_box.itemData(row) == layer)
         self.image_box.setCurrentIndex(next(rows, -1))
 
