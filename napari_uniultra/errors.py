@@ -1,10 +1,10 @@
-"""The errors a user of this package meets: each says what happened, why, and what to do about it."""
+"""The errors a user of this package meets: each says what happened, why, and what to do."""
 
 from __future__ import annotations
 
 
 class UniUltraError(Exception):
-    """Base of every error this package raises for something outside its control.
+    """Base of every error this package raises for something outside its control. It reads "What: why. Fix".
 
     Parameters
     ----------
@@ -18,7 +18,12 @@ class UniUltraError(Exception):
 
     def __init__(self, what: str, why: str = "", fix: str = "") -> None:
         self.what, self.why, self.fix = what, why, fix
-        super().__init__(". ".join(part.rstrip(".") for part in (what, why, fix) if part) + ".")
+        happened = ": ".join(part.rstrip(".") for part in (what, why) if part)
+        super().__init__(" ".join(_sentence(part) for part in (happened, fix) if part))
+
+
+def _sentence(words: str) -> str:
+    return words if words.endswith(("?", "!")) else f"{words.rstrip('.')}."
 
 
 class ReadError(UniUltraError):

@@ -211,6 +211,18 @@ def test_every_kind_of_error_has_its_code() -> None:
 
 
 @pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        (("a.tif cannot be read", "it is cut off", "Copy it again"), "a.tif cannot be read: it is cut off. Copy it again."),
+        (("There is no 'lops'", "", "Did you mean 'loops'?"), "There is no 'lops'. Did you mean 'loops'?"),
+        (("Nothing is there.", "the folder is empty."), "Nothing is there: the folder is empty."),
+    ],
+)
+def test_errors_read_as_sentences(parts: tuple[str, ...], words: str) -> None:
+    assert str(UniUltraError(*parts)) == words
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
         (["segment", "{tmp}/none.dcm", "--box", "1,1,9,9", "--out", "{tmp}/o"], 3, "none.dcm"),

@@ -548,7 +548,7 @@ def test_a_data_process_that_dies_of_the_signal_to_stop_costs_no_step(tmp_path: 
 def test_an_error_of_a_data_process_is_told_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(ReadError) as told:
         with_worker(tmp_path, Unreadable()).fit()
-    assert str(told.value) == "Nothing can be read. all files are damaged. Mend them."
+    assert str(told.value) == "Nothing can be read: all files are damaged. Mend them."
     assert (told.value.what, told.value.fix) == ("Nothing can be read", "Mend them")
     assert read_events(tmp_path)[-1]["text"] == str(told.value)
 

@@ -109,7 +109,7 @@ def slurm_cluster(settings: WorkerSettings) -> Any:
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError as error:
-        fix = "pip install napari-uniultra[slurm]"
+        fix = "Run `pip install dask-jobqueue`"
         raise ConfigError("Slurm jobs need dask-jobqueue, which is not installed", fix=fix) from error
     slurm = settings.slurm
     return SLURMCluster(
