@@ -124,6 +124,23 @@ def test_a_killed_scheduler_loses_nothing(tmp_path: Path, job: Callable) -> None
     assert masks_in(tmp_path / "out") == masks_in(tmp_path / "alone")
 
 
+def test_the_script_of_the_documentation_runs_and_one_without_its_guard_is_told(
+    tmp_path: Path, job: Callable, repo_root: Path
+) -> None:
+    text = (repo_root / "docs/batch.md").read_text(encoding="utf-8")
+    script = text.partition("```python\n")[2].partition("```")[0]
+    write_job(tmp_path / "job.yaml", job("out", 1))
+    bare = "\n".join(line.strip() for line in script.splitlines() if not line.startswith("if "))
+    ended = {}
+    for name, lines in (("bare.py", bare), ("guarded.py", script)):
+        (tmp_path / name).write_text(lines)
+        command = [sys.executable, name]
+        ended[name] = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert 'below `if __name__ == "__main__":`' in ended["bare.py"].stderr
+    assert ended["guarded.py"].returncode == 0, ended["guarded.py"].stderr
+    assert len(masks_in(tmp_path / "out")) == LOOPS
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
 def test_the_signal_to_end_sums_up_what_is_finished(tmp_path: Path, job: Callable) -> None:
     write_job(tmp_path / "job.yaml", job("out", 1))

@@ -213,7 +213,7 @@ def test_every_kind_of_error_has_its_code() -> None:
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
-        (("a.tif cannot be read", "it is cut off", "Copy it again"), "a.tif cannot be read: it is cut off. Copy it again."),
+        (("a.tif cannot be read", "it is cut off", "Copy it"), "a.tif cannot be read: it is cut off. Copy it."),
         (("There is no 'lops'", "", "Did you mean 'loops'?"), "There is no 'lops'. Did you mean 'loops'?"),
         (("Nothing is there.", "the folder is empty."), "Nothing is there: the folder is empty."),
     ],

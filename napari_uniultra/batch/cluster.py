@@ -88,14 +88,19 @@ def open_client(settings: WorkerSettings, device: str) -> Iterator[Client]:
 def _local_cluster(settings: WorkerSettings, count: int) -> Any:
     from distributed import LocalCluster
 
-    return LocalCluster(
-        n_workers=count,
-        threads_per_worker=1,  # a worker does one loop at a time; its model may use several threads
-        memory_limit=int(settings.memory_gb * _GB),
-        processes=True,
-        dashboard_address="127.0.0.1:0",
-        silence_logs=50,
-    )
+    try:
+        return LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,  # a worker does one loop at a time; its model may use several threads
+            memory_limit=int(settings.memory_gb * _GB),
+            processes=True,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=50,
+        )
+    except RuntimeError as error:
+        why = "they end at once, as when each of them begins the job again"
+        fix = 'Call it in a script below `if __name__ == "__main__":`, or set workers.count to 0'
+        raise ResourceError("The worker processes do not start", why, fix) from error
 
 
 def slurm_cluster(settings: WorkerSettings) -> Any:
