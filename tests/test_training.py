@@ -45,6 +45,7 @@ from napari_uniultra.training.events import read_events
 from napari_uniultra.training.export import export_model
 from napari_uniultra.training.finetune import FineTune
 from napari_uniultra.training.forward import SegmentationLoss
+from napari_uniultra.training.layout import OVERLAYS, SETTINGS
 from napari_uniultra.training.memory_start import start_memory_attention
 from napari_uniultra.training.optim import is_memory
 from napari_uniultra.training.passes import Clips, Stills, encode, recompute_trunk
@@ -518,6 +519,21 @@ def test_stages_go_on_from_each_other_and_end_as_a_model(tmp_path: Path, manifes
     assert packed.config == TINY.with_(image_size=96, memory=LIGHT_MEMORY)
     for name, value in packed.network.state_dict().items():
         torch.testing.assert_close(value, mean[name], atol=2e-3, rtol=2e-3)  # stored as fp16
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("name", [MODEL, SETTINGS, f"{OVERLAYS}/figure.png"])
+def test_files_that_no_run_made_are_neither_deleted_nor_replaced(
+    name: str, restart: bool, tmp_path: Path, manifest: Path, tiny_model: str
+) -> None:
+    theirs = tmp_path / "run" / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"somebody's")
+    config = settings_of(tmp_path / "run", manifest, {"base": tiny_model})
+    with pytest.raises(ConfigError, match=rf"holds {name.split('/')[0]}.*no training made it there"):
+        Trainer(config, FineTune(config), restart=restart)
+    assert [path.name for path in (tmp_path / "run").rglob("*") if path.is_file()] == [theirs.name]
+    assert theirs.read_bytes() == b"somebody's"
 
 
 def test_what_a_run_begins_with_is_neither_deleted_nor_replaced(

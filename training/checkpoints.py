@@ -140,6 +140,25 @@ def check_spared(sources: Iterable[str], folder: str | Path) -> None:
             )
 
 
+def check_own(folder: str | Path) -> None:
+    """Refuse a folder in which a run would replace files that no run made.
+
+    Raises
+    ------
+    ConfigError
+    """
+    folder = Path(folder)
+    if (folder / EVENTS).exists() or (folder / CHECKPOINT).exists():
+        return
+    foreign = [path.name for path in _written(folder) if path.exists()]
+    if foreign:
+        raise ConfigError(
+            f"The output folder {folder} holds {', '.join(foreign)}",
+            "no training made it there, and this one would replace it",
+            "Choose another output, or move it away",
+        )
+
+
 def _written(folder: Path) -> list[Path]:
     """What a run in a folder has written, or may write."""
     more = _OF_DISTILLATION if (folder / MATCHED).is_file() else ()

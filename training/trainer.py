@@ -26,6 +26,7 @@ from napari_uniultra.errors import ResourceError, TrainingError, UniUltraError
 from napari_uniultra.model.device import describe_device
 from napari_uniultra.segment.fallback import attempt
 from napari_uniultra.training.checkpoints import (
+    check_own,
     check_spared,
     check_unchanged,
     load_training_checkpoint,
@@ -442,6 +443,7 @@ class Trainer:
 
     def _clear_or_resume(self, restart: bool) -> None:
         check_spared(self.config.sources, self.folder)
+        check_own(self.folder)
         if restart and self.fabric.is_global_zero:
             with locked(self.folder):
                 remove_run(self.folder)
