@@ -280,6 +280,23 @@ def test_a_command_that_is_not_understood(arguments: list[str]) -> None:
     assert end.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["segment", "a.dcm", "--out", "o", "--box", "1,2,3"], "'1,2,3' is not a box: give four numbers"),
+        (["segment", "a.dcm", "--out", "o", "--box", "a,b,c,d"], "is not a box"),
+        (["segment", "a.dcm", "--out", "o", "--prompts", "p.json", "--frame", "3"], "--frame is the frame of --box"),
+        (["measure", "a.tif", "--out", "t.csv", "--spacing", "0.2"], "is not the size of a pixel: give two numbers"),
+    ],
+)
+def test_what_is_not_understood_is_said_in_words(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert words in capsys.readouterr().err
+
+
 def test_help_documents_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["--help"])

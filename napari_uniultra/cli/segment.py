@@ -24,7 +24,12 @@ def add_parser(commands: Any) -> None:
         description="Segments the prompted structures of an ultrasound loop in every frame, measures them, and writes "
         "masks.tif, measurements.csv, overlay.mp4, contact_sheet.png, prompts.json and run.json.",
     )
-    parser.add_argument("loop", type=Path, metavar="LOOP", help="DICOM, video, TIFF, NRRD, MHA, or a folder of images")
+    parser.add_argument(
+        "loop",
+        type=Path,
+        metavar="LOOP",
+        help="DICOM, video, TIFF, NRRD, MHA, NIfTI, NumPy, Zarr, an image, or a folder of images",
+    )
     prompts = parser.add_mutually_exclusive_group(required=True)
     prompts.add_argument("--prompts", type=Path, metavar="FILE", help="a prompts.json")
     prompts.add_argument(
@@ -34,7 +39,7 @@ def add_parser(commands: Any) -> None:
         metavar="X0,Y0,X1,Y1",
         help="a box in pixels, x to the right and y down from the top left corner; once for every object",
     )
-    parser.add_argument("--frame", type=int, default=0, metavar="N", help="the frame of the boxes (default: 0)")
+    parser.add_argument("--frame", type=int, metavar="N", help="the frame of the boxes (default: 0)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--model", default="uniultra-mini", help="a model's name or path (default: %(default)s)")
     parser.add_argument("--device", default="auto", choices=DEVICES, help="default: the fastest there is")
@@ -56,14 +61,17 @@ def add_parser(commands: Any) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="write the masks as nrrd, nifti, dicom, coco, yolo, png or gif as well; may be given several times",
+        help="write the masks as nrrd, nifti, dicom, coco, yolo, png or gif as well, besides tiff and mp4, which are "
+        "always written; may be given several times",
     )
     parser.add_argument("--force", action="store_true", help="write over results, and other files, of the same names")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Segment one loop."""
+    if arguments.prompts is not None and arguments.frame is not None:
+        arguments.parser.error("--frame is the frame of --box; a file of prompts names the frames itself")
     from napari_uniultra.io.readers import read_cine
     from napari_uniultra.io.writers import read_prompts
 
@@ -71,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.prompts is not None:
         objects = read_prompts(arguments.prompts, cine.shape_hw)
     else:
-        objects = _objects_of_boxes(arguments.box, arguments.frame, cine)
+        objects = _objects_of_boxes(arguments.box, arguments.frame or 0, cine)
     check_outputs(output_paths(arguments.out, arguments.format), [arguments.loop, arguments.prompts])
     make_folder(arguments.out)
     job = Job(
@@ -90,10 +98,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _box(text: str) -> tuple[float, ...]:
-    values = tuple(float(part) for part in text.split(","))
-    if len(values) != 4:
-        raise argparse.ArgumentTypeError("a box is four numbers: x0,y0,x1,y1")
-    return values
+    try:
+        x0, y0, x1, y1 = (float(part) for part in text.split(","))
+    except ValueError:
+        words = f"{text!r} is not a box: give four numbers in pixels, x0,y0,x1,y1, as in 157,56,212,127"
+        raise argparse.ArgumentTypeError(words) from None
+    return x0, y0, x1, y1
 
 
 def _objects_of_boxes(boxes: list[tuple[float, ...]], frame: int, cine: Cine) -> list[ObjectPrompts]:
