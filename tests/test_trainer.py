@@ -37,6 +37,7 @@ from napari_uniultra.training.data.settings import DataSettings
 from napari_uniultra.training.data.simulate_batches import SimulatedPart
 from napari_uniultra.training.events import EVENTS, ConsoleBar, read_events
 from napari_uniultra.training.launch import StopSignal
+from napari_uniultra.training.loading import make_loader
 from napari_uniultra.training.sharpness import worst_neighbour
 from napari_uniultra.training.task import Outcome, Validation
 from napari_uniultra.training.trainer import STOP, Trainer
@@ -506,11 +507,10 @@ def test_tensorboard_gets_the_curves(tmp_path: Path) -> None:
     assert [(scalar.step, scalar.value) for scalar in board.Scalars("validation/dice")] == [(0, 0.25), (4, 0.5)]
 
 
-def test_data_processes_inherit_no_locks(tmp_path: Path) -> None:
+def test_data_processes_inherit_no_locks() -> None:
     # Forked after a validation had opened a video, they hung in the decoder's threads, which only the parent has.
-    asked = config(tmp_path)
-    trainer = Trainer(replace(asked, data=replace(asked.data, workers=1)), Toy(), ToyData())
-    assert trainer._loader().multiprocessing_context.get_start_method() == "spawn"
+    loader = make_loader(ToyData(), range(3), workers=1)
+    assert loader.multiprocessing_context.get_start_method() == "spawn"
 
 
 class Dying(ToyData):

@@ -17,7 +17,7 @@ from napari_uniultra.model.device import choose_device
 from napari_uniultra.training.config import ConfigError, RunSettings
 from napari_uniultra.training.parent import LAUNCHED, watch_parent
 
-_STOPS = signal.SIGINT, signal.SIGTERM
+STOPS = signal.SIGINT, signal.SIGTERM
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -82,7 +82,7 @@ class StopSignal:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._note) for number in _STOPS}
+        before = {number: signal.signal(number, self._note) for number in STOPS}
         try:
             yield
         finally:
@@ -93,29 +93,3 @@ class StopSignal:
         if self.reason and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.reason = self.reason or ("interrupted" if number == signal.SIGINT else "terminated")
-
-
-@contextmanager
-def deaf_children() -> Iterator[None]:
-    """Processes that are started within the block hear no signal to stop until they `ignore_stops`.
-
-    Ctrl-C in a terminal, and many a cluster, reach all processes of a run. Those that prepare its data have to live
-    until its last step is done, and end with it. This process hears what comes meanwhile when the block ends.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # what starts it lets the signals through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def ignore_stops() -> None:
-    """Leave it to the process that started this one to stop."""
-    for number in _STOPS:
-        signal.signal(number, signal.SIG_IGN)

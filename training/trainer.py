@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
-from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from napari_uniultra.core.atomic import atomic_path, write_error
 from napari_uniultra.core.lock import locked
@@ -36,8 +35,9 @@ from napari_uniultra.training.checkpoints import (
 from napari_uniultra.training.config import RunSettings
 from napari_uniultra.training.data.samples import Batch, Samples
 from napari_uniultra.training.events import Events, Listener, tensorboard
-from napari_uniultra.training.launch import StopSignal, deaf_children, ignore_stops, make_fabric
+from napari_uniultra.training.launch import StopSignal, make_fabric
 from napari_uniultra.training.layout import CHECKPOINT, OVERLAYS, SETTINGS, STOP
+from napari_uniultra.training.loading import batches_of
 from napari_uniultra.training.meter import Meter
 from napari_uniultra.training.optim import Average, average_gradients, learning_rate, make_optimiser, trainable
 from napari_uniultra.training.sharpness import worst_neighbour
@@ -478,42 +478,11 @@ class Trainer:
         size = self.task.model_config.image_size
         return Samples(self.config.data, size, count, run.seed, self.fabric.global_rank, self.fabric.world_size)
 
-    @contextmanager
-    def _batches(self) -> Iterator[Iterator[Batch]]:
-        """The batches from this step on; the processes that make them end with the block.
-
-        Raises
-        ------
-        UniUltraError
-            As the samples raise it, also where another process makes them.
-        """
-        others = set(active_children())
-        with deaf_children():
-            answers = iter(self._loader())
-        workers = set(active_children()) - others
-        try:
-            yield map(_raised, answers)
-        finally:
-            if workers:
-                answers._shutdown_workers()  # as when it is collected, which an error's traceback would put off
-            for worker in workers:
-                worker.kill()  # one that hangs: it is deaf to torch's SIGTERM
-
-    def _loader(self) -> DataLoader:
-        workers = self.config.data.workers
-        # A forked process would inherit what libraries lock in threads of this one (such as video decoders), and hang.
-        context = "spawn" if workers else None
+    def _batches(self) -> AbstractContextManager[Iterator[Batch]]:
+        """The batches from this step on."""
         first, end = (step * self._run.accumulate for step in (self.step, self._run.steps))
-        return DataLoader(
-            _Answers(self._samples),
-            batch_size=None,
-            sampler=_Range(first, end),
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
-            worker_init_fn=_begin_worker if workers else None,
-            multiprocessing_context=context,
-            pin_memory=self.fabric.device.type == "cuda",
-        )
+        on_gpu = self.fabric.device.type == "cuda"
+        return batches_of(self._samples, range(first, end), self.config.data.workers, pin_memory=on_gpu)
 
     def _make_events(self) -> Events:
         try:
@@ -545,43 +514,6 @@ class Trainer:
         self._emit("step", learning_rate=rate, **line)
 
 
-class _Range(Sampler[int]):
-    """Batch numbers from ``first`` up to ``end``."""
-
-    def __init__(self, first: int, end: int) -> None:
-        self._range = range(first, end)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._range)
-
-    def __len__(self) -> int:
-        return len(self._range)
-
-
 def _seed(*numbers: int) -> int:
     """One seed of several numbers, so that neighbouring ones have nothing in common."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-
-
-class _Answers(Dataset["Batch | UniUltraError"]):
-    """Batches, or why one cannot be had: torch would make a traceback in text of an error in another process."""
-
-    def __init__(self, samples: Dataset[Batch]) -> None:
-        self._samples = samples
-
-    def __getitem__(self, number: int) -> Batch | UniUltraError:
-        try:
-            return self._samples[number]
-        except UniUltraError as error:
-            return error
-
-
-def _raised(answer: Batch | UniUltraError) -> Batch:
-    if isinstance(answer, UniUltraError):
-        raise answer
-    return answer
-
-
-def _begin_worker(_worker: int) -> None:
-    torch.set_num_threads(1)
-    ignore_stops()
