@@ -452,4 +452,4 @@ def test_the_command_distils(
 
 @pytest.mark.parametrize("name", ("distill", "distill_quick"))
 def test_presets_can_be_read(name: str) -> None:
-    assert read_file(DistillConfig, find_config(name)).match.names
+    assert read_file(DistillConfig, find_config(name, DistillConfig)).match.names

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image, ImageDraw
 
-from napari_uniultra.errors import ReadError
+from napari_uniultra.errors import ConfigError, ReadError
 from napari_uniultra.training.data.importers import IMPORTERS, import_data, open_manifest
 from napari_uniultra.training.data.importers.found import Found
 from napari_uniultra.training.data.manifest import Case, Manifest, load_case, read_manifest, write_manifest
@@ -60,7 +60,7 @@ def test_a_folder_of_something_else_is_refused_by_name(name: str, tmp_path: Path
 
 
 def test_an_unknown_importer_names_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(ReadError, match="Did you mean 'camus'"):
+    with pytest.raises(ConfigError, match="Did you mean 'camus'"):
         import_data("camsu", tmp_path)
 
 

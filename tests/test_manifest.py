@@ -14,7 +14,7 @@ from PIL import Image
 from toy_training import toy_manifest, toy_settings
 
 from napari_uniultra.cli import main
-from napari_uniultra.errors import ReadError
+from napari_uniultra.errors import ConfigError, ReadError
 from napari_uniultra.training.data.check import check_manifest
 from napari_uniultra.training.data.importers import open_manifest, open_manifests
 from napari_uniultra.training.data.labels import structures
@@ -383,7 +383,7 @@ def test_a_split_keeps_what_is_fixed_and_joins_equal_pictures(folder: Path) -> N
 
 def test_shares_that_are_none_are_refused(folder: Path) -> None:
     for shares in ((0, 0, 0), (1, 2), (-1, 1, 1)):
-        with pytest.raises(ReadError, match="are not shares"):
+        with pytest.raises(ConfigError, match="are not shares"):
             split_by_subject(Manifest((still(folder, 0),)), shares)
 
 
@@ -454,6 +454,8 @@ def test_the_command_imports_splits_and_checks(folder: Path, capsys: pytest.Capt
     assert main([*command, "--force"]) == 0
     assert {case.part for case in read_manifest(out).cases} == {""}
     out.write_bytes(split)
+    assert main(["data", "split", str(out), "--shares", "0", "0", "0"]) == 2
+    assert main(["data", "import", "folder", str(folder), "--out", str(folder / "new.csv")]) == 2
     assert main(["data", "check", str(out)]) == 0
     assert "6 annotated frames, 6 structures" in capsys.readouterr().out
     (folder / "images/0.png").write_bytes(b"no image")

@@ -143,8 +143,12 @@ def test_the_papers_preset_is_the_papers() -> None:
 
 
 def test_an_unknown_preset_is_named_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"'papper'.*paper.*quick"):
+    with pytest.raises(ConfigError, match=r"'papper'.*paper.*quick") as caught:
         find_config("papper")
+    assert "distill" not in str(caught.value)
+    assert "card" not in str(caught.value)
+    with pytest.raises(ConfigError, match="that is a preset for `uniultra distill`"):
+        find_config("distill")
 
 
 def test_memory_that_no_clip_trains_is_told(tmp_path: Path, manifest: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
+
+import yaml
 
 from napari_uniultra.core.settings import ConfigError, setting
 from napari_uniultra.training.data.settings import DataSettings, PromptSettings
@@ -194,8 +196,13 @@ class FineTuneConfig:
         return ("method.memory is trained, but data.clip_share is 0: only clips train the memory; it stays as it is.",)
 
 
-def find_config(name: str) -> Path:
+def find_config(name: str, kind: type = FineTuneConfig) -> Path:
     """A configuration by its path, or a preset of the package by its name.
+
+    Parameters
+    ----------
+    kind : type
+        What it configures: `FineTuneConfig` or `DistillConfig`. Presets of the other are not found.
 
     Raises
     ------
@@ -203,10 +210,15 @@ def find_config(name: str) -> Path:
         When there is neither.
     """
     path = Path(name)
-    preset = PRESETS / f"{name}.yaml"
     if path.is_file() or path.suffix in (".yaml", ".yml"):
         return path
-    if not preset.is_file():
-        known = ", ".join(sorted(file.stem for file in PRESETS.glob("*.yaml")))
-        raise ConfigError(f"There is no configuration {name!r}", fix=f"Name a YAML file, or one of {known}")
-    return preset
+    presets = {file.stem: _groups(file) for file in PRESETS.glob("*.yaml")}
+    known = sorted(stem for stem, groups in presets.items() if groups <= {item.name for item in fields(kind)})
+    if name in known:
+        return PRESETS / f"{name}.yaml"
+    why = "that is a preset for `uniultra distill`" if "teacher" in presets.get(name, ()) else ""
+    raise ConfigError(f"There is no configuration {name!r}", why, f"Name a YAML file, or one of {', '.join(known)}")
+
+
+def _groups(file: Path) -> set[str]:
+    return set(yaml.safe_load(file.read_text(encoding="utf-8")))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_uniultra.core.duration import duration
+from napari_uniultra.core.words import counted
 from napari_uniultra.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def read_config(kind: type, arguments: argparse.Namespace) -> Any:
     from napari_uniultra.training.checkpoints import CHECKPOINT
     from napari_uniultra.training.config import find_config
 
-    config = read_file(kind, find_config(arguments.config), read_changes(arguments.set))
+    config = read_file(kind, find_config(arguments.config, kind), read_changes(arguments.set))
     if arguments.resume and not (Path(config.output) / CHECKPOINT).is_file():
         raise CheckpointError(f"There is no run to resume in {config.output}", fix="Leave --resume out to start one")
     return config
@@ -162,7 +163,8 @@ def show_plan(trainer: Trainer, as_json: bool, *more: str) -> None:
     for part in plan.parts:
         unreadable = f", {part.unreadable} of the cases cannot be read" if part.unreadable else ""
         name = part.part or "no part"
-        print(f"{name:<10}{part.subjects} subjects, {part.cases} cases, {part.frames} annotated frames{unreadable}")
+        counts = (part.subjects, "subject"), (part.cases, "case"), (part.frames, "annotated frame")
+        print(f"{name:<10}{', '.join(counted(*count) for count in counts)}{unreadable}")
     if trainer.config.data.simulated_share:
         print(f"simulated {100 * trainer.config.data.simulated_share:.0f} % of the samples")
     if not plan.steps:

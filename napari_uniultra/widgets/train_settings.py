@@ -206,7 +206,7 @@ class SettingsChooser(QWidget):
         form.changed.connect(self.changed)
 
     def _preset(self) -> Any:
-        return read_file(KINDS[self.kind], find_config(self.preset_box.currentData()))
+        return read_file(KINDS[self.kind], find_config(self.preset_box.currentData(), KINDS[self.kind]))
 
     def _on_preset(self) -> None:
         config = self._preset()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from napari_uniultra.errors import ReadError
+from napari_uniultra.errors import ConfigError
 from napari_uniultra.training.data.cases import PARTS
 from napari_uniultra.training.data.manifest import Manifest
 from napari_uniultra.training.data.overlap import same_pictures
@@ -27,11 +27,13 @@ def split_by_subject(manifest: Manifest, shares: Sequence[float] = (0.8, 0.1, 0.
 
     Raises
     ------
+    ConfigError
+        For shares that are none.
     ReadError
-        For shares that are none, or an overlap in what is fixed already.
+        For an overlap in what is fixed already.
     """
     if len(shares) != len(PARTS) or min(shares) < 0 or sum(shares) <= 0:
-        raise ReadError(f"{tuple(shares)} are not shares of {', '.join(PARTS)}", fix="Give three, such as 8 1 1")
+        raise ConfigError(f"{tuple(shares)} are not shares of {', '.join(PARTS)}", fix="Give three, such as 8 1 1")
     group_of = _joined_groups(manifest)
     fixed = {group_of[case.group]: case.part for case in manifest.cases if case.part}
     chosen = dict(fixed)

@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-from napari_uniultra.errors import ReadError
+from napari_uniultra.errors import ConfigError, ReadError
 from napari_uniultra.training.data.importers import (
     annotated,
     busi,
@@ -57,13 +57,15 @@ def import_data(name: str, folder: str | Path, out: str | Path | None = None) ->
 
     Raises
     ------
+    ConfigError
+        For an unknown name.
     ReadError
-        For an unknown name, or a folder that does not look as expected.
+        For a folder that does not look as expected.
     """
     if name not in IMPORTERS:
         near = difflib.get_close_matches(name, IMPORTERS, n=1)
         fix = f"Did you mean {near[0]!r}?" if near else f"Choose one of {', '.join(IMPORTERS)}"
-        raise ReadError(f"There is no importer {name!r}", fix=fix)
+        raise ConfigError(f"There is no importer {name!r}", fix=fix)
     if not Path(folder).is_dir():
         raise ReadError(f"{folder} is not a folder", fix="Name the folder that the data were unpacked into")
     found = IMPORTERS[name].read(Path(folder), Path(out) if out else None)
