@@ -836,6 +836,32 @@ def test_what_a_later_run_overtook_is_kept_each_time(tmp_path: Path, job_of: Cal
     assert work.read_bytes() == (loop_folder(tmp_path / "out", "a") / SESSION).read_bytes()
 
 
+def test_what_cannot_be_opened_is_told_before_the_viewer_starts(
+    tmp_path: Path, job_of: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_loop(tmp_path / "in/a.tif")
+    (tmp_path / "in/bad.tif").write_bytes(b"II*\0nothing")
+    job = tmp_path / "job.yaml"
+    write_job(job, job_of())
+
+    def opened(name: str) -> tuple[int, str]:
+        code = main(["batch", str(job), "--open", name])
+        return code, capsys.readouterr().err
+
+    code, words = opened("a")
+    assert (code, words) == (3, "uniultra: a has no results. Run the job first.\n")
+    assert main(["batch", str(job)]) == 9
+    assert "1 loop done, 0 unchanged, 1 failed" in capsys.readouterr().err
+    code, words = opened("none")
+    assert code == 3
+    assert "no loop called 'none'" in words
+    code, words = opened("bad")
+    assert code == 3
+    assert "bad has no results: bad.tif cannot be read" in words
+    (tmp_path / "prompts.json").unlink()
+    assert opened("a")[0] == 5
+
+
 def test_a_correction_of_another_loop_is_refused(tmp_path: Path, job_of: Callable) -> None:
     write_loop(tmp_path / "in/a.tif")
     write_loop(tmp_path / "in/b.tif", 1)
@@ -913,11 +939,32 @@ def test_a_job_survives_its_file_and_the_template_lists_everything(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    "content, words",
+    [
+        (None, "job.yaml cannot be read: No such file or directory. Name"),
+        ("inputs: [1\nmodel: {", r"it is not YAML at line 2, column 6: "),
+        ("name: B\xe4r", "not in UTF-8"),
+        ("name: \x01", "it is not YAML"),
+    ],
+)
+def test_a_job_file_that_cannot_be_read_is_said_in_words(content: str | None, words: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "job.yaml").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ConfigError, match=words) as caught:
+        read_job(tmp_path / "job.yaml")
+    assert "Errno" not in str(caught.value)
+    assert "<" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "values, words",
     [
         ({"inputs": {"lops": []}}, "loops"),
         ({"outputs": {"folder": "x", "formats": ["tif"]}}, "tiff"),
         ({"objects": {"lumen": 1}}, "objects"),
+        ({"workers": {"count": "two"}}, "it should be a whole number"),
+        ({"workers": {"threads": 1.5}}, "it should be a whole number"),
+        ({"workers": {"slurm": {"cores": 0}}}, "Choose at least 1"),
         ({"model": {"image_size": 100}, "outputs": {"folder": "x"}, "inputs": {"loops": ["x"]}}, "32"),
         ({"start": {"otherwise": "template"}, "outputs": {"folder": "x"}, "inputs": {"loops": ["x"]}}, "template"),
     ],

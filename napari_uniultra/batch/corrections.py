@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from napari_uniultra.batch.results import SESSION, correction_file, loop_folder
@@ -10,7 +11,7 @@ from napari_uniultra.batch.run import make_plan, sum_up
 from napari_uniultra.batch.settings import JobSettings, with_absolute_paths
 from napari_uniultra.batch.tables import read_failures
 from napari_uniultra.batch.task import LoopTask, Start, make_task
-from napari_uniultra.batch.worker import FAILED, label_loop
+from napari_uniultra.batch.worker import FAILED, Outcome, label_loop
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.lock import locked
 from napari_uniultra.errors import ReadError
@@ -24,12 +25,34 @@ def find_task(job: JobSettings, name: str) -> LoopTask:
     Raises
     ------
     ReadError
-        When the job has no such loop.
+        When the job has no such loop, or cannot work on it.
     """
-    found = next(iter(make_plan(with_absolute_paths(job), name).tasks), None)
-    if found is None:
-        raise ReadError(f"The job has no loop called {name!r}", fix="See `uniultra batch JOB.yaml --list`")
-    return found
+    plan = make_plan(with_absolute_paths(job), name)
+    if plan.tasks:
+        return plan.tasks[0]
+    why = _why_failed(name, plan.failures)
+    if why:
+        raise ReadError(f"The loop {name} failed", why)
+    raise ReadError(f"The job has no loop called {name!r}", fix="See `uniultra batch JOB.yaml --list`")
+
+
+def session_of(task: LoopTask) -> Path:
+    """The session among a loop's results.
+
+    Raises
+    ------
+    ReadError
+        When there is none yet.
+    """
+    session = loop_folder(task.folder, task.name) / SESSION
+    if not session.is_file():
+        why = _why_failed(task.name, read_failures(task.folder))
+        raise ReadError(f"{task.name} has no results", why, "Run the job first")
+    return session
+
+
+def _why_failed(name: str, failures: Iterable[Outcome]) -> str:
+    return next((entry.reason for entry in failures if entry.name == name), "")
 
 
 def hand_out(task: LoopTask, autosave_folder: Path) -> Path:
@@ -42,9 +65,7 @@ def hand_out(task: LoopTask, autosave_folder: Path) -> Path:
     ReadError
         When the loop has no session yet, or cannot be read.
     """
-    session = loop_folder(task.folder, task.name) / SESSION
-    if not session.is_file():
-        raise ReadError(f"{task.name} has no results yet", fix="Run the job first")
+    session = session_of(task)
     target = work_file(task, autosave_folder)
     if target.is_file() and target.stat().st_mtime > session.stat().st_mtime:
         return task.loop.path

@@ -72,7 +72,7 @@ def _run_command(arguments: argparse.Namespace) -> int:
     if arguments.list:
         return _list(job)
     if arguments.open is not None:
-        return _open(arguments.job, arguments.open)
+        return _open(job, arguments.job, arguments.open)
     if arguments.take_in is not None:
         from napari_uniultra.batch.corrections import take_in
 
@@ -103,14 +103,18 @@ def _list(job: JobSettings) -> int:
     return SOME_FAILED if plan.failures else 0
 
 
-def _open(job_file: Path, name: str) -> int:
-    """The viewer runs in a process of its own: commands work without it."""
+def _open(job: JobSettings, job_file: Path, name: str) -> int:
+    """The viewer runs in a process of its own: commands work without it. What it could not show is told before."""
+    from napari_uniultra.batch.corrections import find_task, session_of
+
+    session_of(find_task(job, name))
     command = [sys.executable, "-m", "napari_uniultra.widgets.batch_open", str(job_file), name]
     return subprocess.run(command).returncode
 
 
 def _run(job: JobSettings, as_json: bool, force: bool) -> int:
     from napari_uniultra.batch.run import run_job
+    from napari_uniultra.core.words import counted
 
     if as_json:
         summary = run_job(job, lambda event: print(json.dumps(event), flush=True), force)
@@ -120,7 +124,7 @@ def _run(job: JobSettings, as_json: bool, force: bool) -> int:
         for failure in summary.failures:
             print(f"uniultra: {failure.name}: {failure.reason}", file=sys.stderr)
         failed = f", {len(summary.failures)} failed" if summary.failures else ""
-        print(f"{summary.done} loops done, {summary.unchanged} unchanged{failed}", file=sys.stderr)
+        print(f"{counted(summary.done, 'loop')} done, {summary.unchanged} unchanged{failed}", file=sys.stderr)
         for path in summary.written:
             print(path)
     return SOME_FAILED if summary.failures else 0

@@ -9,6 +9,7 @@ from typing import Any
 from napari_uniultra.batch.corrections import find_task, hand_out, has_changed, take_in, work_file
 from napari_uniultra.batch.settings import JobSettings, read_job, with_absolute_paths
 from napari_uniultra.batch.task import LoopTask
+from napari_uniultra.cli import exit_code
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.io.readers import read_cine
 from napari_uniultra.plugin.reader import image_layer
@@ -57,7 +58,7 @@ def main(job_file: str, name: str) -> int:
             sys.stdout.write(f"{take_in(job, name, work)}\n")
     except UniUltraError as error:
         sys.stderr.write(f"uniultra: {error}\n")
-        return 1
+        return exit_code(error)
     return 0
 
 
