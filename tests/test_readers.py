@@ -17,6 +17,7 @@ from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers import SUFFIXES, can_read, read_cine
 from napari_uniultra.io.readers.lazy import LazyFrames
+from napari_uniultra.sample_data import heart_path
 
 
 def loop(frames: int = 12, dtype: type = np.uint8) -> np.ndarray:
@@ -328,6 +329,8 @@ def test_folders_that_are_no_loop(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ReadError, match="holds no image"):
         read_cine(tmp_path / "empty")
+    with pytest.raises(ReadError, match=r"holds 3 files that may be loops. Name one of them, such as heart_a4c.dcm"):
+        read_cine(heart_path().parent)
     save_frames(tmp_path / "odd", loop(3))
     Image.fromarray(loop()[0][:30]).save(tmp_path / "odd" / "frame7.png")
     with pytest.raises(ReadError, match=r"frame7\.png is 50 x 30"):

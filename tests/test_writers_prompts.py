@@ -103,7 +103,7 @@ def test_masks_of_all_kinds(mode: str, tmp_path: Path) -> None:
         (one(box=[100, 100, 120, 120]), 'frames["0"]: The box'),
         (one(box=[5, 5, 5, 20]), 'frames["0"]: The box'),
         (one(points=[[1, 2]]), ".points[0]"),
-        (one(points=[[1, 2, 1], [1, 2, 2]]), 'frames["0"]: Point labels'),
+        (one(points=[[1, 2, 1], [1, 2, 2]]), ".points[1] cannot be used: its third number is 2"),
         (one(points=[[100, 2, 1]]), 'frames["0"]: The point'),
         (one(points=[[1, 2, 1]], rounds=[3]), 'frames["0"]: Rounds'),
         (one(mask=3), ".mask"),

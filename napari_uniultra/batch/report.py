@@ -17,6 +17,7 @@ from napari_uniultra.batch.results import MEASUREMENTS, SHEET, Record, loop_fold
 from napari_uniultra.batch.tables import AGREEMENT_CSV
 from napari_uniultra.batch.worker import Outcome
 from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.words import counted
 from napari_uniultra.io.charts import Series, chart
 from napari_uniultra.io.report_parts import figure, page, table
 
@@ -79,8 +80,9 @@ def _head(records: Sequence[Record], failures: Sequence[Outcome]) -> str:
     frames = sum(record["frames"] for record in records)
     corrected = sum(bool(record["corrected"]) for record in records)
     models = sorted({_model(record) for record in records if record.get("model")})
-    facts = f"{len(records)} loops with {frames} frames are done, {corrected} of them corrected by hand; "
-    facts += f"{len(failures)} failed."
+    done = f"{counted(len(records), 'loop')} with {counted(frames, 'frame')}"
+    facts = f"Done: {done}, {corrected} corrected by hand; "
+    facts += f"failed: {len(failures)}."
     return (
         f'<h1>Batch</h1><p>{facts}</p><p>{escape("; ".join(models))}</p><p class="note">{_NOTE}</p>'
         f'<p class="note">{_RANK}</p>'
@@ -134,7 +136,7 @@ def _loop(folder: Path, record: Record, job_file: Path) -> str:
     parts.append(f"<p><code>{escape(open_command(job_file, name))}</code></p>")
     own = loop_folder(folder, name)
     if (own / SHEET).is_file():
-        parts.append(figure(_small(own / SHEET), f"{record['frames']} frames", "jpeg"))
+        parts.append(figure(_small(own / SHEET), counted(record["frames"], "frame"), "jpeg"))
     rows = _rows(own / MEASUREMENTS)
     unit = "mm2" if any("area_mm2" in row for row in rows[:1]) else "px"
     areas = _curves(rows, f"area_{unit}")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_uniultra.core.words import counted
 from napari_uniultra.errors import ReadError, WriteError
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ def _check(arguments: argparse.Namespace) -> int:
     _show("twice", [_twice(item.case, item.same_as) for item in checked if item.same_as and not item.leaks])
     _show("maybe one person", list(same_subjects(manifest.cases)))
     frames, structures = (sum(getattr(item, name) for item in checked) for name in ("frames", "structures"))
-    print(f"{_parts(manifest)}; {frames} annotated frames, {structures} structures")
+    found = f"{counted(frames, 'annotated frame')}, {counted(structures, 'structure')}"
+    print(f"{_parts(manifest)}; {found}")
     if faulty or leaks:
         counts = f"{len(faulty)} of {len(checked)} cases cannot be used, {len(leaks)} are in two parts"
         raise ReadError(f"The manifest {arguments.manifest} has faults", counts, "See above")
@@ -118,7 +120,7 @@ def _twice(case: Case, others: Sequence[Case]) -> str:
 def _parts(manifest: Manifest) -> str:
     counts = Counter(case.part or "in no part" for case in manifest.cases)
     listed = ", ".join(f"{counts[part]} {part}" for part in ("train", "val", "test", "in no part") if counts[part])
-    return f"{len(manifest.cases)} cases ({listed})"
+    return f"{counted(len(manifest.cases), 'case')} ({listed})"
 
 
 def _show(title: str, lines: list[str]) -> None:

@@ -21,6 +21,7 @@ from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.errors import ConfigError
 
 T = TypeVar("T")
+_KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", Mapping: "a group of settings"}
 
 
 def setting(
@@ -101,7 +102,7 @@ def read_file(kind: type[T], path: str | Path, changes: Mapping[str, Any] | None
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"The configuration {path} cannot be read", str(error)) from error
+        raise ConfigError(f"The configuration {path} cannot be read", _why(error), "Name a YAML file") from error
     if not isinstance(values, dict):
         raise ConfigError(f"The configuration {path} holds no settings", fix="Write one 'name: value' a line")
     for name, value in (changes or {}).items():
@@ -114,6 +115,18 @@ def read_file(kind: type[T], path: str | Path, changes: Mapping[str, Any] | None
                 raise ConfigError(f"{group} in {path} holds no settings", fix="Write one 'name: value' a line below it")
         place[last] = value
     return read_settings(kind, values)
+
+
+def _why(error: Exception) -> str:
+    """What is wrong with a file, in words: where, for YAML."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, UnicodeDecodeError):
+        return "its letters are not in UTF-8"
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return "it is not YAML"
+    return f"it is not YAML at line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', '')}"
 
 
 def write_file(settings: Any, path: str | Path) -> None:
@@ -167,7 +180,7 @@ def _value(kind: Any, value: Any, path: str, limits: Mapping[str, Any]) -> Any:
     if kind is float and (_is_whole(value) or _is_scientific(value)):
         value = float(value)
     if kind is not Any and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
-        name = {str: "text", Mapping: "a group of settings"}.get(kind, getattr(kind, "__name__", str(kind)))
+        name = _KINDS.get(kind, getattr(kind, "__name__", str(kind)))
         raise ConfigError(f"{path} is {value!r}", f"it should be {name}", limits.get("help", ""))
     _check(value, path, limits)
     return value
@@ -203,5 +216,5 @@ def _check(value: Any, path: str, limits: Mapping[str, Any]) -> None:
             f"{path} is {value!r}", fix=f"Did you mean {near[0]!r}?" if near else f"Choose one of {listed}"
         )
     if (low is not None and not value >= low) or (high is not None and not value <= high):
-        span = f"{'-inf' if low is None else f'{low:g}'} to {'inf' if high is None else f'{high:g}'}"
+        span = f"at least {low:g}" if high is None else f"at most {high:g}" if low is None else f"{low:g} to {high:g}"
         raise ConfigError(f"{path} is {value!r}", "it is out of range", f"Choose {span}")

@@ -169,7 +169,7 @@ def _kept_area(cine: Cine, sector: np.ndarray | None, name: str) -> np.ndarray:
         raise WriteError(
             f"{name} was not copied",
             "its scan area is not known, and a name may be written beside it",
-            "Give the scan area, or look at the picture and then ask for the whole of it",
+            "Look at the picture; where it shows no name, copy the whole of it (--whole-picture in a shell)",
         )
     return area
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from napari_uniultra.core.types import Cine
+from napari_uniultra.core.words import counted
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers.lazy import LazyFrames, check_size
 from napari_uniultra.io.readers.sidecar import read_sidecar
@@ -54,6 +55,12 @@ def read_folder(path: Path) -> Cine:
     """
     files = image_files(path)
     if not files:
+        from napari_uniultra.io.readers import can_read
+
+        loops = sorted(file.name for file in path.iterdir() if file.is_file() and can_read(file))
+        if loops:
+            why = f"it holds {counted(len(loops), 'file')} that may be loops"
+            raise ReadError(f"The folder {path.name} is not one loop", why, f"Name one of them, such as {loops[0]}")
         raise ReadError(
             f"The folder {path.name} holds no image",
             f"it has no file ending in {', '.join(SUFFIXES)}",

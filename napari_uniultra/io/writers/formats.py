@@ -116,7 +116,7 @@ def write_masks(
         raise WriteError(
             f"{Path(path).name} was not written",
             f"the format {chosen.name} needs the loop that the masks belong to",
-            "Give the loop, or choose another format",
+            "Give the loop (--loop in a shell), or choose another format",
         )
     module, _, function = chosen.writer.partition(":")
     write = getattr(import_module(f"napari_uniultra.io.writers.{module}"), function)

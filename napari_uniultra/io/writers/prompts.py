@@ -30,7 +30,7 @@ from napari_uniultra.errors import PromptError
 from napari_uniultra.io.writers.overlay import save_png
 
 _MAX_BYTES = 64 << 20
-_FORMAT = 'See the README for the format: {"objects": [{"id": 1, "name": "...", "frames": {"0": {"box": [...]}}}]}'
+_FORMAT = 'See docs/shell.md for the format: {"objects": [{"id": 1, "name": "...", "frames": {"0": {"box": [...]}}}]}'
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def _prompt(drawn: Any, place: str, folder: Path, shape_hw: tuple[int, int]) -> 
         return Prompt(mask=np.zeros(shape_hw, bool))
     box, mask = drawn.get("box"), drawn.get("mask")
     points = [] if drawn.get("points") is None else _checked(drawn["points"], list, f"{place}.points")
-    points = [_numbers(point, 3, f"{place}.points[{i}]") for i, point in enumerate(points)]
+    points = [_point(point, f"{place}.points[{i}]") for i, point in enumerate(points)]
     rounds = [] if drawn.get("rounds") is None else _checked(drawn["rounds"], list, f"{place}.rounds")
     if mask is not None:
         mask = _mask(mask, f"{place}.mask", folder, shape_hw)
@@ -182,7 +182,7 @@ def _prompt(drawn: Any, place: str, folder: Path, shape_hw: tuple[int, int]) -> 
         prompt = Prompt(
             box=None if box is None else normalise_box(box, shape_hw),
             points=checked_points([point[:2] for point in points], shape_hw),
-            labels=tuple(int(point[2]) if point[2] in (0, 1) else -1 for point in points),
+            labels=tuple(int(point[2]) for point in points),
             mask=None if mask is None else checked_mask(mask, shape_hw),
             rounds=rounds,
         )
@@ -191,6 +191,13 @@ def _prompt(drawn: Any, place: str, folder: Path, shape_hw: tuple[int, int]) -> 
     if prompt.empty:
         raise _fault(place, "it has neither a box nor points nor a mask")
     return prompt
+
+
+def _point(values: Any, place: str) -> list[float]:
+    point = _numbers(values, 3, place)
+    if point[2] not in (0, 1):
+        raise _fault(place, f"its third number is {point[2]:g}, and not 1 (add) or 0 (remove)")
+    return point
 
 
 def _numbers(values: Any, count: int, place: str) -> list[float]:
