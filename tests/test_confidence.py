@@ -93,7 +93,8 @@ def strip(qtbot: Any) -> ConfidenceStrip:
 
 
 def colour_at(strip: ConfidenceStrip, row: int, frame: int, edge: bool = False) -> tuple[int, ...]:
-    x = (strip._edge(frame) + strip._edge(frame + 1)) // 2
+    column, plot = np.searchsorted(strip._starts, frame, side="right") - 0.5, strip._plot()
+    x = int(plot.left() + column * plot.width() / (len(strip._starts) - 1))
     y = strip._top(row) + (-2 if edge else ROW_PX // 2)
     return QColor(strip.grab().toImage().pixel(x, y)).getRgb()[:3]
 
