@@ -128,6 +128,7 @@ def test_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.strip() == str(tmp_path / "m.json")
     assert read_masks(tmp_path / "m.json").names == {1: "lv"}
     assert run("export", tmp_path / "m.json", tmp_path / "m.dcm") == 7  # of which loop?
+    assert "--loop" in capsys.readouterr().err
     assert run("export", tmp_path / "m.json", tmp_path / "m.dcm", "--loop", heart_path()) == 0
     back = read_masks(tmp_path / "m.dcm")
     np.testing.assert_array_equal(back.labels, labels)
@@ -170,6 +171,8 @@ def test_anonymise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "CANARY" not in printed.out
     assert key.stat().st_mode & 0o077 == 0
     assert len(read_cine(next(out.glob("*.dcm")))) == int(source.NumberOfFrames)
+    assert run("anonymise", tmp_path / "CANARY.dcm", "--out", key) == 7
+    assert "is a file, not a folder" in capsys.readouterr().err
     key.write_text("no key")
     assert run("anonymise", tmp_path / "CANARY.dcm", "--out", out, "--key", key) == 3
 

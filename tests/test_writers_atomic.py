@@ -118,10 +118,11 @@ NAMES = ["m.csv", "sheet.png", "prompts.json", *(f"masks{f.suffixes[0]}" for f i
 @pytest.mark.parametrize("name", NAMES)
 def test_full_disk_keeps_the_old_file(name: str, tiny_disk: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (12, 200, 300), dtype=np.uint8)
-    (tiny_disk / name).write_bytes(b"the old file")
+    old = b'{"info": {"description": "Segmentation of an ultrasound loop"}, "annotations": []}'  # which COCO may replace
+    (tiny_disk / name).write_bytes(old)
     with pytest.raises(WriteError, match="Free some space"):
         writers(tiny_disk, noise)[name]()
-    assert (tiny_disk / name).read_bytes() == b"the old file"
+    assert (tiny_disk / name).read_bytes() == old
     left = {path.name for path in tiny_disk.iterdir()} - {name}
     assert not [other for other in left if other.startswith(".") or not other.endswith(".png")]  # a prompt's mask
 

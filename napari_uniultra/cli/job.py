@@ -65,8 +65,6 @@ def make_folder(path: Path) -> None:
     WriteError
         When it cannot be made.
     """
-    if path.is_file():
-        raise WriteError(f"{path} cannot hold the results", "it is a file, not a folder", "Name another folder")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

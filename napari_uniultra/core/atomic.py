@@ -12,6 +12,7 @@ from pathlib import Path
 
 from napari_uniultra.errors import WriteError
 
+_FILE = "It, or a part of its path, is a file, not a folder: choose another one"
 _ADVICE = {
     errno.ENOSPC: "Free some space, or choose another disk",
     errno.EACCES: "Choose a folder that you may write to",
@@ -19,7 +20,8 @@ _ADVICE = {
     errno.EROFS: "The disk is read-only: choose another one",
     errno.EFBIG: "The file system takes no files of this size: choose another disk",
     errno.ENAMETOOLONG: "Choose a shorter name",
-    errno.ENOTDIR: "A part of the path is a file: choose another folder",
+    errno.ENOTDIR: _FILE,
+    errno.EEXIST: _FILE,
     errno.EISDIR: "A folder has that name: choose another one",
 }
 
