@@ -118,7 +118,7 @@ NAMES = ["m.csv", "sheet.png", "prompts.json", *(f"masks{f.suffixes[0]}" for f i
 @pytest.mark.parametrize("name", NAMES)
 def test_full_disk_keeps_the_old_file(name: str, tiny_disk: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (12, 200, 300), dtype=np.uint8)
-    old = b'{"info": {"description": "Segmentation of an ultrasound loop"}, "annotations": []}'  # which COCO may replace
+    old = b'{"info": {"description": "Segmentation of an ultrasound loop"}, "annotations": []}'  # COCO's own
     (tiny_disk / name).write_bytes(old)
     with pytest.raises(WriteError, match="Free some space"):
         writers(tiny_disk, noise)[name]()
