@@ -258,4 +258,4 @@ def test_the_shell_opens_a_loop_and_takes_the_changes_in(
     monkeypatch.setattr(napari, "run", correct)
     assert batch_open.main(str(tmp_path / "out/identifying/job.yaml"), "a") == 0
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out/loops/a/masks.tif")[3] > 0, painted)
-    assert batch_open.main(str(tmp_path / "out/identifying/job.yaml"), "b") == 1
+    assert batch_open.main(str(tmp_path / "out/identifying/job.yaml"), "b") == 3
