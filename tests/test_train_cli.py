@@ -99,7 +99,7 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(
     assert lines["method"] == "decoder_only"
     assert re.match(r"[\d,]+ parameters, [\d.]+ % of all", lines["trained"])
     assert lines["train"] == "2 subjects, 2 cases, 2 annotated frames"
-    assert lines["val"] == "1 subjects, 1 cases, 1 annotated frames"
+    assert lines["val"] == "1 subject, 1 case, 1 annotated frame"
     assert "3 steps of" in lines["time"]
     assert "GB free" in lines["memory"]
     assert "Little to learn from (2 annotated frames, subjects: 2)" in shown
