@@ -208,7 +208,7 @@ def test_a_window_has_one_panel_however_it_is_opened(
 ) -> None:
     viewer = make_napari_viewer(show=True)
     firsts = []
-    for name in ("Segment loop", "Measure"):
+    for name in ("Segment loop", "Measure", "Compare", "Batch", "Train"):
         _, panel = viewer.window.add_plugin_dock_widget("napari-uniultra", name)  # as `napari -w` does
         qtbot.wait(50)
         open_from_menu(viewer, name)
@@ -224,7 +224,7 @@ def test_a_window_has_one_panel_however_it_is_opened(
     assert window.masks().any()
     assert not segment.restore_button.isVisible()
     for panel in firsts:
-        panel.thread_.stop()
+        panel.end()
 
 
 def test_keys_that_another_panel_has_taken_stay_its(make_napari_viewer: Callable[..., Any]) -> None:

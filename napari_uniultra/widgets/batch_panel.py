@@ -62,8 +62,9 @@ class BatchPanel(DockPanel):
     """
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self._viewer = napari_viewer
+        super().__init__(napari_viewer)
+        if self.is_second:
+            return
         self._opened: dict[Any, tuple[LoopTask, JobSettings]] = {}  # by their image layers
         self._followed: Any = None  # the segment panel, which tells when another loop is in use
         self._place = QTemporaryDir()  # of the job file; the run keeps a copy with the results where that is wanted

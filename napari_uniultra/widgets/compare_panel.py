@@ -58,8 +58,9 @@ class ComparePanel(DockPanel):
     """
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self._viewer = napari_viewer
+        super().__init__(napari_viewer)
+        if self.is_second:
+            return
         self.thread_ = InferenceThread()
         self.controller = CompareController(napari_viewer, self.thread_)
         self._build()

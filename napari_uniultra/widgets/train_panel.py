@@ -44,8 +44,9 @@ class TrainPanel(DockPanel):
     """
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self._viewer = napari_viewer
+        super().__init__(napari_viewer)
+        if self.is_second:
+            return
         self.confirm: Callable[[str], bool] = self._confirm
         self.open_report: Callable[[Path], None] = lambda path: QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
         self.thread_, self.reader_ = InferenceThread(), InferenceThread()  # data sets are made while runs are watched
@@ -213,6 +214,8 @@ class TrainPanel(DockPanel):
     def showEvent(self, event: QShowEvent | None) -> None:
         """Have the user asked before the window closes over a running training."""
         super().showEvent(event)
+        if self.is_second:
+            return
         window = main_window(self)
         if window is not self:
             CloseGuard.of(window)
