@@ -141,7 +141,7 @@ def test_a_disk_that_refuses_leaves_the_old_file(options: str, good: Path) -> No
     command = [sys.executable, "-c", FULL_DISK, str(target), options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert f"{target} cannot be written. File too large. The file system takes no files of this size" in done.stdout
+    assert f"{target} cannot be written: File too large. The file system takes no files of this size" in done.stdout
     assert sha256_of(good) == before
     assert list(good.parent.iterdir()) == [good]
 
