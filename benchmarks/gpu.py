@@ -16,6 +16,7 @@ from napari_uniultra.benchmarks.models import benchmark_model
 from napari_uniultra.benchmarks.pairs import COLUMNS, Row, interleaved, propagation
 from napari_uniultra.benchmarks.process import in_own_process
 from napari_uniultra.benchmarks.report import machine, row, table
+from napari_uniultra.core.words import counted
 from napari_uniultra.errors import ResourceError
 
 
@@ -183,6 +184,6 @@ def _peaks(name: str, device: str, plan: Plan) -> list[str]:
         ours, official = (
             in_own_process("track", contender=contender, **settings)["peak_mb"] for contender in ("Ours", plan.official)
         )
-        case = f"peak memory, {plan.frames} frames, {objects} object{'s' * (objects > 1)}"
+        case = f"peak memory, {plan.frames} frames, {counted(objects, 'object')}"
         rows.append(Row(case, ours, official, (ours / official,), "MB").markdown())
     return rows

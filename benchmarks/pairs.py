@@ -13,6 +13,7 @@ import torch
 
 from napari_uniultra.benchmarks.loops import boxes, loop_in_memory
 from napari_uniultra.benchmarks.report import row
+from napari_uniultra.core.words import counted
 
 WARM_UP = 16  # frames until the memory bank is full: seven frames and sixteen pointers
 COLUMNS = ("case", "napari-uniultra", "official sam2", "ratio (range)")
@@ -85,6 +86,6 @@ def propagation(contenders: Sequence[Any], objects: int, repeats: int, note: str
         running = iter(contender.propagate())
         list(islice(running, WARM_UP))
         steps.append(running)
-    case = f"propagate one frame, {objects} object{'s' * (objects > 1)}{note}"
+    case = f"propagate one frame, {counted(objects, 'object')}{note}"
     found = interleaved(case, [lambda r=running: list(islice(r, together)) for running in steps], repeats)
     return replace(found, ours=found.ours / together, official=found.official / together)

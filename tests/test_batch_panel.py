@@ -157,16 +157,22 @@ def forty_more(folder: Path) -> None:
         tifffile.imwrite(folder / f"more_{number:02}.tif", stack, photometric="minisblack")
 
 
+def running(viewer: Any, qtbot: Any, folder: Path, job: JobSettings, done: int) -> BatchPanel:
+    """A panel whose job of 41 loops runs, and is done with so many of them."""
+    forty_more(folder / "in")
+    panel = open_from_menu(viewer, "Batch")
+    panel.form.show_settings(job)
+    panel.run()
+    qtbot.waitUntil(lambda: panel.progress.value() >= done, timeout=WAIT_MS)
+    return panel
+
+
 @pytest.mark.parametrize("whole_window", [False, True])
 def test_a_job_ends_with_its_panel(
     make_napari_viewer: Callable[..., Any], qtbot: Any, tmp_path: Path, job: JobSettings, whole_window: bool
 ) -> None:
-    forty_more(tmp_path / "in")
     viewer = make_napari_viewer(show=True)
-    panel = open_from_menu(viewer, "Batch")
-    panel.form.show_settings(job)
-    panel.run()
-    qtbot.waitUntil(lambda: panel.progress.value() >= 2, timeout=WAIT_MS)
+    panel = running(viewer, qtbot, tmp_path, job, done=2)
     process = psutil.Process(panel._process.processId())
     if whole_window:
         viewer.close()
@@ -182,12 +188,7 @@ def test_a_job_ends_with_its_panel(
 def test_stop_sums_up_what_is_finished(
     make_napari_viewer: Callable[..., Any], qtbot: Any, tmp_path: Path, job: JobSettings
 ) -> None:
-    forty_more(tmp_path / "in")
-    viewer = make_napari_viewer()
-    _, panel = viewer.window.add_plugin_dock_widget("napari-uniultra", "Batch")
-    panel.form.show_settings(job)
-    panel.run()
-    qtbot.waitUntil(lambda: panel.progress.value() >= 2, timeout=WAIT_MS)
+    panel = running(make_napari_viewer(), qtbot, tmp_path, job, done=2)
     panel.stop()
     assert not panel.stop_button.isEnabled()
     qtbot.waitUntil(lambda: not panel.running, timeout=WAIT_MS)
@@ -205,12 +206,7 @@ def test_stop_sums_up_what_is_finished(
 def test_a_batch_that_is_killed_is_told(
     make_napari_viewer: Callable[..., Any], qtbot: Any, tmp_path: Path, job: JobSettings
 ) -> None:
-    forty_more(tmp_path / "in")
-    viewer = make_napari_viewer()
-    _, panel = viewer.window.add_plugin_dock_widget("napari-uniultra", "Batch")
-    panel.form.show_settings(job)
-    panel.run()
-    qtbot.waitUntil(lambda: panel.progress.value() >= 1, timeout=WAIT_MS)
+    panel = running(make_napari_viewer(), qtbot, tmp_path, job, done=1)
     psutil.Process(panel._process.processId()).kill()
     qtbot.waitUntil(lambda: not panel.running, timeout=WAIT_MS)
     assert "memory ran out" in panel.status.text()

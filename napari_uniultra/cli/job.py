@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_uniultra import __version__
 from napari_uniultra.core.atomic import atomic_path, write_error
+from napari_uniultra.core.digest import sha256_of
 from napari_uniultra.errors import WriteError
 
 if TYPE_CHECKING:
@@ -173,12 +174,7 @@ def _is_foreign(path: Path, record: dict[str, Any]) -> bool:
     """Whether a file is not as a run wrote it; folders of masks are never written over in any case."""
     if not path.is_file() or path.name == RUN:
         return path.is_file() and not record
-    return not record or record["files"].get(path.name) != _sha256(path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return not record or record["files"].get(path.name) != sha256_of(path)
 
 
 def fingerprint(job: Job, model_sha256: str) -> str:
@@ -256,7 +252,7 @@ def _write(session: CineSession, job: Job, complete: bool) -> None:
     record = {
         "complete": complete,
         "fingerprint": fingerprint(job, model.sha256),
-        "files": {path.name: _sha256(path) for path in output_paths(out, job.formats) if path.is_file()},
+        "files": {path.name: sha256_of(path) for path in output_paths(out, job.formats) if path.is_file()},
         "frames": len(cine),
         "frames_with_results": len(session.frames_with_results),
         "model": {"name": model.name, "sha256": model.sha256, "image_size": model.image_size},

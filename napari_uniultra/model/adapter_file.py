@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.digest import sha256_of
 from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.checkpoint import (
     ADAPTER_FORMAT,
@@ -26,7 +27,6 @@ from napari_uniultra.model.checkpoint import (
     read_about,
     read_tensors,
     save_tensors,
-    sha256_of,
     unreadable,
 )
 from napari_uniultra.model.config import ModelConfig

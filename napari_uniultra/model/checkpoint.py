@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from napari_uniultra.core.atomic import atomic_dir, atomic_path, write_error
+from napari_uniultra.core.digest import sha256_of
 from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.config import ARCHITECTURES, ModelConfig
 
@@ -37,7 +38,6 @@ _SHARD_NAME = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _MAX_HEADER_BYTES = 4 << 20  # UniUltra-L needs 0.15 MB
 _MAX_TENSORS = 20_000  # UniUltra-L has 1,193
 _NAMES_SHOWN = 5
-_CHUNK_BYTES = 1 << 20
 
 _DAMAGED = "Download or copy it again"
 
@@ -219,15 +219,6 @@ def checkpoint_sha256(path: str | os.PathLike[str]) -> str:
         return sha256_of(path / INDEX_NAME if path.is_dir() else path)
     except OSError as error:
         raise unreadable(path, error) from error
-
-
-def sha256_of(path: str | os.PathLike[str]) -> str:
-    """Hex SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def unreadable(path: Path, error: OSError) -> CheckpointError:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from napari_uniultra.core.words import counted
 from napari_uniultra.errors import ResourceError
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
@@ -61,7 +62,7 @@ def where_it_runs(device: torch.device) -> str:
     if device.type == "mps":
         return f"on the graphics of this Mac ({describe_device(device)})"
     count = os.cpu_count() or 1
-    return f"on the processor ({count} core{'s' * (count != 1)})"
+    return f"on the processor ({counted(count, 'core')})"
 
 
 def describe_device(device: torch.device) -> str:
@@ -72,4 +73,4 @@ def describe_device(device: torch.device) -> str:
     if device.type == "mps":
         return "Apple GPU"
     threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'s' * (threads != 1)} of {os.cpu_count()}"
+    return f"CPU, {counted(threads, 'thread')} of {os.cpu_count()}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_uniultra.core.atomic import write_error
+from napari_uniultra.core.digest import sha256_of
 from napari_uniultra.core.lock import locked
 from napari_uniultra.errors import CheckpointError, ResourceError
 
@@ -131,8 +132,6 @@ def fetch(
 
 
 def _is_expected(file: Path, download: Download) -> bool:
-    from napari_uniultra.model.checkpoint import sha256_of
-
     return file.stat().st_size == download.size and sha256_of(file) == download.sha256
 
 

@@ -9,6 +9,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from napari_uniultra.core.duration import duration
+from napari_uniultra.core.words import counted
 
 _PARTS = {"train": "learns from", "val": "validated on", "test": "kept for a test", "": "not used"}
 
@@ -43,14 +44,10 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     """A plan, a line for each thing to know."""
     lines = []
     for part in plan["parts"]:
-        frames, subjects = _count(part["frames"], "frame"), _count(part["subjects"], "subject")
+        frames, subjects = counted(part["frames"], "frame"), counted(part["subjects"], "subject")
         lines.append(f"{_PARTS.get(part['part'], part['part']).capitalize()}: {frames} of {subjects}")
     share = 100 * plan["trained"] / max(plan["parameters"], 1)
     lines.append(f"Trained: {plan['trained']:,} of {plan['parameters']:,} parameters ({share:.1f} %)")
     lines.append(f"Memory: about {plan['memory_mb'] / 1024:.1f} GB of {plan['free_mb'] / 1024:.1f} GB that are free")
     lines.append(f"Time: about {duration(plan['seconds'])} for {plan['steps']} steps on {plan['device']}")
     return lines
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
