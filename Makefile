@@ -8,16 +8,17 @@ ARGS ?=
 # A hang in foreign code, which pytest-timeout cannot interrupt, ends here.
 LIMIT := $(if $(shell command -v timeout),timeout --foreground --signal=INT --kill-after=60 3600)
 
-.PHONY: help setup demo test lint napari bench clean
+.PHONY: help setup demo test lint napari bench pictures clean
 
 help:
-	@echo "make demo    track a structure through the sample loop, results in demo/"
-	@echo "make test    run all tests (make test ARGS=... goes to pytest)"
-	@echo "make napari  open napari with the sample loop and the panel"
-	@echo "make bench   compare speed and memory with the official SAM2 predictor"
-	@echo "make lint    check the code's form"
-	@echo "make setup   only make the environment, .venv"
-	@echo "make clean   remove .venv and everything that was built"
+	@echo "make demo      track a structure through the sample loop, results in demo/"
+	@echo "make test      run all tests (make test ARGS=... goes to pytest)"
+	@echo "make napari    open napari with the sample loop and the panel"
+	@echo "make bench     compare speed and memory with the official SAM2 predictor"
+	@echo "make pictures  make the docs' pictures of the viewer anew"
+	@echo "make lint      check the code's form"
+	@echo "make setup     only make the environment, .venv"
+	@echo "make clean     remove .venv and everything that was built"
 
 setup:
 	@.ci/setup.sh
@@ -36,6 +37,9 @@ napari: setup
 
 bench: setup
 	@$(BIN)/uniultra bench
+
+pictures: setup
+	@.ci/with-display.sh $(BIN)/python docs/pictures.py
 
 clean:
 	rm -rf .venv build dist demo *.egg-info .pytest_cache .ruff_cache
