@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from PIL import Image
 
 from napari_uniultra.cli import exit_code, main
 from napari_uniultra.cli.job import OUTPUTS, RUN
@@ -159,6 +160,43 @@ def test_files_of_others_are_not_replaced(name: str, loop: Path, model: str, tmp
     assert segment(loop, model, out, "--box", "10,8,30,25", "--format", "coco") == 7
     assert [path.name for path in out.iterdir()] == [name]
     assert (out / name).read_text() == "{}"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limit for the size of files")
+def test_what_a_full_disk_left_is_taken_as_our_own(
+    loop: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import resource
+
+    out = tmp_path / "out"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))  # bytes; the contact sheet is larger
+    try:
+        assert segment(loop, model, out, "--box", "10,8,30,25") == 7
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "cannot be written" in capsys.readouterr().err
+    assert {path.name for path in out.iterdir()} == {"masks.tif", "measurements.csv", "prompts.json", RUN}
+    assert json.loads((out / RUN).read_text())["complete"] is False
+    assert segment(loop, model, out, "--box", "10,8,30,25") == 0
+    assert json.loads((out / RUN).read_text())["complete"] is True
+
+
+def test_a_folder_of_masks_is_replaced_only_as_its_run_left_it(
+    loop: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (("--box", box, "--format", "png") for box in ("10,8,30,25", "20,8,40,25"))
+    for asked in (first, second):
+        assert segment(loop, model, tmp_path / "out", *asked) == 0
+        assert "there already" not in capsys.readouterr().err
+    stack = tifffile.imread(tmp_path / "out/masks.tif")
+    own = sorted((tmp_path / "out/masks_png").glob("*.png"))
+    np.testing.assert_array_equal(np.asarray(Image.open(own[0])), stack[0])
+    own[0].write_bytes(b"corrected by hand")
+    for asked in ((*first, "--force"), first, second):
+        assert segment(loop, model, tmp_path / "out", *asked) == 7
+        assert "masks_png exists already" in capsys.readouterr().err
+    assert own[0].read_bytes() == b"corrected by hand"
 
 
 def test_segment_writes_over_nothing_that_it_reads(model: str, tmp_path: Path) -> None:

@@ -616,6 +616,24 @@ def test_the_command(cases, checkpoint, tmp_path, capsys) -> None:
     assert [line.split("|")[2].strip() for line in printed.splitlines() if "| model " in line] == list(PROMPTS)
 
 
+@pytest.mark.parametrize("name", ["scores.csv", "summary.json", "report.html"])
+def test_the_command_replaces_only_what_an_evaluation_left(cases, name, tmp_path, capsys) -> None:
+    write_manifest(Manifest((replace(cases[0], part="val"),)), tmp_path / "cases.csv")
+    copied(cases[:1], tmp_path / "oracle")
+    out = tmp_path / "out"
+    command = ["evaluate", "--data", str(tmp_path / "cases.csv"), "--predictions", str(tmp_path / "oracle")]
+    command += ["--out", str(out), "--pictures", "0"]
+    out.mkdir()
+    (out / name).write_text("somebody's")
+    assert main(command) == 7
+    assert f"{name} exists already" in capsys.readouterr().err
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, "somebody's")]
+    assert main([*command, "--force"]) == main(command) == 0  # our own are replaced
+    (out / name).write_text("changed by hand")
+    assert main(command) == 7
+    assert (out / name).read_text() == "changed by hand"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be sent Ctrl-C alone")
 def test_what_was_finished_before_the_command_was_stopped_is_kept(checkpoint, tmp_path) -> None:
     cases = [still(tmp_path, f"{number}.png", rectangle(10, 20, 30, 40), part="val") for number in range(200)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_uniultra.cli.job import make_folder
+from napari_uniultra.cli.outputs import check_outputs, check_replaced
 from napari_uniultra.cli.segment import DEVICES
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="a model's name or path")
     parser.add_argument("--data", required=True, metavar="MANIFEST", help="a manifest, or a folder with a splits.json")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the results (default: only the table)")
+    parser.add_argument(
+        "--force", action="store_true", help="replace files of the results' names that no evaluation wrote, or changed"
+    )
     parser.add_argument("--part", default="val", help="train, val, test or all (default: %(default)s)")
     parser.add_argument(
         "--prompts",
@@ -79,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     others = [OtherTool(folder) for folder in arguments.predictions]
     cases = select_cases(arguments.data, arguments.part)
     if arguments.out is not None:
+        _check_place(arguments)
         make_folder(arguments.out)
     model = None
     if arguments.checkpoint is not None:
@@ -95,6 +100,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise
     _keep(scoring.evaluation(), arguments.out)
     return 0
+
+
+def _check_place(arguments: argparse.Namespace) -> None:
+    from napari_uniultra.training.evaluation.run import REPORT, SCORES, SUMMARY
+
+    scores, summary, report = (arguments.out / name for name in (SCORES, SUMMARY, REPORT))
+    check_outputs([scores, summary, report], [path for path in (Path(arguments.data),) if path.is_file()])
+    if not arguments.force:
+        check_replaced(summary, [scores, report])
 
 
 def _keep(evaluation: Evaluation, out: Path | None) -> None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
-from collections.abc import Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_uniultra import __version__
-from napari_uniultra.core.atomic import atomic_path, write_error
-from napari_uniultra.core.digest import sha256_of
+from napari_uniultra.cli.outputs import check_replaced
+from napari_uniultra.core.atomic import write_error
+from napari_uniultra.core.own_files import is_own, read_record, write_record
 from napari_uniultra.errors import WriteError
 
 if TYPE_CHECKING:
+    from napari_uniultra.core.masks import Masks
     from napari_uniultra.core.types import Cine, Direction
     from napari_uniultra.io.writers import ObjectPrompts
     from napari_uniultra.segment.session import CineSession
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 MASKS, MEASUREMENTS, OVERLAY = "masks.tif", "measurements.csv", "overlay.mp4"
 CONTACT_SHEET, PROMPTS, RUN = "contact_sheet.png", "prompts.json", "run.json"
 OUTPUTS = (MASKS, MEASUREMENTS, OVERLAY, CONTACT_SHEET, PROMPTS)
+_ABOUT = {"complete": False, "version": __version__, "note": "Research use only: not a medical device."}
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,11 @@ def make_folder(path: Path) -> None:
 
 def output_paths(out: Path, formats: Sequence[str] = ()) -> list[Path]:
     """The files and folders that a job writes."""
-    names = [out / name for name in (*OUTPUTS, RUN)]
-    return list(dict.fromkeys([*names, *(_path_of_format(out, name) for name in formats)]))
+    return list(dict.fromkeys([*_results(out, formats), out / RUN]))
+
+
+def _results(out: Path, formats: Sequence[str]) -> list[Path]:
+    return [*(out / name for name in OUTPUTS), *(_path_of_format(out, name) for name in formats)]
 
 
 def finish(job: Job, force: bool) -> int:
@@ -98,7 +106,7 @@ def finish(job: Job, force: bool) -> int:
         print("uniultra: the results are there already (--force computes them again)", file=sys.stderr)
     else:
         if not force:
-            _check_replaced(job)
+            check_replaced(job.out / RUN, _results(job.out, job.formats))
         code = run_job(job)
     for path in output_paths(job.out, job.formats):
         print(path)
@@ -126,8 +134,9 @@ def run_job(job: Job) -> int:
 
 def _check_formats(job: Job) -> None:
     """Refuse what could not be written, before any work is done for nothing."""
+    record = read_record(job.out / RUN)
     for path in (_path_of_format(job.out, name) for name in job.formats):
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and any(path.iterdir()) and not is_own(path, record):
             raise WriteError(f"{path} exists already", fix="Remove it, or choose another folder for the results")
     if "dicom" in job.formats and job.cine.details.get("format") != "DICOM":
         raise WriteError("A DICOM segmentation cannot be written", "the loop is not a DICOM file")
@@ -142,39 +151,9 @@ def _path_of_format(out: Path, name: str) -> Path:
 
 def already_done(job: Job, model_sha256: str) -> bool:
     """Whether the folder holds the complete results of this very job, as its run left them."""
-    record = _record(job.out)
+    record = read_record(job.out / RUN)
     same = record.get("complete") is True and record.get("fingerprint") == fingerprint(job, model_sha256)
-    paths = output_paths(job.out, job.formats)
-    return same and all(path.exists() and not _is_foreign(path, record) for path in paths)
-
-
-def _check_replaced(job: Job) -> None:
-    """Refuse to replace what a run did not write, or what was changed after it."""
-    record = _record(job.out)
-    paths = output_paths(job.out, job.formats)
-    foreign = next((path for path in paths if _is_foreign(path, record)), None)
-    if foreign is not None:
-        raise WriteError(
-            f"{foreign} exists already",
-            "no run wrote it, or it was changed since",
-            "Choose another folder with --out, or replace it with --force",
-        )
-
-
-def _record(out: Path) -> dict[str, Any]:
-    """What the run that wrote into a folder said of itself; nothing where there was none."""
-    try:
-        record = json.loads((out / RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) and isinstance(record.get("files"), dict) else {}
-
-
-def _is_foreign(path: Path, record: dict[str, Any]) -> bool:
-    """Whether a file is not as a run wrote it; folders of masks are never written over in any case."""
-    if not path.is_file() or path.name == RUN:
-        return path.is_file() and not record
-    return not record or record["files"].get(path.name) != sha256_of(path)
+    return same and all(is_own(path, record) for path in _results(job.out, job.formats))
 
 
 def fingerprint(job: Job, model_sha256: str) -> str:
@@ -225,39 +204,48 @@ def _track(session: CineSession, job: Job) -> bool:
 
 
 def _write(session: CineSession, job: Job, complete: bool) -> None:
+    """Write everything; of what is there, also after a crash, the record says that it is ours."""
     from napari_uniultra.core.masks import Masks
     from napari_uniultra.core.measure import measurement_rows
     from napari_uniultra.io.writers import (
         write_contact_sheet,
-        write_masks,
         write_masks_tiff,
         write_measurements_csv,
         write_overlay_video,
         write_prompts,
     )
 
-    cine, out, names = job.cine, job.out, session.names
-    with suppress(FileNotFoundError):
-        (out / RUN).unlink()  # from here on the folder does not hold that run's results any more
-    masks = session.masks
+    cine, out, names, masks = job.cine, job.out, session.names, session.masks
     steps = (session.step(frame) for frame in session.frames_with_results)
-    write_masks_tiff(out / MASKS, masks, cine.spacing_mm, cine.frame_times_s)
-    write_measurements_csv(out / MEASUREMENTS, measurement_rows(cine, steps, names))
-    write_prompts(out / PROMPTS, job.objects)
-    write_contact_sheet(out / CONTACT_SHEET, cine, masks)
-    write_overlay_video(out / OVERLAY, cine, masks, names)
+    writers: dict[str, Callable[[Path], object]] = {
+        MASKS: lambda path: write_masks_tiff(path, masks, cine.spacing_mm, cine.frame_times_s),
+        MEASUREMENTS: lambda path: write_measurements_csv(path, measurement_rows(cine, steps, names)),
+        PROMPTS: lambda path: write_prompts(path, job.objects),
+        CONTACT_SHEET: lambda path: write_contact_sheet(path, cine, masks),
+        OVERLAY: lambda path: write_overlay_video(path, cine, masks, names),
+    }
     for name in job.formats:
-        write_masks(_path_of_format(out, name), Masks.of_cine(cine, masks, names), name)
+        path = _path_of_format(out, name)
+        writers.setdefault(path.name, partial(_write_format, masks=Masks.of_cine(cine, masks, names), name=name))
+    write_record(out / RUN, _ABOUT)  # from here on the folder does not hold an earlier run's results any more
+    for name, write in writers.items():
+        write(out / name)
+        write_record(out / RUN, _ABOUT, [out / name])
     model = session.model
     record = {
+        **_ABOUT,
         "complete": complete,
         "fingerprint": fingerprint(job, model.sha256),
-        "files": {path.name: sha256_of(path) for path in output_paths(out, job.formats) if path.is_file()},
         "frames": len(cine),
         "frames_with_results": len(session.frames_with_results),
         "model": {"name": model.name, "sha256": model.sha256, "image_size": model.image_size},
-        "version": __version__,
-        "note": "Research use only: not a medical device.",
     }
-    with atomic_path(out / RUN) as path:
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_record(out / RUN, record)
+
+
+def _write_format(path: Path, masks: Masks, name: str) -> None:
+    from napari_uniultra.io.writers import write_masks
+
+    if path.is_dir():  # ours, see `_check_formats`; its writer takes no folder that has something in it
+        shutil.rmtree(path)
+    write_masks(path, masks, name)

@@ -1,4 +1,4 @@
-"""Where a command may write: over nothing that it reads, and not twice to one place."""
+"""Where a command may write: over nothing that it reads or that others made, and not twice to one place."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from itertools import combinations, product
 from pathlib import Path
 
+from napari_uniultra.core.own_files import is_own, read_record
 from napari_uniultra.errors import WriteError
 
 _FIX = "Choose another place for the result"
@@ -29,6 +30,28 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None])
     for first, second in combinations(results, 2):
         if _is_same(first, second):
             raise WriteError(f"{second} was not written", "two results would be that file", "Give each its own name")
+
+
+def check_replaced(record_file: Path, results: Iterable[Path]) -> None:
+    """Refuse to write over results, or their record, that are not as an earlier run left them.
+
+    ``results`` lie beside the record; an empty folder is nothing.
+
+    Raises
+    ------
+    WriteError
+    """
+    record = read_record(record_file)
+    others = [path for path in results if _is_there(path) and not is_own(path, record)]
+    if record_file.exists() and not record:
+        others.append(record_file)
+    if others:
+        why, fix = "no run wrote it, or it was changed since", "Choose another folder with --out, or add --force"
+        raise WriteError(f"{others[0]} exists already", why, fix)
+
+
+def _is_there(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def _is_same(one: Path, other: Path) -> bool:

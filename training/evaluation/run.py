@@ -10,6 +10,7 @@ from typing import Any
 
 from napari_uniultra import __version__
 from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.own_files import write_record
 from napari_uniultra.errors import ReadError
 from napari_uniultra.training.data.cases import Case
 from napari_uniultra.training.data.importers import open_manifest
@@ -22,7 +23,7 @@ from napari_uniultra.training.evaluation.scores import Score, scores_of
 from napari_uniultra.training.evaluation.settings import EvaluationSettings
 from napari_uniultra.training.evaluation.stills import still_answers
 from napari_uniultra.training.evaluation.summary import Drift, Reliability, Row, drifts, reliability, table
-from napari_uniultra.training.evaluation.tables import write_csv, write_json
+from napari_uniultra.training.evaluation.tables import json_ready, write_csv
 from napari_uniultra.training.evaluation.tracking import tracked_answers
 
 SCORES, SUMMARY, REPORT = "scores.csv", "summary.json", "report.html"
@@ -199,15 +200,19 @@ class Scoring:
 def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str]) -> list[Path]:
     """Write ``scores.csv``, ``summary.json`` and ``report.html``, each whole or not at all; returns their paths.
 
+    The summary is also the record of what was written (`core.own_files`).
+
     Raises
     ------
     WriteError
     """
-    paths = [Path(folder) / name for name in (SCORES, SUMMARY, REPORT)]
-    write_csv(paths[0], evaluation.scores)
-    write_json(paths[1], evaluation.summary())
-    with atomic_path(paths[2]) as temporary:
+    scores, summary, report = paths = [Path(folder) / name for name in (SCORES, SUMMARY, REPORT)]
+    about = json_ready(evaluation.summary())
+    write_csv(scores, evaluation.scores)
+    write_record(summary, about, [scores])
+    with atomic_path(report) as temporary:
         temporary.write_text(report_html(evaluation), encoding="utf-8")
+    write_record(summary, about, [report])
     return paths
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
@@ -122,16 +121,15 @@ def write_csv(path: Path, scores: Iterable[Score]) -> None:
             writer.writerow([*values, box, points])
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON, whole or not at all, with null for what is not a finite number.
-
-    Raises
-    ------
-    WriteError
-    """
-    with atomic_path(path) as temporary:
-        text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+def json_ready(value: Any) -> Any:
+    """A value for JSON, with None for what is not a finite number."""
+    if isinstance(value, dict):
+        return {str(key): json_ready(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_ready(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _heads_of(name: str) -> list[str]:
@@ -172,13 +170,3 @@ def _csv_cell(value: Any) -> Any:
 
 def _numbers(values: Iterable[float]) -> str:
     return " ".join(f"{value:.2f}" for value in values)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
