@@ -30,7 +30,7 @@ from napari_uniultra.model.zoo import load_model, model_at
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.training import average, export
 from napari_uniultra.training.average import average_runs
-from napari_uniultra.training.base import load_base
+from napari_uniultra.training.base import changed_config, load_base
 from napari_uniultra.training.checkpoints import ADAPTER, CHECKPOINT, MODEL, load_training_checkpoint
 from napari_uniultra.training.config import (
     ConfigError,
@@ -132,6 +132,15 @@ def test_presets_can_be_read(name: str) -> None:
     elif base and base.startswith("runs/"):  # a stage goes on from the output of the one before
         before = read_file(FineTuneConfig, find_config(f"{name[:-1]}{chr(ord(name[-1]) - 1)}"))
         assert before.output == base
+
+
+# A mean has the configuration of the last run in it: that of g and "de" the one of e.
+@pytest.mark.parametrize(("stages", "model"), [("abcde", "uniultra-mini-full"), ("abcdehijklm", "uniultra-mini")])
+def test_the_stages_give_the_bundled_models_configuration(stages: str, model: str) -> None:
+    config = architecture("uniultra-mini")
+    for stage in stages:
+        config = changed_config(config, read_file(FineTuneConfig, find_config(f"mini_bundled_{stage}")).model)
+    assert config.with_(image_size=512) == load_model(model, device="cpu").config
 
 
 def test_the_papers_preset_is_the_papers() -> None:

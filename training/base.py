@@ -23,7 +23,9 @@ from napari_uniultra.training.memory_lighten import lighten_memory
 _INITIAL_SCORE = 2.0  # logit: objects are there more often than not, and an absent one's mask gets no gradient
 # What `architecture` decides; the rest of a configuration stays the base's.
 _TRUNK = ("embed_dim", "num_heads", "stages", "global_att_blocks", "window_spec", "window_pos_embed_bkg_spatial_size")
-_OPTIONAL = ("image_size", "box_prior", "mask_prior", "close_views", "solid", "smooth", "rotary_grid")
+_OPTIONAL = (
+    "image_size", "box_prior", "mask_prior", "motion_prior", "close_views", "solid", "smooth", "rotary_grid",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,7 @@ def load_base(settings: ModelSettings, seed: int = 0) -> Base:
         When the base is missing, damaged, or does not fit the architecture.
     """
     start = read_start(settings)
-    config = _changed(start.config, settings)
+    config = changed_config(start.config, settings)
     if config.memory != start.config.memory and start.state is not None:
         start = replace(start, state=lighten_memory(start.state, config.memory), sha256="")
     with torch.random.fork_rng(devices=[]):
@@ -126,7 +128,7 @@ def _read_model(name: str) -> Start:
     return Start(model.network.state_dict(), model.config, model.name, model.sha256, model.card)
 
 
-def _changed(config: ModelConfig, settings: ModelSettings) -> ModelConfig:
+def changed_config(config: ModelConfig, settings: ModelSettings) -> ModelConfig:
     """The base's configuration with what the settings say otherwise."""
     if settings.architecture is not None and settings.architecture != config.architecture:
         wanted = architecture(settings.architecture)

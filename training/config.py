@@ -46,6 +46,9 @@ class ModelSettings:
     mask_prior: bool | None = setting(
         None, help="Give a tracked object's last mask as a prompt, for networks from scratch; empty for the base's own."
     )
+    motion_prior: bool | None = setting(
+        None, help="Look for a tracked object by the image, for networks with a mask prior; empty for the base's own."
+    )
     close_views: bool | None = setting(
         None, help="Look closely at what is clicked and tracked, for networks trained so; empty for the base's own."
     )
