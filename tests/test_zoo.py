@@ -7,6 +7,8 @@ import random
 import re
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -152,18 +154,49 @@ def test_a_card_is_read_without_the_weights(checkpoint: Path) -> None:
         model_card(find_model("my-model"))
 
 
-def test_too_little_memory_is_said_before_loading(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = checkpoint.stat().st_size
-    for available, fits in ((2 * size, True), (2 * size - 1, False)):
-        memory = SimpleNamespace(available=available, total=4 * size)
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_too_little_memory_is_said_before_loading(
+    dtype: str, network: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, weights = tmp_path / "My Model.safetensors", sum(value.numel() for value in network.state_dict().values())
+    save_checkpoint(path, network, CONFIG, CARD, dtype=dtype)
+    needed = room.memory_to_load(weights * (2 if dtype == "fp16" else 4), weights)
+    for available, fits in ((needed, True), (needed - 1, False)):
+        memory = SimpleNamespace(available=available, total=needed)
         monkeypatch.setattr(room.psutil, "virtual_memory", lambda memory=memory: memory)
         if fits:
-            assert load_model(checkpoint).name == "My Model"
+            assert load_model(path).name == "My Model"
         else:
-            with pytest.raises(ResourceError, match=r"too little memory .*My Model.*GB.*smaller model"):
-                load_model(checkpoint)
-    assert not room.is_too_large(2 * size)
-    assert room.is_too_large(2 * size + 1)
+            for load in (load_model, add_model):
+                with pytest.raises(ResourceError, match=r"(?i)too little memory .*My.Model.*GB.*smaller model"):
+                    load(path)
+    assert not room.is_too_large(needed, 0)
+    assert room.is_too_large(needed + 1, 0)
+
+
+LOAD = """
+import re, sys
+from pathlib import Path
+from napari_uniultra import load_model
+
+def resident(kind):
+    return 1024 * int(re.search(kind + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+kept = load_model("uniultra-mini", "cpu")  # what is imported and made once is no part of it
+before = resident("VmRSS")
+network = load_model(sys.argv[1], "cpu").network
+print(resident("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the most memory a process had")
+def test_a_model_stored_as_fp16_takes_the_memory_that_is_said(tmp_path: Path) -> None:
+    config, path = architecture("sam2.1-tiny"), tmp_path / "tiny.safetensors"
+    network = build_network(config)
+    save_checkpoint(path, network, config, CARD, dtype="fp16")
+    said = room.memory_to_load(path.stat().st_size, sum(value.numel() for value in network.state_dict().values()))
+    done = subprocess.run([sys.executable, "-c", LOAD, path], capture_output=True, text=True, check=True)
+    assert 0.9 * said < int(done.stdout) < said + 50e6  # what is needed on the way
 
 
 # --- devices

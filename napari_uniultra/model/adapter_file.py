@@ -22,11 +22,11 @@ from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.checkpoint import (
     ADAPTER_FORMAT,
     about_ours,
-    as_float32,
     as_stored,
     read_about,
     read_tensors,
     save_tensors,
+    sound,
     unreadable,
 )
 from napari_uniultra.model.config import ModelConfig
@@ -51,7 +51,7 @@ class AdapterFile:
     config : ModelConfig
         Of the base's network.
     tensors : dict of str to Tensor
-        float32, on the CPU; named as in the network that the method was applied to.
+        Floating-point numbers, on the CPU; named as in the network that the method was applied to.
     card : dict
         As a checkpoint's.
     sha256 : str
@@ -118,7 +118,7 @@ def read_adapter_file(path: str | os.PathLike[str], sha256: str | None = None) -
     if not isinstance(adapter, dict) or any(not isinstance(adapter.get(name), kind) for name, kind in _FIELDS.items()):
         raise CheckpointError(f"{path} is damaged", "it does not say what it adapts", "Copy it again")
     values = {name: adapter[name] for name in _FIELDS}
-    return AdapterFile(**values, config=config, tensors=as_float32(path, tensors), card=card, sha256=digest)
+    return AdapterFile(**values, config=config, tensors=sound(path, tensors), card=card, sha256=digest)
 
 
 def is_adapter_file(path: str | os.PathLike[str]) -> bool:

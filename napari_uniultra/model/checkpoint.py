@@ -50,7 +50,8 @@ class Checkpoint:
     ----------
     config : ModelConfig
     state : dict of str to Tensor
-        float32, on the CPU.
+        Floating-point numbers as they are stored, on the CPU. The system reads them from the file when they are used,
+        and may forget them again: they need no memory of their own.
     card : dict
         Training data, licence, version, intended use and normalisation, as far as the file says.
     sha256 : str
@@ -83,7 +84,7 @@ def save_checkpoint(
     card : mapping
         JSON-ready facts about the weights: training data, licence, version, intended use, normalisation.
     dtype : {"fp32", "fp16"}
-        How weights are stored. They are read back as float32.
+        How weights are stored. Networks hold them as float32.
     max_shard_bytes : int, optional
         Write numbered shards of at most this size (a larger tensor gets a shard of its own).
 
@@ -144,7 +145,7 @@ def read_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> 
     except OSError as error:
         raise unreadable(path, error) from error
     config, card = (about_ours(path, about)) if about else _about_official(path, state)
-    return Checkpoint(config, as_float32(path, state), card, digest)
+    return Checkpoint(config, sound(path, state), card, digest)
 
 
 def load_into(network: nn.Module, state: Mapping[str, Tensor], *, allow_missing_adapters: bool = False) -> None:
@@ -380,7 +381,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     """The tensors of a PyTorch file; anything else in it is a reason to refuse it."""
     _check_archive(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
     except UnpicklingError as error:
         raise CheckpointError(
             f"{path} is refused",
@@ -460,13 +461,12 @@ def _depth(state: Iterable[str]) -> int:
     return len({name[len(prefix) :].split(".", 1)[0] for name in state if name.startswith(prefix)})
 
 
-def as_float32(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What was read from ``path`` as float32, all finite or a CheckpointError."""
+def sound(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What was read from ``path``: floating-point numbers, all finite as float32, or a CheckpointError."""
     strange = [name for name, tensor in state.items() if not tensor.is_floating_point() or tensor.is_sparse]
     if strange:
         raise CheckpointError(f"{path} is not a SAM2 checkpoint", f"{_some(strange)} hold no floating-point numbers")
-    result = {name: tensor.float() for name, tensor in state.items()}
-    broken = [name for name, tensor in result.items() if not torch.isfinite(tensor).all()]
+    broken = [name for name, tensor in state.items() if not torch.isfinite(tensor.float()).all()]
     if broken:
         raise CheckpointError(f"{path} is damaged", f"{_some(broken)} hold NaN or infinity", _DAMAGED)
-    return result
+    return dict(state)

@@ -6,27 +6,27 @@ import psutil
 
 from napari_uniultra.errors import ResourceError
 
-_COPIES = 2  # while a model loads, its weights are there as read and in the network
+_NUMBER = 4  # bytes of a weight in a network, which computes in float32
 
 
-def memory_to_load(size_bytes: int) -> int:
-    """Bytes of memory that loading a checkpoint of that size takes at least."""
-    return _COPIES * size_bytes
+def memory_to_load(size_bytes: int, weights: int) -> int:
+    """Bytes of memory that loading a model takes: its weights as they are stored, and again in the network."""
+    return size_bytes + _NUMBER * weights
 
 
-def is_too_large(size_bytes: int) -> bool:
-    """Whether a checkpoint of that size can never be loaded on this machine."""
-    return memory_to_load(size_bytes) > psutil.virtual_memory().total
+def is_too_large(size_bytes: int, weights: int) -> bool:
+    """Whether a model that has so many weights, in so many bytes, can never be loaded on this machine."""
+    return memory_to_load(size_bytes, weights) > psutil.virtual_memory().total
 
 
-def check_room(label: str, size_bytes: int) -> None:
+def check_room(label: str, size_bytes: int, weights: int) -> None:
     """Refuse a model for which there is no memory, before the system runs short of it.
 
     Raises
     ------
     ResourceError
     """
-    needed, memory = memory_to_load(size_bytes), psutil.virtual_memory()
+    needed, memory = memory_to_load(size_bytes, weights), psutil.virtual_memory()
     if needed > memory.available:
         raise ResourceError(
             f"There is too little memory for the model {label!r}",

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -23,7 +23,7 @@ from napari_uniultra.model.loaded import Model
 from napari_uniultra.model.room import check_room
 
 if TYPE_CHECKING:  # listing models needs no torch
-    from torch import nn
+    from torch import Tensor, nn
 
     from napari_uniultra.model.adapter_file import AdapterFile
     from napari_uniultra.model.checkpoint import Checkpoint
@@ -178,9 +178,8 @@ def load_model(
 
     target = choose_device(device)
     label, path, sha256 = _locate(name)
-    check_room(label, _size_of(path))
     try:
-        network, about = _open(path, sha256, look_beside=True)
+        network, about = _open(label, path, sha256, look_beside=True)
     except MemoryError as error:
         raise ResourceError(
             f"There is too little memory for the model {label!r}", fix="Close other programs, or choose a smaller model"
@@ -247,7 +246,7 @@ def pack_model(path: str | os.PathLike[str], folder: Path, *, move: bool = False
         As `add_model`.
     """
     path = Path(path)
-    network, about = _open(path, look_beside=False)
+    network, about = _open(folder.name, path, look_beside=False)
     with atomic_dir(folder) as new:
         for source, target in _files_of(path):
             (shutil.move if move else shutil.copyfile)(source, new / target)
@@ -358,21 +357,33 @@ class _About:
     sha256: str
 
 
-def _open(path: Path, sha256: str | None = None, *, look_beside: bool) -> tuple[nn.Module, _About]:
+def _open(label: str, path: Path, sha256: str | None = None, *, look_beside: bool) -> tuple[nn.Module, _About]:
     """The network of a checkpoint or an adapter file, with its weights, on the CPU."""
     from napari_uniultra.model.adapter_file import is_adapter_file, read_adapter_file
     from napari_uniultra.model.checkpoint import read_checkpoint
 
     if not is_adapter_file(path):
         checkpoint = read_checkpoint(path, sha256)
-        return _network_of(checkpoint, path), _About(checkpoint.config, checkpoint.card, checkpoint.sha256)
+        return _network_of(label, checkpoint, path), _About(checkpoint.config, checkpoint.card, checkpoint.sha256)
     # Methods are known to the training package alone.
     from napari_uniultra.training.peft_methods.adapter_file import restore
 
     adapter = read_adapter_file(path, sha256)
-    base, _ = _open(_find_base(adapter, path, look_beside), adapter.base_sha256, look_beside=look_beside)
-    network, config = restore(adapter, base.state_dict())
+    found = _find_base(adapter, path, look_beside)
+    base = _open(adapter.base_name, found, adapter.base_sha256, look_beside=look_beside)[0].state_dict()
+    check_room(label, _stored(adapter.tensors), _weights(base) + _weights(adapter.tensors))
+    network, config = restore(adapter, base)
     return network, _About(config, dict(adapter.card), adapter.sha256)
+
+
+def _stored(state: Mapping[str, Tensor]) -> int:
+    """Bytes of weights as they are stored."""
+    return sum(tensor.nbytes for tensor in state.values())
+
+
+def _weights(state: Mapping[str, Tensor]) -> int:
+    """How many weights there are."""
+    return sum(tensor.numel() for tensor in state.values())
 
 
 def _find_base(adapter: AdapterFile, path: Path, look_beside: bool) -> Path:
@@ -400,16 +411,18 @@ def _find_base(adapter: AdapterFile, path: Path, look_beside: bool) -> Path:
     )
 
 
-def _network_of(checkpoint: Checkpoint, path: Path) -> nn.Module:
+def _network_of(label: str, checkpoint: Checkpoint, path: Path) -> nn.Module:
     """The network that a checkpoint describes, with its weights."""
     import torch
 
     from napari_uniultra.model.build import build_network
     from napari_uniultra.model.checkpoint import load_into
 
-    if checkpoint.config.least_parameters > sum(tensor.numel() for tensor in checkpoint.state.values()):
+    weights = _weights(checkpoint.state)
+    if checkpoint.config.least_parameters > weights:
         why = "it holds far fewer weights than that network has"
         raise CheckpointError(f"{path} does not fit the network it describes", why)
+    check_room(label, _stored(checkpoint.state), weights)
     try:
         with torch.random.fork_rng(devices=[]):  # building draws random weights, which these replace
             network = build_network(checkpoint.config)
@@ -458,12 +471,6 @@ def _checkpoint_in(folder: Path) -> Path:
     """The checkpoint in a model's folder: the folder itself when it holds shards."""
     single = [folder / f"model{suffix}" for suffix in (".safetensors", ".pt")]
     return next((path for path in single if path.is_file()), folder)
-
-
-def _size_of(path: Path) -> int:
-    """Bytes of a checkpoint's weights; 0 where there is none, which is told when it is opened."""
-    files = path.iterdir() if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _files_of(path: Path) -> list[tuple[Path, str]]:

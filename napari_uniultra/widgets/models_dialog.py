@@ -217,8 +217,8 @@ def _about(info: ModelInfo, card: Mapping[str, Any] | None = None) -> str:
         had = bytes_received(info.name)
         came = f" {_megabytes(had)} of it are here from an earlier try." if had else ""
         lines.append(f"Comes from Meta's server, and is checked by its SHA-256.{came}")
-    if is_too_large(info.size_bytes):
-        needed = memory_to_load(info.size_bytes) / 1e9
+    if is_too_large(info.size_bytes, info.parameters):
+        needed = memory_to_load(info.size_bytes, info.parameters) / 1e9
         lines.append(f"<b>Too large for this computer:</b> it needs {needed:.1f} GB of memory to load.")
     for key, words in _CARD_WORDS.items():
         if card and card.get(key):
