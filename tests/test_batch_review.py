@@ -61,6 +61,9 @@ def test_prompts_in_a_csv_file(tmp_path: Path) -> None:
     assert entry.frames == {0: Prompt(None, ((1, 2),), (1,))}
     file.write_text(file.read_text().replace(",", ";"))  # as spreadsheets of many countries save it
     assert read_prompt_rows(file) == rows
+    file.write_text("frame;x;y\n3;10,5;7,25\n")
+    (entry,) = prompts_of_rows(read_prompt_rows(file)[""], (40, 50))
+    assert entry.frames[3].points == ((10.5, 7.25),)
     file.write_bytes("frame,x,y,name\n0,1,2,B\xe4r\n".encode("latin-1"))
     with pytest.raises(PromptError, match="UTF-8"):
         read_prompt_rows(file)
@@ -72,6 +75,8 @@ def test_prompts_in_a_csv_file(tmp_path: Path) -> None:
         ("frame,x,y\n0,99,1\n", "outside the frame"),
         ("frame,x,y\n0,,1\n", "column x"),
         ("x,y\n1,1\n", "column frame"),
+        ("frame,x,y\nnan,1,1\n", "column frame has 'nan': it should be a whole number"),
+        ("frame,x,y\n1.5,1,1\n", "whole number"),
         ("frame,colour\n0,red\n", "colour"),
         ("frame,x,y\n", "no line"),
         ("frame,x,y\n0,1,2,3\n", "line 2 has more values"),

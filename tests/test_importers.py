@@ -374,6 +374,16 @@ def test_an_imported_manifest_can_be_written_and_read(tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "elsewhere" / "all.csv").cases == found.cases
 
 
+def test_an_image_with_two_masks_of_its_name_is_left_out(tmp_path: Path) -> None:
+    for name in ("p", "q"):
+        image(tmp_path / f"images/{name}.png")
+        mask(tmp_path / f"masks/{name}_mask.png", 255)
+    mask(tmp_path / "masks/p.png", 255)
+    found = import_data("folders", tmp_path)
+    assert [case.name for case in found.cases] == ["q"]
+    assert found.left_out == (("p.png", "p.png and p_mask.png have its name. Keep one, rename the others"),)
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not on this machine")
 def test_real_images_and_masks_in_plain_folders() -> None:
     for name in ("hc18", "usgra"):

@@ -86,6 +86,24 @@ def test_a_manifest_with_images_and_a_loop(folder: Path) -> None:
     assert OpenCase(loop).cine.spacing_mm == (0.3, 0.3)
 
 
+@pytest.mark.parametrize(
+    ("text", "spacing"),
+    [
+        ('frames;masks;spacing_mm;labels\nimages/0.png;"masks/0.png;masks/1.png";0,25;"1=a;2=b"\n;;;\n', (0.25, 0.25)),
+        ('Frames; Masks; spacing_mm; labels\nimages/0.png;"masks/0.png; masks/1.png";0,1 0,2;"1=a;2=b"\n', (0.1, 0.2)),
+        ('frames,masks,spacing_mm,labels\nimages/0.png,masks/0.png;masks/1.png,"0.1,0.2",1=a;2=b\n,,,\n', (0.1, 0.2)),
+    ],
+)
+def test_a_manifest_as_a_spreadsheet_saves_it(folder: Path, text: str, spacing: tuple[float, float]) -> None:
+    path = folder / "manifest.csv"
+    path.write_text(text, encoding="utf-8-sig", newline="\r\n")
+    (case,) = read_manifest(path).cases
+    assert (case.spacing_mm, case.labels) == (spacing, {1: "a", 2: "b"})
+    assert case.masks == (folder / "masks/0.png", folder / "masks/1.png")
+    write_manifest(Manifest((case,)), path)
+    assert read_manifest(path).cases == (case,)
+
+
 @pytest.mark.parametrize("name", ["copy.csv", "copy.json"])
 def test_a_manifest_comes_back_as_it_was_written(folder: Path, name: str) -> None:
     cases = (
@@ -117,6 +135,11 @@ def test_a_faulty_line_is_named(folder: Path, row: str, message: str) -> None:
     (folder.parent / "secret.png").write_bytes(b"")
     with pytest.raises(ReadError, match=message):
         read_manifest(written(folder, f"frames,masks,part,spacing_mm\n{row}\n"))
+
+
+def test_what_separates_values_is_named(folder: Path) -> None:
+    with pytest.raises(ReadError, match=r"line 2 has more values.*Put values with ';'"):
+        read_manifest(written(folder, "frames;masks\nimages/0.png;masks/0.png;masks/1.png\n"))
 
 
 def test_an_unknown_column_names_the_nearest(folder: Path) -> None:
@@ -218,6 +241,25 @@ def test_a_damaged_file_is_named(folder: Path, file: str) -> None:
     (folder / file).write_bytes((folder / file).read_bytes()[:40])
     with pytest.raises(ReadError, match=r"0\.png cannot be read"):
         load_case(Case("eve", folder / "images/0.png", (folder / "masks/0.png",)))
+
+
+@pytest.mark.parametrize(
+    ("frames", "names", "message"),
+    [
+        (
+            "loop",
+            ("1.png", "1_mask.png"),
+            r"mask of 1\.png is not clear: 1\.png and 1_mask\.png have its name. Keep one",
+        ),
+        ("video.tif", ("1.png", "001_mask.png"), r"mask of frame 1 is not clear: 001_mask\.png and 1\.png"),
+    ],
+)
+def test_two_masks_of_one_name_are_named(folder: Path, frames: str, names: tuple[str, str], message: str) -> None:
+    tifffile.imwrite(folder / "video.tif", np.zeros((3, 24, 32), np.uint8), photometric="minisblack")
+    for name in names:
+        square(folder / "twice" / name)
+    with pytest.raises(ReadError, match=message):
+        load_case(Case("eve", folder / frames, (folder / "twice",)))
 
 
 def test_a_loop_may_lose_its_structure_but_not_on_all_frames(folder: Path) -> None:

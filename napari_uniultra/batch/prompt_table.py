@@ -14,10 +14,11 @@ Coordinates are those of `napari_uniultra.core.types.Prompt`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from napari_uniultra.core.csv_table import read_table
+from napari_uniultra.core.csv_table import decimal, read_table
 from napari_uniultra.core.prompts import checked_points, normalise_box
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.errors import PromptError, ReadError
@@ -63,7 +64,7 @@ def prompts_of_rows(rows: Sequence[Row], shape_hw: tuple[int, int]) -> list[Obje
     points: dict[tuple[int, int], list[tuple[float, float, int]]] = {}
     names: dict[int, str] = {}
     for row in rows:
-        key = int(_number(row, "object", 1)), int(_number(row, "frame"))
+        key = _number(row, "object", 1, int), _number(row, "frame", kind=int)
         names.setdefault(key[0], row.get("name") or f"object {key[0]}")
         if any(row.get(column) for column in _BOX):
             if key in boxes:
@@ -71,7 +72,7 @@ def prompts_of_rows(rows: Sequence[Row], shape_hw: tuple[int, int]) -> list[Obje
             boxes[key] = normalise_box([_number(row, column) for column in _BOX], shape_hw)
         else:
             (point,) = checked_points([(_number(row, "x"), _number(row, "y"))], shape_hw)
-            points.setdefault(key, []).append((*point, int(_number(row, "label", 1))))
+            points.setdefault(key, []).append((*point, _number(row, "label", 1, int)))
     objects: dict[int, dict[int, Prompt]] = {}
     for object_id, frame in sorted({*boxes, *points}):
         own = points.get((object_id, frame), [])
@@ -80,13 +81,12 @@ def prompts_of_rows(rows: Sequence[Row], shape_hw: tuple[int, int]) -> list[Obje
     return [ObjectPrompts(object_id, names[object_id], frames) for object_id, frames in objects.items()]
 
 
-def _number(row: Row, column: str, default: float | None = None) -> float:
+def _number(row: Row, column: str, default: int | None = None, kind: Callable[[str], float] = decimal) -> Any:
     text = row.get(column, "")
     if not text and default is not None:
         return default
     try:
-        return float(text)
+        return kind(text)
     except ValueError:
-        raise PromptError(
-            f"The prompts' column {column} has {text!r}", "it should be a number", "Each line is a box or a point"
-        ) from None
+        why = f"it should be a {'whole ' if kind is int else ''}number"
+        raise PromptError(f"The prompts' column {column} has {text!r}", why, "Each line is a box or a point") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,14 @@ from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers import read_cine
 from napari_uniultra.io.readers.images import image_files
-from napari_uniultra.training.data.labels import MASK_SUFFIXES, mask_of, masks_by_name, read_labels, structures
+from napari_uniultra.training.data.labels import (
+    MASK_SUFFIXES,
+    mask_of,
+    masks_by_name,
+    only_mask,
+    read_labels,
+    structures,
+)
 
 PARTS = ("train", "val", "test")
 _ONE_FRAME = (".png", ".jpg", ".jpeg", ".bmp", ".webp")  # files that hold no more
@@ -215,7 +222,8 @@ class OpenCase:
             named = [mask_of(frame, by_name) for frame in image_files(self.case.frames)]
             found = [(number, path) for number, path in enumerate(named) if path is not None]
         else:
-            found = sorted((int(name), path) for name, path in by_name.items() if name.isdecimal())
+            numbers = sorted({int(name) for name in by_name if name.isdecimal()})
+            found = [(number, self._numbered(number, by_name)) for number in numbers]
         if not found:
             raise ReadError(
                 f"The folder {folder.name} of {self.case.name} holds no mask of any of its frames",
@@ -223,6 +231,10 @@ class OpenCase:
                 "Rename the masks, or name another folder",
             )
         return {number: (path,) for number, path in found}
+
+    def _numbered(self, number: int, by_name: Mapping[str, Sequence[Path]]) -> Path | None:
+        own = [path for name, paths in by_name.items() if name.isdecimal() and int(name) == number for path in paths]
+        return only_mask(f"frame {number}", own)
 
 
 def iterate_case(case: Case, side: int | None = None) -> Iterator[Annotated]:

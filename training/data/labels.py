@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +27,37 @@ def stem_of(path: Path) -> str:
     return path.name[: len(path.name) - len(suffix)]
 
 
-def masks_by_name(masks: Iterable[Path]) -> dict[str, Path]:
+def masks_by_name(masks: Iterable[Path]) -> dict[str, list[Path]]:
     """Masks by the name of what they belong to: ``_mask`` and the like at its end do not count, nor does case."""
-    return {_plain_name(mask): mask for mask in masks}
+    found: dict[str, list[Path]] = {}
+    for mask in masks:
+        found.setdefault(_plain_name(mask), []).append(mask)
+    return found
 
 
-def mask_of(image: Path, masks: Mapping[str, Path]) -> Path | None:
-    """The one of `masks_by_name` with the name of an image, a file of a loop, or a folder of frames."""
-    return masks.get(stem_of(image).lower()) or masks.get(_plain_name(image))
+def mask_of(image: Path, masks: Mapping[str, Sequence[Path]]) -> Path | None:
+    """The one of `masks_by_name` with the name of an image, a file of a loop, or a folder of frames.
+
+    Raises
+    ------
+    ReadError
+        When there are several.
+    """
+    return only_mask(image.name, masks.get(stem_of(image).lower()) or masks.get(_plain_name(image)) or ())
+
+
+def only_mask(owner: str, masks: Sequence[Path]) -> Path | None:
+    """The one mask there is of something, or None.
+
+    Raises
+    ------
+    ReadError
+        When there are several.
+    """
+    if len(masks) > 1:
+        names = " and ".join(mask.name for mask in masks)
+        raise ReadError(f"The mask of {owner} is not clear", f"{names} have its name", "Keep one, rename the others")
+    return masks[0] if masks else None
 
 
 def read_labels(path: Path) -> np.ndarray:

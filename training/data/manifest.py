@@ -14,6 +14,9 @@ labels      ``1=nerve;2=vessel``: the mask's values that count (optional)
 separate    ``yes`` when connected parts are structures of their own (optional)
 =========== ============================================================================================
 
+A CSV file may have semicolons between its values, and commas in its numbers, as spreadsheets of many countries save it;
+several paths or labels in one value then stand in ``"..."``.
+
 Relative paths are relative to the manifest and stay within its folder; data elsewhere are named by absolute paths.
 """
 
@@ -21,7 +24,6 @@ from __future__ import annotations
 
 import csv
 import difflib
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +31,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.csv_table import decimal, read_table
 from napari_uniultra.errors import ReadError
 from napari_uniultra.training.data.cases import PARTS, Annotated, Case, OpenCase, iterate_case, load_case
 from napari_uniultra.training.data.overlap import check_overlap
@@ -93,12 +96,7 @@ def read_manifest(path: str | Path, without_parts: bool = False) -> Manifest:
         relative path out of the manifest's folder, or parts that overlap.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows = _json_rows(text) if path.suffix.lower() == ".json" else list(csv.DictReader(io.StringIO(text)))
-    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise ReadError(f"The manifest {path} cannot be read", why, "Name a CSV or JSON manifest") from error
+    rows = _json_rows(path) if path.suffix.lower() == ".json" else read_table(path)
     if not rows:
         raise ReadError(f"The manifest {path} lists no case", fix="Give it a line a case, with 'frames' and 'masks'")
     first = 2 if path.suffix.lower() != ".json" else 1  # the header is line 1
@@ -142,11 +140,17 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
             writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
 
 
-def _json_rows(text: str) -> list[dict[str, Any]]:
-    content = json.loads(text)
+def _json_rows(path: Path) -> list[dict[str, Any]]:
+    failed, form = f"The manifest {path} cannot be read", 'Write {"cases": [{"frames": ..., "masks": ...}]}'
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ReadError(failed, error.strerror or "", "Check the path") from error
+    except ValueError as error:
+        raise ReadError(failed, f"it is not JSON: {error}", form) from error
     rows = content.get("cases") if isinstance(content, dict) else content
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError('it holds no list of cases; write {"cases": [{"frames": ..., "masks": ...}]}')
+        raise ReadError(failed, "it holds no list of cases", form)
     return rows
 
 
@@ -155,8 +159,6 @@ class _Row:
 
     def __init__(self, manifest: Path, number: int, row: Mapping[str, Any]) -> None:
         self.manifest, self.number = manifest, number
-        if None in row:
-            raise self.fault("it has more values than there are columns", 'Put values with commas in them into "..."')
         self.values = {}
         for key, value in row.items():
             column = _ALIASES.get(key.strip().lower(), key.strip().lower())
@@ -216,13 +218,13 @@ class _Row:
         value = self.values.get("spacing_mm")
         if value in (None, "", []):
             return None
-        numbers = value.replace(",", " ").split() if isinstance(value, str) else value
-        numbers = numbers if isinstance(numbers, Sequence) else [numbers]
+        sizes = _sizes(value) if isinstance(value, str) else value
+        sizes = sizes if isinstance(sizes, Sequence) else [sizes]
         try:
-            spacing = tuple(float(number) for number in (numbers if len(numbers) == 2 else [*numbers, *numbers]))
+            spacing = tuple(decimal(size) for size in (sizes if len(sizes) == 2 else [*sizes, *sizes]))
         except (TypeError, ValueError):
             spacing = ()
-        if len(spacing) != 2 or not all(0 < number < 1000 for number in spacing):
+        if len(spacing) != 2 or not all(0 < size < 1000 for size in spacing):
             raise self.fault(f"its spacing is {value!r}", "Give one size of a pixel in mm, or row and column")
         return spacing
 
@@ -240,6 +242,11 @@ class _Row:
         if text not in (*_YES, *_NO):
             raise self.fault(f"separate is {text!r}", "Write yes or no")
         return text in _YES
+
+
+def _sizes(text: str) -> list[str]:
+    """One number or two; a comma stands between them, or in them: "0.2,0.3", "0.2 0.3", "0,2 0,3"."""
+    return (text.replace(",", " ") if "." in text else text).split()
 
 
 def _plain(case: Case, folder: Path) -> dict[str, Any]:

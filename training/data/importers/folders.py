@@ -12,8 +12,8 @@ from pathlib import Path
 
 from napari_uniultra.io.readers import can_read
 from napari_uniultra.training.data.cases import Case
-from napari_uniultra.training.data.importers.found import Found, subfolder
-from napari_uniultra.training.data.labels import mask_of, masks_by_name, stem_of
+from napari_uniultra.training.data.importers.found import Found, pairs, subfolder
+from napari_uniultra.training.data.labels import stem_of
 
 TITLE = "plain folders: images/ and masks/ with files, or folders of frames, of the same name"
 WHERE = "your own data"
@@ -24,16 +24,15 @@ def read(folder: Path, _out: Path | None = None) -> Found:
     """Cases of a folder that holds ``images`` (or ``frames``) and ``masks`` (or ``labels``)."""
     images = subfolder(folder, "images", "image", "frames")
     masks = subfolder(folder, "masks", "mask", "labels", "label")
-    by_name = masks_by_name(path for path in sorted(masks.iterdir()) if not path.name.startswith("."))
-    cases, left_out = [], []
-    for path in sorted(images.iterdir()):
-        if path.name.startswith("."):
-            continue
-        mask = mask_of(path, by_name)
-        if mask is None:
-            left_out.append((path.name, f"there is nothing of this name in {masks.name}"))
-        elif not can_read(path):
-            left_out.append((path.name, "it is of a kind that cannot be read"))
-        else:
+    found, left_out = pairs(_entries(images), _entries(masks))
+    cases = []
+    for path, mask in found:
+        if can_read(path):
             cases.append(Case(stem_of(path), path, (mask,), source=folder.resolve().name))
+        else:
+            left_out.append((path.name, "it is of a kind that cannot be read"))
     return Found(tuple(cases), tuple(left_out))
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.csv_table import decimal, read_table
 from napari_uniultra.core.types import checked_spacing
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers.images import SUFFIXES
@@ -62,16 +62,20 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(path for path in files if path.suffix.lower() in _IMAGE_SUFFIXES)
 
 
-def pairs(images: Path, masks: Path) -> tuple[list[tuple[Path, Path]], list[tuple[str, str]]]:
-    """Images with the masks of the same name (with or without ``_mask``), and the images that have none."""
-    by_name = masks_by_name(image_files(masks))
+def pairs(entries: Iterable[Path], masks: Iterable[Path]) -> tuple[list[tuple[Path, Path]], list[tuple[str, str]]]:
+    """What has a mask of the same name (with or without ``_mask``) with its mask, and what has none or several."""
+    by_name = masks_by_name(masks)
     found, left_out = [], []
-    for image in image_files(images):
-        mask = mask_of(image, by_name)
-        if mask:
-            found.append((image, mask))
+    for entry in entries:
+        try:
+            mask = mask_of(entry, by_name)
+        except ReadError as error:
+            left_out.append((entry.name, f"{error.why}. {error.fix}"))
+            continue
+        if mask is None:
+            left_out.append((entry.name, "there is no mask of this name"))
         else:
-            left_out.append((image.name, f"there is no mask of this name in {masks.name}"))
+            found.append((entry, mask))
     return found, left_out
 
 
@@ -85,7 +89,7 @@ def paired_cases(source: str, images: Path, masks: Path, part: str = "", prefix:
     facts
         Further attributes of `Case`, the same for all.
     """
-    found, left_out = pairs(images, masks)
+    found, left_out = pairs(image_files(images), image_files(masks))
     cases = (
         Case(f"{source}/{prefix}{stem_of(image)}", image, (mask,), source=source, part=part, **facts)
         for image, mask in found
@@ -102,14 +106,11 @@ def pixel_sizes(table: Path, name: str, size: str) -> dict[str, float]:
         When the file cannot be read, or a size is none.
     """
     sizes: dict[str, float] = {}
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row.get(name) and row.get(size)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ReadError(f"The table {table.name} cannot be read", str(error), "Copy it again") from error
-    for row in rows:
+    for row in read_table(table):
+        if not (row.get(name) and row.get(size)):
+            continue
         try:
-            sizes[row[name]] = checked_spacing((row[size], row[size]))[0]
+            sizes[row[name]] = checked_spacing([decimal(row[size])] * 2)[0]
         except (ReadError, ValueError) as error:
             why = f"{size} of {row[name]} is {row[size]!r}"
             raise ReadError(f"The table {table.name} cannot be used", why, "Write mm, or leave it empty") from error
