@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from torch.utils._pytree import tree_leaves
 
 from napari_uniultra.core.metrics import dice
 from napari_uniultra.core.prompts import box_of_mask
 from napari_uniultra.core.types import Cine, Prompt
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers import read_cine
+from napari_uniultra.model.build import build_network
 from napari_uniultra.model.config import MemoryConfig, architecture
 from napari_uniultra.model.prior import PRIOR_LOGIT
 from napari_uniultra.model.resize import network_at
@@ -260,3 +262,31 @@ def test_another_size_shares_the_weights(model: Any) -> None:
     assert model.network.sam_prompt_encoder.image_embedding_size == (32, 32)
     pairs = zip(other.parameters(), model.network.parameters(), strict=True)
     assert all(one is another for one, another in pairs)
+
+
+@pytest.mark.parametrize("pool", [1, 2])
+def test_two_sizes_in_turn_make_their_rotary_codes_once(pool: int) -> None:
+    config = architecture("uniultra-mini", image_size=64, memory=MemoryConfig(pool=pool))
+    network = build_network(config)
+    sizes = [(network, 64), (network_at(network, 128), 128)]
+
+    def attended(other: torch.nn.Module, size: int) -> torch.Tensor:
+        places = (size // 16) ** 2
+        given = torch.randn(4, places, 1, 256, generator=torch.Generator().manual_seed(0))
+        memory = given[2:, : places // pool**2, :, :64].clone()
+        return other.memory_attention(curr=given[0], curr_pos=given[1], memory=memory[0], memory_pos=memory[1])
+
+    def codes(other: torch.nn.Module) -> list[torch.Tensor]:
+        held = (leaf for module in other.memory_attention.modules() for leaf in tree_leaves(vars(module)))
+        return [leaf for leaf in held if isinstance(leaf, torch.Tensor) and leaf.is_complex()]
+
+    with torch.inference_mode():
+        first, made = [[ask(*size) for size in sizes] for ask in (attended, lambda other, _: codes(other))]
+        again = [attended(*size) for size in sizes]
+        built = build_network(config.with_(image_size=128))
+        built.load_state_dict(network.state_dict())
+        torch.testing.assert_close(attended(built, 128), first[1])
+    assert all(map(torch.equal, first, again))
+    for (other, _), before in zip(sizes, made, strict=True):
+        assert before
+        assert all(one is another for one, another in zip(codes(other), before, strict=True))

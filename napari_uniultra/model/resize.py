@@ -25,9 +25,13 @@ def set_image_size(network: nn.Module, size: int) -> None:
 
 
 def network_at(network: nn.Module, size: int) -> nn.Module:
-    """The same network, with the same weights in memory, for inputs of another size."""
+    """The same network, with the same weights in memory, for inputs of another size.
+
+    Its memory attention keeps rotary codes of its own: those of a size would replace those of another.
+    """
     other = _sharing(network)
     other.sam_prompt_encoder = _sharing(network.sam_prompt_encoder)
+    other.memory_attention = _all_sharing(network.memory_attention)
     set_image_size(other, size)
     return other
 
@@ -36,4 +40,11 @@ def _sharing(module: nn.Module) -> nn.Module:
     """A module of its own that has another one's parts."""
     twin = copy(module)
     twin._modules = dict(module._modules)
+    return twin
+
+
+def _all_sharing(module: nn.Module) -> nn.Module:
+    """The same, with parts of its own that share their weights."""
+    twin = _sharing(module)
+    twin._modules = {name: part and _all_sharing(part) for name, part in module._modules.items()}
     return twin
