@@ -611,13 +611,40 @@ def test_too_little_memory_is_tried_once_on_a_smaller_size(
     assert (outcome.status, outcome.kind, sizes[2:]) == ("failed", "ResourceError", [128, 64])
 
 
-def test_a_loop_that_became_unreadable_leaves_the_tables(tmp_path: Path, job_of: Callable) -> None:
-    write_loop(tmp_path / "in/a.tif")
-    write_loop(tmp_path / "in/b.tif", 1)
+def test_what_an_earlier_run_found_of_a_loop_that_fails_stays(tmp_path: Path, job_of: Callable) -> None:
+    for number, name in enumerate("ab"):
+        write_loop(tmp_path / f"in/{name}.tif", number)
     run_job(job_of())
+    manifest = tmp_path / "out/identifying/manifest.csv"
+    assert main(["data", "split", str(manifest), "--shares", "1", "1", "0"]) == 0
+    parts = {case.name: case.part for case in read_manifest(manifest).cases}
+    assert sorted(parts.values()) == ["train", "val"]
     (tmp_path / "in/b.tif").write_bytes(b"II*\0nothing")
-    assert [failure.name for failure in run_job(job_of()).failures] == ["b"]
-    assert {row["loop"] for row in table(tmp_path / "out/measurements.csv")} == {"a"}
+    (failure,) = run_job(job_of()).failures
+    assert failure.name == "b"
+    assert failure.reason.endswith("The results shown are of an earlier run.")
+    assert {row["loop"] for row in table(tmp_path / "out/measurements.csv")} == {"a", "b"}
+    for bad, shown in (("", {"a"}), ("a", set())):  # with other settings, only what was found with them is shown
+        if bad:
+            (tmp_path / f"in/{bad}.tif").write_bytes(b"II*\0nothing either")
+        failures = run_job(job_of(objects={1: f"lumen {bad}"})).failures
+        assert not any("earlier" in failure.reason for failure in failures)
+        path = tmp_path / "out/measurements.csv"
+        assert ({row["loop"] for row in table(path)} if path.exists() else set()) == shown
+        assert {case.name: case.part for case in read_manifest(manifest).cases} == parts
+
+
+def test_a_failure_takes_no_results_away(tmp_path: Path, job_of: Callable) -> None:
+    write_loop(tmp_path / "in/a.tif")
+    job = job_of(outputs={"folder": str(tmp_path / "out"), "formats": ["png"]})
+    run_job(job)
+    before = written(tmp_path / "out/loops")
+    prompts = (tmp_path / "prompts.json").read_text()
+    (tmp_path / "prompts.json").write_text(prompts.replace(str(BOX[0]), "9000", 1).replace(str(BOX[2]), "9100", 1))
+    assert [failure.kind for failure in run_job(job).failures] == ["PromptError"]
+    assert written(tmp_path / "out/loops") == before
+    (tmp_path / "prompts.json").write_text(prompts)
+    assert run_job(job).unchanged == 1
 
 
 def test_the_model_is_loaded_once(tmp_path: Path, job_of: Callable, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,7 +119,7 @@ def _take_in(job: JobSettings, name: str, session: Path) -> Path:
     if outcome.status == FAILED:
         raise ReadError(f"The correction of {name} could not be taken in", outcome.reason)
     failures = [entry for entry in read_failures(job.folder) if entry.name != name]
-    sum_up(job, make_plan(job).tasks, tuple(failures))
+    sum_up(job, make_plan(job), tuple(failures))
     return loop_folder(task.folder, name)
 
 

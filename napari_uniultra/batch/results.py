@@ -75,14 +75,19 @@ def holds(task: LoopTask, record: Record | None) -> bool:
 
     An input whose size and time of change are as they were is taken as unchanged; else its content decides.
     """
-    if record is None or record.get("rest") != task.rest or not isinstance(record.get("files"), dict):
-        return False
-    own = loop_folder(task.folder, task.name)
-    if any(size_of(own / name) != size for name, size in record["files"].items()):
+    if not is_of_job(task, record):
         return False
     return record.get("input_state") == input_state(task.loop.path) or record.get("input_sha256") == sha256_of(
         task.loop.path
     )
+
+
+def is_of_job(task: LoopTask, record: Record | None) -> bool:
+    """Whether a loop's results are there, whole, and of these prompts, model and settings, whatever its file is now."""
+    if record is None or record.get("rest") != task.rest or not isinstance(record.get("files"), dict):
+        return False
+    own = loop_folder(task.folder, task.name)
+    return all(size_of(own / name) == size for name, size in record["files"].items())
 
 
 def clear_loop(folder: Path, name: str) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,17 @@ from napari_uniultra.batch.loops import Loop, find_loops
 from napari_uniultra.batch.naming import IDENTIFYING, NAMES, write_names
 from napari_uniultra.batch.progress import Progress
 from napari_uniultra.batch.report import REPORT, write_report
-from napari_uniultra.batch.results import CORRECTIONS, LOOPS, RECORD, Record, holds, loop_folder, read_record, sweep
+from napari_uniultra.batch.results import (
+    CORRECTIONS,
+    LOOPS,
+    RECORD,
+    Record,
+    holds,
+    is_of_job,
+    loop_folder,
+    read_record,
+    sweep,
+)
 from napari_uniultra.batch.settings import JobSettings, check_job, with_absolute_paths, write_job
 from napari_uniultra.batch.starts import MASK_SUFFIXES, Starts, file_for
 from napari_uniultra.batch.tables import (
@@ -126,7 +136,7 @@ def run_job(job: JobSettings, tell: Tell = lambda event: None, force: bool = Fal
             _label(job, plan, outcomes, tell)
         finally:
             failures = (*plan.failures, *(entry for entry in outcomes.values() if entry.status == FAILED))
-            written = sum_up(job, plan.tasks, failures)
+            written = sum_up(job, plan, failures)
         unchanged = sum(entry.status == UNCHANGED for entry in outcomes.values())
         failed_now = len(failures) - len(plan.failures)
         summary = Summary(len(outcomes) - unchanged - failed_now, unchanged, failures, tuple(written))
@@ -228,19 +238,26 @@ def _label(job: JobSettings, plan: Plan, outcomes: dict[str, Outcome], tell: Tel
 
     for failure in plan.failures:
         ended(failure)
-    todo = []
+    todo = {}
     for task in plan.tasks:
         if _is_done(task):
             outcomes[task.name] = Outcome(task.name, UNCHANGED)
             ended(outcomes[task.name])
         else:
-            todo.append(task)
-    with closing(execute(todo, job.workers, job.model.device)) as running:
+            todo[task.name] = task
+    with closing(execute(list(todo.values()), job.workers, job.model.device)) as running:
         for outcome in running:
-            outcomes[outcome.name] = outcome
+            outcomes[outcome.name] = outcome = _with_earlier(todo[outcome.name], outcome)
             ended(outcome)
             if outcome.kind == WriteError.__name__:
                 check_writable(job.folder)  # when nothing can be written any more, no loop will fare better
+
+
+def _with_earlier(task: LoopTask, outcome: Outcome) -> Outcome:
+    """What became of a loop; of one that failed it is said when results of an earlier run count on."""
+    if outcome.status != FAILED or not is_of_job(task, read_record(task.folder, task.name)):
+        return outcome
+    return replace(outcome, reason=f"{outcome.reason} The results shown are of an earlier run.")
 
 
 def _is_done(task: LoopTask) -> bool:
@@ -250,14 +267,14 @@ def _is_done(task: LoopTask) -> bool:
         return False  # the worker will find out why
 
 
-def sum_up(job: JobSettings, tasks: tuple[LoopTask, ...], failures: tuple[Outcome, ...]) -> list[Path]:
-    """Write the tables, the manifest and the report of all loops that are done.
+def sum_up(job: JobSettings, plan: Plan, failures: tuple[Outcome, ...]) -> list[Path]:
+    """Write the tables, the manifest and the report of all loops that are done, now or by an earlier run of this job.
 
     Raises
     ------
     WriteError
     """
-    records, folder = list(_records(tasks, {entry.name for entry in failures})), job.folder
+    records, folder = list(_records(plan.tasks)), job.folder
     if not records:
         clear_tables(folder)
     write_failures(folder, failures)
@@ -267,16 +284,16 @@ def sum_up(job: JobSettings, tasks: tuple[LoopTask, ...], failures: tuple[Outcom
     if job.outputs.report:
         shown = job_file(folder) if job.outputs.identifying else Path("JOB.yaml")
         written.append(write_report(folder, records, failures, shown, job.outputs.report_pictures))
-    if job.outputs.manifest and job.outputs.identifying and records:
-        written.append(write_manifest(folder, records, {task.name: task.loop.path for task in tasks}))
+    manifest = write_manifest(folder, records, plan.paths) if job.outputs.manifest and job.outputs.identifying else None
+    written += [] if manifest is None else [manifest]
     return written
 
 
-def _records(tasks: tuple[LoopTask, ...], failed: set[str]) -> Iterator[Record]:
+def _records(tasks: Iterable[LoopTask]) -> Iterator[Record]:
     """Records of the loops whose results are of this job."""
     for task in tasks:
-        record = None if task.name in failed else read_record(task.folder, task.name)
-        if record is not None and record.get("rest") == task.rest:
+        record = read_record(task.folder, task.name)
+        if is_of_job(task, record):
             yield record
 
 

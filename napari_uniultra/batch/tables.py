@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def read_failures(folder: Path) -> list[Outcome]:
 
 def clear_tables(folder: Path) -> None:
     """Remove tables about results that are no more."""
-    for name in (MEASUREMENTS_CSV, MEASUREMENTS_PARQUET, AGREEMENT_CSV, MANIFEST):
+    for name in (MEASUREMENTS_CSV, MEASUREMENTS_PARQUET, AGREEMENT_CSV):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -91,15 +91,16 @@ def write_agreement(folder: Path, records: Iterable[Record]) -> Path | None:
     return folder / AGREEMENT_CSV
 
 
-def write_manifest(folder: Path, records: Iterable[Record], sources: dict[str, Path]) -> Path:
-    """A manifest that the trainers take as a data set: every loop with its masks.
+def write_manifest(folder: Path, records: Iterable[Record], sources: Mapping[str, Path]) -> Path | None:
+    """A manifest that the trainers take as a data set: every loop with its masks; None where there is none.
 
-    What the results do not say, such as the part, stays as the manifest that was there has it.
+    What the results do not say, such as the part, stays as the manifest that was there has it. So does the line of a
+    loop that has no results this time, as long as there are masks of it.
 
     Parameters
     ----------
-    sources : dict of str to Path
-        Loop name to its file.
+    sources : mapping of str to Path
+        Name to file of all loops of the job.
 
     Raises
     ------
@@ -108,23 +109,33 @@ def write_manifest(folder: Path, records: Iterable[Record], sources: dict[str, P
     WriteError
     """
     path = folder / MANIFEST
-    before = {row.get("name"): row for row in read_table(path)} if path.is_file() else {}
+    before = {row.get("name", ""): row for row in read_table(path)} if path.is_file() else {}
+    kept = {
+        name: row for name, row in before.items() if name in sources and (loop_folder(folder, name) / MASKS).is_file()
+    }
+    rows = kept | {record["name"]: _manifest_row(folder, record, sources, before) for record in records}
+    if not rows:
+        return None
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(_MANIFEST_COLUMNS)
-        for record in records:
-            name = record["name"]
-            known = {
-                "frames": str(sources[name]),
-                "masks": str((loop_folder(folder, name) / MASKS).absolute()),
-                "subject": record["subject"],
-                "spacing_mm": " ".join(repr(value) for value in record.get("spacing_mm") or ()),
-                "name": name,
-                "labels": ";".join(f"{number}={_plain(words)}" for number, words in record["objects"].items()),
-            }
-            kept = before.get(name, {})
-            writer.writerow([known.get(column) or kept.get(column, "") for column in _MANIFEST_COLUMNS])
+        writer = csv.DictWriter(file, _MANIFEST_COLUMNS, restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows[name] for name in sorted(rows))
     return path
+
+
+def _manifest_row(
+    folder: Path, record: Record, sources: Mapping[str, Path], before: Mapping[str, Mapping[str, str]]
+) -> dict[str, str]:
+    name = record["name"]
+    known = {
+        "frames": str(sources[name]),
+        "masks": str((loop_folder(folder, name) / MASKS).absolute()),
+        "subject": record["subject"],
+        "spacing_mm": " ".join(repr(value) for value in record.get("spacing_mm") or ()),
+        "name": name,
+        "labels": ";".join(f"{number}={_plain(words)}" for number, words in record["objects"].items()),
+    }
+    return {**before.get(name, {}), **{column: value for column, value in known.items() if value}}
 
 
 def _plain(words: str) -> str:

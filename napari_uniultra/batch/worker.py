@@ -115,7 +115,6 @@ def _label(task: LoopTask) -> int:
     started = time.perf_counter()
     before = {"input_state": input_state(task.loop.path), "input_sha256": sha256_of(task.loop.path)}
     cine = read_cine(task.loop.path)
-    clear_loop(task.folder, task.name)
     state, model = _segment(task, cine)
     record = {
         "name": task.name,
@@ -138,13 +137,17 @@ def _label(task: LoopTask) -> int:
 
 
 def _segment(task: LoopTask, cine: Cine) -> tuple[SessionState, dict[str, Any] | None]:
-    """A session's state with results on all frames, and the model that found them."""
+    """A session's state with results on all frames, kept in its file, and the model that found them.
+
+    What an earlier run left of the loop goes when there is something to take its place.
+    """
     from napari_uniultra.segment.session import CineSession
     from napari_uniultra.segment.session_file import load_state, read_about, save_state
 
     session_file = loop_folder(task.folder, task.name) / SESSION
     if task.start.kind == "correction":  # a person had the last word: nothing is computed
         state = load_state(task.start.path, cine)
+        clear_loop(task.folder, task.name)
         save_state(session_file, state, read_about(task.start.path))
         return state, None
     model = _model(task)
@@ -156,6 +159,7 @@ def _segment(task: LoopTask, cine: Cine) -> tuple[SessionState, dict[str, Any] |
     session.zoom = task.model.zoom
     for _ in session.propagate(task.model.direction):
         pass
+    clear_loop(task.folder, task.name)
     session.save(session_file)
     about = {"name": model.name, "sha256": model.sha256, "image_size": model.image_size, "device": str(model.device)}
     return load_state(session_file, cine), about
