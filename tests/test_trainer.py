@@ -649,9 +649,9 @@ def test_gradients_are_clipped_to_their_norm(tmp_path: Path) -> None:
 # Several processes
 
 
-def launch(folder: Path, steps: int) -> subprocess.Popen:
+def launch(folder: Path, steps: int, **run: Any) -> subprocess.Popen:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
-    command += ["--rdzv-endpoint", "localhost:0", __file__, str(folder), str(steps)]
+    command += ["--rdzv-endpoint", "localhost:0", __file__, str(folder), str(steps), json.dumps(run)]
     return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -690,6 +690,16 @@ def test_two_processes_average_their_gradients(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_out_of_memory_in_another_process_keeps_the_state(tmp_path: Path) -> None:
+    process = launch(tmp_path, steps=12, greedy=1)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "the run is saved up to step 3" in output
+    assert load_training_checkpoint(tmp_path / CHECKPOINT)["step"] == 3
+    assert read_events(tmp_path)[-1]["event"] == "error"
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="torchrun's launcher is killed in another way there")
 def test_every_process_ends_when_its_launcher_is_killed(tmp_path: Path) -> None:
     process = launch(tmp_path, steps=10**6)
@@ -705,13 +715,13 @@ def test_every_process_ends_when_its_launcher_is_killed(tmp_path: Path) -> None:
 
 
 def main(folder: Path, steps: int, run: Mapping[str, Any]) -> None:
-    """What each process runs: alone on all data, or under torchrun on its share."""
+    """What each process runs: alone on all data, or under torchrun on its share; one may be ``greedy``."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"pid_{rank}").write_text(str(os.getpid()))
-    trainer = Trainer(
-        config(folder, {"schedule": "constant"}, steps=steps, **run), Toy(dropout=0), ToyData(rank, world)
-    )
+    run = dict(run)
+    task = (Greedy if run.pop("greedy", None) == rank else Toy)(dropout=0)
+    trainer = Trainer(config(folder, {"schedule": "constant"}, steps=steps, **run), task, ToyData(rank, world))
     trainer.fit()
     torch.save(trainer.network.state_dict(), folder / f"weights_{rank}.pt")
 

@@ -7,11 +7,11 @@ the rest. Start several processes with torchrun: each takes its own batches, and
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -45,6 +45,7 @@ from napari_uniultra.training.task import Outcome, Task, TaskConfig, Validation
 
 __all__ = ["CHECKPOINT", "STOP", "Outcome", "Task", "Trainer", "TrainingError", "Validation"]
 
+T = TypeVar("T")
 _REASONS = ("", "done", "no improvement", "stop file", "time", "interrupted", "terminated")
 
 
@@ -101,6 +102,7 @@ class Trainer:
         self._since_best = 0  # validations
         self._validated = -1  # the step of the last validation
         self._bad_steps = 0
+        self._all_lack_memory = False  # all processes know that one does, and give up together
         self._saving_seconds = self._validating_seconds = 0.0
         self._signal, self._meter = StopSignal(), Meter()
         self.fabric = make_fabric(config.run)
@@ -228,7 +230,8 @@ class Trainer:
     def _step(self, batches: Sequence[Batch]) -> bool:
         """Change the weights once; True when the loss was no number and they were left as they are."""
         settings = self.config.optimiser
-        batches = [batch.to(self.fabric.device) for batch in batches]  # simulates some of them, which needs memory
+        device = self.fabric.device
+        batches = self._together(lambda: [batch.to(device) for batch in batches])  # simulates some, which needs memory
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(settings, self.step, self._run.steps) * group["relative_rate"]
         outcomes = self._gradients(batches)
@@ -254,6 +257,13 @@ class Trainer:
     def _gradients(self, batches: Sequence[Batch]) -> list[Outcome]:
         """Compute the gradients of a step, averaged over its batches and over the processes."""
         self.optimiser.zero_grad(set_to_none=True)
+        outcomes = self._together(lambda: self._own_gradients(batches))
+        average_gradients(self._parameters, self.fabric)
+        if outcomes[-1].after_backward is not None:
+            outcomes[-1].after_backward()
+        return outcomes
+
+    def _own_gradients(self, batches: Sequence[Batch]) -> list[Outcome]:
         outcomes = []
         for number, batch in enumerate(batches):
             # Everything random follows from the step's number, so that a resumed run repeats an uninterrupted one.
@@ -263,10 +273,17 @@ class Trainer:
                 outcome = self.task.loss(batch, torch.Generator().manual_seed(seed), self.step / self._run.steps)
             self.fabric.backward(outcome.loss / len(batches))
             outcomes.append(replace(outcome, loss=outcome.loss.detach()))
-        average_gradients(self._parameters, self.fabric)
-        if outcomes[-1].after_backward is not None:
-            outcomes[-1].after_backward()
         return outcomes
+
+    def _together(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns. Where one process has not the memory for it, all of them raise MemoryError."""
+        had_memory, value = attempt(work)
+        if self.fabric.world_size > 1:
+            lack = torch.tensor(float(not had_memory), device=self.fabric.device)
+            self._all_lack_memory = bool(self.fabric.all_reduce(lack, reduce_op="sum"))
+        if not had_memory or self._all_lack_memory:
+            raise MemoryError
+        return value
 
     def _is_due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0
@@ -326,8 +343,8 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         if self.fabric.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.save(together=False)
-        is_saved = self.fabric.is_global_zero  # the others have no means to have it saved
+        self.save(together=self._all_lack_memory)
+        is_saved = self.fabric.is_global_zero or self._all_lack_memory  # else the first does not know of it
         state = f"the run is saved up to step {self.step}" if is_saved else "the last checkpoint is kept"
         raise self._memory_error(batches, state)
 
