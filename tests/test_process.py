@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from napari_uniultra.core import process
 from napari_uniultra.core.places import cache_folder, config_folder, data_folder
 from napari_uniultra.core.process import describe_process, is_here, is_running, this_process
 
@@ -51,6 +52,53 @@ def test_a_new_name_makes_no_other_computer_and_the_same_name_not_the_same(monke
     for other in ({**noted, **ELSEWHERE}, {**noted, **ELSEWHERE, "host": "renamed"}, {"pid": 1, "host": "renamed"}):
         assert not is_here(other)
         assert is_running(other)  # as far as can be told
+
+
+def put_card(folder: Path, name: str, address: str, *, is_virtual: bool = False) -> None:
+    (folder / name).mkdir()
+    (folder / name / "address").write_text(f"{address}\n")
+    if not is_virtual:
+        (folder / name / "device").mkdir()
+
+
+@pytest.mark.skipif(not process._first_line(*process._MACHINE_IDS), reason="this computer has no number")
+def test_a_computer_that_was_renamed_and_restarted_is_known_by_its_cards(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(process, "_CARDS", tmp_path)
+    put_card(tmp_path, "lo", "00:00:00:00:00:00", is_virtual=True)
+    put_card(tmp_path, "docker0", "00:11:22:33:44:77", is_virtual=True)
+    put_card(tmp_path, "eth0", "02:fc:00:00:00:01")  # as that of many a virtual machine
+    before = {**this_process(), "boot": "before pid:[1]", "started": "before 1"}
+    renamed = {**before, "host": "renamed"}
+    assert is_here(before)
+    assert not is_here(renamed)
+    assert is_running(renamed)
+    put_card(tmp_path, "wlan0", "00:11:22:33:44:66")
+    put_card(tmp_path, "eth1", "00:11:22:33:44:55")
+    noted = {**this_process(), "boot": "before pid:[1]", "started": "before 1", "host": "renamed"}
+    assert noted["cards"] == "00:11:22:33:44:55 00:11:22:33:44:66"
+    assert is_here(noted)
+    assert not is_running(noted)
+    in_a_container = {**noted, "boot": f"{this_process()['boot'].split()[0]} pid:[1]"}
+    for other in ({**noted, "machine": "another"}, {**noted, "cards": "00:11:22:33:44:55"}, renamed, in_a_container):
+        assert not is_here(other)
+        assert is_running(other)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a network card tells computers apart")
+def test_containers_without_a_number_are_told_apart_by_their_computers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("machine-id", "boot_id"):
+        (tmp_path / name).write_text("")
+    monkeypatch.setattr(process, "_MACHINE_IDS", (tmp_path / "machine-id",))
+    noted = this_process()
+    assert is_here({**noted, "boot": f"{noted['boot'].split()[0]} pid:[1]"})  # the container was restarted
+    (tmp_path / "boot_id").write_text("another\n")
+    monkeypatch.setattr(process, "_BOOT_ID", tmp_path / "boot_id")
+    assert not is_here(noted)  # one of the same name on another computer
+    assert is_running(noted)
 
 
 def test_places_are_the_same_from_every_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

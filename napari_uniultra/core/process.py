@@ -12,10 +12,12 @@ from typing import Any
 
 import psutil
 
-Process = dict[str, Any]  # pid, started, host, boot, machine, as `describe_process` has them
+Process = dict[str, Any]  # pid, started, host, boot, machine, cards, as `describe_process` has them
 _MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _START_FIELD = 19  # of /proc/PID/stat, counted from the field behind the command's name
+_CARDS = Path("/sys/class/net")
+_NOT_MAKERS = 3  # bits of an address's first byte: for a group, or given by a system, as virtual machines share them
 _RANDOM = 1 << 40  # the bit of a number that stands in for a network card's where there is none
 
 
@@ -37,12 +39,15 @@ def describe_process(pid: int) -> Process:
 def is_here(process: Process) -> bool:
     """Whether a process is, or was, one of this computer.
 
-    A computer may be given another name while it is on. After a restart both its name and its number have to be the
-    same: a disk may be shared with copies of one installation.
+    A computer may be given another name while it is on. After a restart its number has to be the same, and its name or
+    its network cards: a disk may be shared with copies of one installation.
     """
     own = _computer()
     same = {name for name in own if process.get(name) == own[name]}
-    return "boot" in same or same == {"host", "machine"}
+    if "boot" in same or {"host", "machine"} <= same:
+        return True
+    is_known = bool(own["machine"] and own["cards"]) and {"machine", "cards"} <= same
+    return is_known and _boot_of(process) != _boot_of(own)  # else a container of this computer, under its own name
 
 
 def is_running(process: Process) -> bool:
@@ -58,6 +63,18 @@ def is_running(process: Process) -> bool:
         return True
 
 
+def is_of(process: Process, started: Process) -> bool:
+    """Whether a process of this computer is one that was started, or its child.
+
+    On Windows the Python of an environment starts another one, and leaves the work to it.
+    """
+    pid, parent = process.get("pid"), started.get("pid")
+    try:
+        return pid == parent or psutil.Process(pid).ppid() == parent
+    except psutil.Error:
+        return False
+
+
 def this_boot() -> str:
     """A word that no other computer has now; on Linux, also no container that sees other processes."""
     with suppress(OSError):
@@ -67,8 +84,23 @@ def this_boot() -> str:
 
 
 def _computer() -> Process:
-    """What tells this computer from others: ``boot`` while it is on, ``host`` and ``machine`` for good."""
-    return {"boot": this_boot(), "host": socket.gethostname(), "machine": _first_line(*_MACHINE_IDS)}
+    """What tells this computer from others: ``boot`` while it is on, the others for good.
+
+    Many a container has no number; on Linux that of the boot stands in for it.
+    """
+    machine = _first_line(*_MACHINE_IDS, _BOOT_ID)
+    return {"boot": this_boot(), "host": socket.gethostname(), "machine": machine, "cards": _cards()}
+
+
+def _boot_of(process: Process) -> str:
+    """What all containers of a computer share while it is on."""
+    return str(process.get("boot", "")).partition(" ")[0]
+
+
+def _cards() -> str:
+    """The addresses that their makers gave to a Linux computer's network cards; "" where there are none."""
+    found = sorted({_first_line(card.parent / "address") for card in _CARDS.glob("*/device")})
+    return " ".join(address for address in found if address.strip("0:") and not int(address[:2], 16) & _NOT_MAKERS)
 
 
 def _started(pid: int) -> str:
@@ -85,10 +117,9 @@ def _started(pid: int) -> str:
 
 
 def _first_line(*paths: Path) -> str:
-    """Of the first file that can be read; "" where there is none."""
+    """Of the first file that says something; "" where there is none."""
     for path in paths:
-        try:
-            return path.read_text(encoding="ascii").strip()
-        except (OSError, ValueError):
-            continue
+        with suppress(OSError, ValueError):
+            if line := path.read_text(encoding="ascii").strip():
+                return line
     return ""
