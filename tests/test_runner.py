@@ -19,7 +19,7 @@ import pytest
 from toy_training import toy_manifest, toy_settings
 
 from napari_uniultra.core.lock import LOCK, InUseError, owner
-from napari_uniultra.core.process import this_process
+from napari_uniultra.core.process import describe_process, this_process
 from napari_uniultra.core.settings import read_settings, write_file
 from napari_uniultra.errors import ReadError, TrainingError, WriteError
 from napari_uniultra.model.zoo import load_model
@@ -45,7 +45,7 @@ from napari_uniultra.runner.run import (
 from napari_uniultra.runner.turn import waits_for
 from napari_uniultra.training.config import FineTuneConfig
 from napari_uniultra.training.distillation.config import DistillConfig
-from napari_uniultra.training.events import EVENTS, read_events
+from napari_uniultra.training.events import EVENTS, Events, read_events
 from napari_uniultra.training.layout import CHECKPOINT, MODEL, STUDENT
 
 WAIT_S = 90
@@ -199,6 +199,25 @@ def test_a_full_disk_is_told_although_nothing_more_can_be_written(
     assert "Free some space" in words
 
 
+def test_a_run_that_has_said_much_since_its_start_has_started(tmp_path: Path) -> None:
+    events = Events(tmp_path)
+    events.emit("start", 0, steps=5000)
+    for step in range(10, 2000, 10):
+        events.emit("step", step, loss=0.3, terms={"dice": 0.2, "focal": 0.1}, gradient_norm=0.5)
+    run = add_folder(tmp_path)
+    assert (run.status().state, run.status().step) == (State.FAILED, 1990)
+    run.write_info(RunInfo("far", is_remote=True))
+    assert (run.status().state, run.status().host) == (State.RUNNING, "another computer")
+
+
+def test_what_ends_at_once_in_its_first_second_was_ended_by_a_person(make_run: Callable[..., Run]) -> None:
+    run = make_run(steps=1)
+    launch.start(run)
+    launch.end_now(run)
+    assert run.status().state is State.STOPPED
+    assert run.status().words.startswith("Ended at once")
+
+
 def test_a_number_of_a_process_that_is_used_again_is_no_running_run(make_run: Callable[..., Run]) -> None:
     run = make_run()
     keep_draft(run)
@@ -208,6 +227,34 @@ def test_a_number_of_a_process_that_is_used_again_is_no_running_run(make_run: Ca
     write_json(run.folder / JOB, {**this_process(), "queued": "2020-01-01T00:00:00.000+00:00"})
     assert run.status().state is State.QUEUED
     (run.folder / JOB).unlink()  # before the fixture ends what runs
+
+
+_LAUNCHER = """
+import subprocess, sys, time
+from napari_uniultra.core.lock import locked
+from napari_uniultra.runner.place import slot_folder
+if len(sys.argv) > 1:
+    with locked(slot_folder()):
+        print("at work", flush=True)
+        sys.stdin.read()
+else:
+    subprocess.run([sys.executable, "-c", sys.orig_argv[2], "child"])
+"""
+
+
+def test_a_run_whose_python_starts_another_one_as_on_windows_is_starting(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    keep_draft(run)
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", _LAUNCHER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        write_json(run.folder / JOB, {**describe_process(launcher.pid), "queued": "2020-01-01T00:00:00.000+00:00"})
+        assert run.status().state is State.QUEUED
+        assert launcher.stdout.readline() == "at work\n"
+        assert run.status().state is State.STARTING
+    finally:
+        launcher.communicate()
 
 
 def test_a_run_of_another_computer_is_neither_ended_nor_waited_for(
@@ -479,6 +526,36 @@ def test_a_second_stage_goes_on_where_the_first_ended(tmp_path: Path) -> None:
     assert not follower.update()
 
 
+def test_a_second_stage_that_is_resumed_keeps_its_curves(tmp_path: Path) -> None:
+    (tmp_path / "joint").mkdir()
+    first, joint = Events(tmp_path), Events(tmp_path / "joint")
+    live = Follower(tmp_path, 200)
+    first.emit("start", 0, steps=100)
+    first.emit("step", 100, loss=1.0)
+    first.emit("end", 100, reason="done")
+    joint.emit("start", 0, steps=200)
+    joint.emit("step", 100, loss=0.5)
+    joint.emit("validation", 100, metrics={"dice": 0.8})
+    joint.emit("end", 100, reason="stop file")
+
+    def assert_as_before(curve: list[int]) -> None:
+        later = Follower(tmp_path, 200)
+        assert live.update()
+        assert later.update()
+        for history in (live.history, later.history):
+            assert (history.step, history.steps) == (curve[-1], 300)
+            assert history.curves["loss"].steps == curve
+            assert history.curves["dice"].steps == [200]
+
+    assert_as_before([100, 200])
+    first.emit("start", 100, steps=100)
+    first.emit("end", 100, reason="done")
+    assert_as_before([100, 200])
+    joint.emit("start", 100, steps=200)
+    joint.emit("step", 110, loss=0.4)
+    assert_as_before([100, 200, 210])
+
+
 def validation(step: int, dice: float, best: bool = False) -> dict[str, object]:
     return {"event": "validation", "step": step, "metrics": {"dice": dice, "odd": None}, "best": best}
 
@@ -550,3 +627,23 @@ def test_what_is_damaged_hides_no_other_run(make_run: Callable[..., Run]) -> Non
     assert {one.folder for one in list_runs()} == {run.folder, broken}
     assert Run(broken).status().state is State.NEW
     assert read_json(broken / INFO) == {}
+
+
+def test_what_cannot_be_read_is_told_and_hides_and_holds_up_no_other_run(
+    make_run: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = make_run()
+    keep_draft(run)
+    odd = make_run("odd")
+    keep_draft(odd)
+    (odd.folder / LOCK).mkdir()  # no more readable than a lock without rights
+    write_json(runs_folder() / "folders.json", {"folders": [str(tmp_path / ("n" * 300))]})
+    assert list_runs() == [odd, run]
+    assert [one.status().state for one in list_runs()] == [State.UNREADABLE, State.NEW]
+    assert f"{odd.folder / LOCK} cannot be read: Is a directory" in odd.status().words
+    assert waits_for(run) == ""
+    assert not odd.can_resume
+    with pytest.raises(WriteError, match="may be running"):
+        delete_run(odd)
+    (odd.folder / LOCK).rmdir()
+    assert odd.status().state is State.NEW

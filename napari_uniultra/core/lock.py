@@ -23,7 +23,13 @@ class InUseError(WriteError):
 
 
 def owner(folder: Path) -> Process | None:
-    """The living process that has a folder, as far as can be told; None where there is none."""
+    """The living process that has a folder, as far as can be told; None where there is none.
+
+    Raises
+    ------
+    OSError
+        When the lock is there and cannot be read.
+    """
     found = _read(folder / LOCK)
     if found is None or _is_stale(folder / LOCK, found):
         return None

@@ -203,6 +203,9 @@ def _time(event: Mapping[str, Any]) -> datetime | None:
 class Follower:
     """Keeps the history of a run up to date; a distillation's second stage goes on where its first ended.
 
+    A second stage that is resumed makes the first one say again that it started and ended. All is then read anew, so
+    that what was followed is what somebody finds who comes later.
+
     Parameters
     ----------
     folder : path
@@ -218,18 +221,20 @@ class Follower:
     def _begin(self) -> None:
         self.history = History(later_steps=self._later_steps)
         self._tails = [EventTail(self.folder / EVENTS), EventTail(self.folder / JOINT / EVENTS)]
-        self._first_steps = 0  # of the first stage, once the second has begun
+        self._first_steps = 0  # done in the first stage
+        self._second_began = False
 
     def update(self) -> bool:
         """Read what is new; returns whether there was anything."""
-        new, restarted = self._tails[0].read()
-        if restarted:
+        (new, began_anew), (later, later_began_anew) = (tail.read() for tail in self._tails)
+        if began_anew or later_began_anew or (new and self._second_began):
             self._begin()
-            new, _ = self._tails[0].read()
+            (new, _), (later, _) = (tail.read() for tail in self._tails)
         for event in new:
             self.history.add(event)
+        if new:
             self._first_steps = self.history.step
-        later, _ = self._tails[1].read()
         for event in later:
             self.history.add(event, self._first_steps)
+        self._second_began = self._second_began or bool(later)
         return bool(new or later)

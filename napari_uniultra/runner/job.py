@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from napari_uniultra.core.atomic import write_error
-from napari_uniultra.errors import TrainingError, UniUltraError, WriteError
+from napari_uniultra.errors import TrainingError, UniUltraError
 from napari_uniultra.runner.history import last_events
 from napari_uniultra.runner.run import LOG, Run, State, ending
 from napari_uniultra.runner.train import FAILED, train
@@ -21,11 +21,6 @@ _LOG_TAIL = 20_000
 def main(folder: str) -> int:
     """Run the run in a folder: 0 when it came to an end of some kind, 1 when it failed."""
     run = Run(Path(folder))
-    try:
-        run.reserve_result()
-    except WriteError as error:
-        sys.stderr.write(f"{FAILED}{error}\n")
-        return 1
     state, words = _run(run)
     run.write_result(state, words)
     return int(state is State.FAILED)

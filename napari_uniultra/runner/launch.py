@@ -15,7 +15,7 @@ from napari_uniultra.core.places import chosen_folder
 from napari_uniultra.core.process import describe_process, is_here
 from napari_uniultra.errors import TrainingError, WriteError
 from napari_uniultra.runner.registry import keep_draft
-from napari_uniultra.runner.run import JOB, LOG, RESULT, Run, State, now, write_json
+from napari_uniultra.runner.run import JOB, LOG, Run, State, now, write_json
 from napari_uniultra.training.layout import JOINT, STOP
 
 _END_S = 5.0  # for the system to end what was killed
@@ -36,8 +36,9 @@ def start(run: Run) -> None:
         raise InUseError(f"{run.info.title} is running already")
     keep_draft(run)
     try:
-        for leftover in (run.folder / STOP, run.folder / JOINT / STOP, run.folder / RESULT):
+        for leftover in (run.folder / STOP, run.folder / JOINT / STOP):
             leftover.unlink(missing_ok=True)
+        run.reserve_result()
         with open(run.folder / LOG, "ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "napari_uniultra.runner.job", str(run.folder)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from datetime import datetime
@@ -11,7 +12,7 @@ from napari_uniultra.core.atomic import write_error
 from napari_uniultra.core.process import is_running, this_process
 from napari_uniultra.errors import ReadError, WriteError
 from napari_uniultra.runner.place import runs_folder
-from napari_uniultra.runner.run import INFO, Run, RunInfo, now, read_json, write_json
+from napari_uniultra.runner.run import INFO, Run, RunInfo, State, now, read_json, write_json
 from napari_uniultra.training.layout import CHECKPOINT, EVENTS
 
 _ADDED, _MAKER = "folders.json", "draft.json"
@@ -20,8 +21,8 @@ _ADDED, _MAKER = "folders.json", "draft.json"
 def list_runs() -> list[Run]:
     """All runs but drafts, the newest first."""
     own = runs_folder()
-    folders = [path for path in own.iterdir() if (path / INFO).is_file()] if own.is_dir() else []
-    added = [path for path in _added() if path.is_dir()]  # a disk that is not there may come back
+    folders = [path for path in own.iterdir() if os.path.isfile(path / INFO)] if own.is_dir() else []
+    added = [path for path in _added() if os.path.isdir(path)]  # a disk that is not there may come back
     runs = [Run(path) for path in (*folders, *added)]
     return sorted((run for run in runs if not run.info.is_draft), key=lambda run: run.info.created, reverse=True)
 
@@ -87,7 +88,7 @@ def add_folder(folder: str | Path) -> Run:
     WriteError
     """
     folder = Path(folder).absolute()
-    if not any((folder / name).exists() for name in (INFO, EVENTS, CHECKPOINT)):
+    if not any(os.path.exists(folder / name) for name in (INFO, EVENTS, CHECKPOINT)):
         raise ReadError(f"{folder} is no folder of a run", f"it has no {EVENTS}", "Choose the output folder of a run")
     if folder not in _added() and folder.parent != runs_folder():
         _write_added([*_added(), folder])
@@ -100,13 +101,16 @@ def delete_run(run: Run) -> None:
     Raises
     ------
     WriteError
-        When it is running, another run needs its data or its model, or the system refuses.
+        When it is running, cannot be read, another run needs its data or its model, or the system refuses.
     """
     if run.folder in _added():
         _write_added([path for path in _added() if path != run.folder])
         return
-    if run.status().state.is_active:
+    status = run.status()
+    if status.state.is_active:
         raise WriteError(f"{run.info.title} is running", fix="Stop it first")
+    if status.state is State.UNREADABLE:
+        raise WriteError(f"{run.info.title} cannot be deleted", status.words, "It may be running: check its folder")
     for other in list_runs():
         why = "" if other == run else _needs(other, run.folder)
         if why:

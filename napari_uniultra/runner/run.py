@@ -16,6 +16,7 @@ from a shell.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -28,7 +29,7 @@ import yaml
 
 from napari_uniultra.core.atomic import atomic_path, write_error
 from napari_uniultra.core.lock import LOCK, owner
-from napari_uniultra.core.process import Process, is_here, is_running
+from napari_uniultra.core.process import Process, is_here, is_of, is_running
 from napari_uniultra.core.settings import read_settings
 from napari_uniultra.errors import ConfigError
 from napari_uniultra.runner.history import Follower, last_events
@@ -60,11 +61,17 @@ class State(Enum):
     STOPPED = "stopped"
     DONE = "done"
     FAILED = "failed"
+    UNREADABLE = "cannot be read"
 
     @property
     def is_active(self) -> bool:
         """Whether a process belongs to it."""
         return self in (State.QUEUED, State.STARTING, State.RUNNING, State.STOPPING)
+
+    @property
+    def may_change(self) -> bool:
+        """Whether it may become another one while no file of the run changes."""
+        return self.is_active or self is State.UNREADABLE
 
 
 @dataclass(frozen=True)
@@ -176,18 +183,19 @@ class Run:
     def stages(self) -> tuple[Path, ...]:
         """The folders in which it trains, one after the other."""
         joint = self.folder / JOINT
-        return (self.folder, joint) if joint.is_dir() else (self.folder,)
+        return (self.folder, joint) if os.path.isdir(joint) else (self.folder,)
 
     @property
     def model(self) -> Path | None:
         """The file that a user wants of it: the student, the whole model, or the adapter; None before there is one."""
-        return next((path for name in (STUDENT, MODEL, ADAPTER) if (path := self.folder / name).is_file()), None)
+        paths = (self.folder / name for name in (STUDENT, MODEL, ADAPTER))
+        return next((path for path in paths if os.path.isfile(path)), None)
 
     @property
     def can_resume(self) -> bool:
         """Whether it can be started, or go on."""
         info = self.info
-        begun = (self.folder / CONFIG).is_file() or (self.folder / CHECKPOINT).is_file()
+        begun = any(os.path.isfile(self.folder / name) for name in (CONFIG, CHECKPOINT))
         return begun and not info.is_remote and self.status().state in (State.NEW, State.STOPPED, State.FAILED)
 
     def follower(self) -> Follower:
@@ -196,7 +204,13 @@ class Run:
         return Follower(self.folder, int(joint.get("steps") or 0) if isinstance(joint, dict) else 0)
 
     def status(self) -> Status:
-        """How it stands now."""
+        """How it stands now, as far as its folder can be read."""
+        try:
+            return self._status()
+        except OSError as error:
+            return Status(State.UNREADABLE, f"{error.filename or self.folder} cannot be read: {error.strerror}")
+
+    def _status(self) -> Status:
         events = last_events(self.stages[-1]) or last_events(self.folder)
         step = events[-1]["step"] if events else 0
         for path, process in self.processes():
@@ -212,6 +226,11 @@ class Run:
         """The living processes of the run, as far as can be told: those that train, then the one that may still wait.
 
         Each comes with the file that names it.
+
+        Raises
+        ------
+        OSError
+            When such a file cannot be read.
         """
         for stage in self.stages:
             process = owner(stage)
@@ -227,7 +246,8 @@ class Run:
             return State.STOPPING
         if path.name == LOCK:
             return State.RUNNING
-        return State.STARTING if (owner(slot_folder()) or {}).get("pid") == process["pid"] else State.QUEUED
+        at_work = owner(slot_folder())
+        return State.STARTING if at_work is not None and is_of(at_work, process) else State.QUEUED
 
     def reserve_result(self) -> None:
         """Take the space for `write_result`, and forget an earlier result.
@@ -251,20 +271,21 @@ class Run:
     def _ended(self, events: list[dict[str, Any]], job: dict[str, Any], step: int) -> Status:
         """Of a run without a process: the newest of what its job and its events say."""
         result = read_json(self.folder / RESULT)
-        said = next((event for event in reversed(events) if event["event"] in ("start", "end", "error")), None)
+        latest = events[-1] if events else None
+        said = next((event for event in reversed(events) if event["event"] in ("start", "end", "error")), latest)
         if result and (said is None or said.get("time", "") <= result.get("time", "")):
             return Status(State(result["state"]), result.get("words", ""), step)
         if job and (said is None or said.get("time", "") < job.get("queued", "")):
             return Status(State.FAILED, _SILENT, step)
         if said is None:
             return Status(State.NEW)
-        if said["event"] == "start" and self.info.is_remote:
-            return Status(State.RUNNING, step=step, host="another computer")
-        if said["event"] == "start":
-            return Status(State.FAILED, _SILENT, step)
         if said["event"] == "error":
             return Status(State.FAILED, str(said.get("text", "")), step)
-        return Status(*ending(str(said.get("reason", ""))), step)
+        if said["event"] == "end":
+            return Status(*ending(str(said.get("reason", ""))), step)
+        if self.info.is_remote:
+            return Status(State.RUNNING, step=step, host="another computer")
+        return Status(State.FAILED, _SILENT, step)
 
 
 def _from_folder(value: Any, folder: Path, name: str = "") -> Any:

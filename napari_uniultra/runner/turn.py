@@ -6,14 +6,13 @@ when the viewer is closed. A lock decides, which a killed process loses. What tr
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from napari_uniultra.core.lock import InUseError, locked, owner
-from napari_uniultra.core.process import Process, is_here, is_running
+from napari_uniultra.core.process import Process, is_here, is_of, is_running, this_process
 from napari_uniultra.runner.place import slot_folder
 from napari_uniultra.runner.registry import list_runs
 from napari_uniultra.runner.run import JOB, Run, read_json
@@ -54,7 +53,7 @@ def waits_for(run: Run) -> str:
     for other in list_runs():
         if other == run:
             continue
-        if any(_is_at_work(owner(stage)) for stage in other.stages):
+        if _trains(other):
             return f"Waits for “{other.info.title}”, which trains on this computer"
         job = read_json(other.folder / JOB)
         if _is_at_work(job) and job.get("queued", "") < queued:
@@ -62,10 +61,18 @@ def waits_for(run: Run) -> str:
     return ""
 
 
+def _trains(run: Run) -> bool:
+    """Whether a process of this computer trains in a run's folder, as far as that can be read."""
+    try:
+        return any(_is_at_work(owner(stage)) for stage in run.stages)
+    except OSError:
+        return False
+
+
 def _is_at_work(process: Process | None) -> bool:
     return bool(process) and is_here(process) and is_running(process)
 
 
 def _is_noted(run: Run) -> bool:
-    """Whether this process is known as the run's. On Windows it is a child of the one that was started."""
-    return read_json(run.folder / JOB).get("pid") in (os.getpid(), os.getppid())
+    """Whether this process is known as the run's."""
+    return is_of(this_process(), read_json(run.folder / JOB))

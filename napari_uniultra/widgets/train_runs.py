@@ -137,7 +137,7 @@ class RunList(QWidget):
         """How a run stands, in the reader; one that has ended is not read again until a file of it changes."""
         signs = tuple(_changed_at(run.folder / name) for name in _SIGNS)
         known = self._seen.get(run.folder)
-        if known is not None and known.signs == signs and not known.status.state.is_active:
+        if known is not None and known.signs == signs and not known.status.state.may_change:
             return run, known
         if run.folder not in self._followers:
             self._followers[run.folder] = run.follower()
