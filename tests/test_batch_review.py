@@ -27,6 +27,12 @@ def rows_of(areas: list[float], iou: float = 0.9) -> list[Measurement]:
     [
         ([100, 95, 100], 0.9, 0.1, []),
         ([100, 95, 100], 0.4, 0.6, ["confidence down to 0.40"]),
+        (
+            [1, *[0] * 1199],
+            0.9,
+            1.0,
+            ["lumen: its area changes by 100% at frame 1", "lumen: absent on 1,199 of 1,200 frames"],
+        ),
         ([100, 50, 55], 0.9, 0.5, ["lumen: its area changes by 50% at frame 1"]),
         ([100, 0, 0, 100], 0.9, 1.0, ["lumen: its area changes by 100% at frame 1", "lumen: absent on 2 of 4 frames"]),
         ([], 0.9, 1.0, ["nothing was found"]),

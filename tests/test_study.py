@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def test_loops_of_a_folder(study: Path) -> None:
     looked = dict(looks(find_loops(study)))
     assert looked[study / "a.dcm"].words == "2 frames, 800 x 600"
     assert looked[study / "images"].words == "3 frames, 40 x 30"
+    assert replace(looked[study / "images"], frames=1200).words == "1,200 frames, 40 x 30"
     assert looked[study / "a.dcm"].thumbnail.shape == (96, 128, 3)
     assert looked[study / "a.dcm"].has_spacing
     assert isinstance(looked[study / "broken.dcm"], ReadError)

@@ -498,7 +498,7 @@ def test_a_run_learns_validates_and_exports_what_the_viewer_opens(
     assert [event["step"] for event in found] == [0, 1, 2]
     assert {"dice", "iou", "iou_error", "dice/stills", "dice/loops", "tracked_dice"} == set(found[0]["metrics"])
     assert all(0 <= value <= 1 for value in found[0]["metrics"].values())
-    assert exported.card["training_data"] == ["Nothing", "loops: 1 cases", "stills: 4 cases"]
+    assert exported.card["training_data"] == ["Nothing", "loops: 1 case", "stills: 4 cases"]
     for path in (tmp_path / "run").rglob("*"):
         assert CANARY not in path.name
         assert path.is_symlink() or not path.is_file() or CANARY.encode() not in path.read_bytes()
@@ -580,7 +580,7 @@ def test_a_card_says_what_the_run_before_learnt_from_and_not_where_it_lies(
     assert card["description"] == f"{TINY.architecture}, fine-tuned by full from first"
     assert card["licence"] == "Apache-2.0"
     simulated = "Simulated ultrasound, made by this package's simulator"
-    assert card["training_data"] == ["Nothing", "loops: 1 cases", "stills: 4 cases", simulated]
+    assert card["training_data"] == ["Nothing", "loops: 1 case", "stills: 4 cases", simulated]
 
 
 def test_a_manifest_that_is_edited_meanwhile_spoils_no_export(tmp_path: Path) -> None:

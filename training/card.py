@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from napari_uniultra.core.words import counted
 from napari_uniultra.model.preprocess import MEAN, STD
 from napari_uniultra.training.data.importers import open_manifests
 from napari_uniultra.training.data.settings import DataSettings
@@ -32,6 +33,6 @@ def make_card(description: str, base: Mapping[str, Any], data: DataSettings) -> 
 def _sources(data: DataSettings) -> Iterator[str]:
     cases = open_manifests(data.manifests).part("train") if data.manifests else ()
     counts = Counter(case.source or "unnamed" for case in cases)
-    yield from (f"{source}: {count} cases" for source, count in sorted(counts.items()))
+    yield from (f"{source}: {counted(count, 'case')}" for source, count in sorted(counts.items()))
     if data.simulated_share:
         yield "Simulated ultrasound, made by this package's simulator"

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from napari_uniultra.core.words import counted
 from napari_uniultra.model.config import ModelConfig
 from napari_uniultra.model.prior import CARRIED_MARGIN, PRIOR_LOGIT, box_prior, boxes_of, mask_prior, moved
 from napari_uniultra.training.data.prompts import (
@@ -123,7 +124,7 @@ class Prompter:
 
     def _points(self, count: int) -> Callable[[Tensor, Generator, float], Prompts]:
         def draw(masks: Tensor, generator: Generator, progress: float) -> Prompts:
-            return Prompts(f"{count} click" + "s" * (count > 1), *positive_clicks(masks, generator, count))
+            return Prompts(counted(count, "click"), *positive_clicks(masks, generator, count))
 
         return draw
 

@@ -81,8 +81,8 @@ def _head(records: Sequence[Record], failures: Sequence[Outcome]) -> str:
     corrected = sum(bool(record["corrected"]) for record in records)
     models = sorted({_model(record) for record in records if record.get("model")})
     done = f"{counted(len(records), 'loop')} with {counted(frames, 'frame')}"
-    facts = f"Done: {done}, {corrected} corrected by hand; "
-    facts += f"failed: {len(failures)}."
+    facts = f"Done: {done}, {corrected:,} corrected by hand; "
+    facts += f"failed: {len(failures):,}."
     return (
         f'<h1>Batch</h1><p>{facts}</p><p>{escape("; ".join(models))}</p><p class="note">{_NOTE}</p>'
         f'<p class="note">{_RANK}</p>'

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_uniultra.core.measure import Measurement
+from napari_uniultra.core.words import counted
 
 _JUMP = 0.35  # of the larger area: less than this from frame to frame is common in a beating heart
 _DOUBT = 0.3  # 1 - predicted IoU
@@ -72,4 +73,4 @@ def _jump(rows: Sequence[Measurement]) -> tuple[float, str]:
 def _lost(rows: Sequence[Measurement]) -> tuple[float, str]:
     gone = sum(row.area == 0 for row in rows)
     share = gone / len(rows)
-    return (0.5 + share / 2, f"absent on {gone} of {len(rows)} frames") if gone else (0.0, "")
+    return (0.5 + share / 2, f"absent on {gone:,} of {counted(len(rows), 'frame')}") if gone else (0.0, "")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_uniultra.core.words import counted
 from napari_uniultra.errors import UniUltraError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     if written:
         print("uniultra: look at the pictures beside the copies before you pass them on", file=sys.stderr)
     if codes and len(arguments.files) > 1:
-        print(f"uniultra: {len(codes)} of {len(arguments.files)} files were not copied", file=sys.stderr)
+        print(f"uniultra: {len(codes):,} of {counted(len(arguments.files), 'file')} were not copied", file=sys.stderr)
     return codes[0] if codes else OK
 
 

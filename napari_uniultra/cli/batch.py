@@ -123,8 +123,8 @@ def _run(job: JobSettings, as_json: bool, force: bool) -> int:
             summary = run_job(job, bar.show, force)
         for failure in summary.failures:
             print(f"uniultra: {failure.name}: {failure.reason}", file=sys.stderr)
-        failed = f", {len(summary.failures)} failed" if summary.failures else ""
-        print(f"{counted(summary.done, 'loop')} done, {summary.unchanged} unchanged{failed}", file=sys.stderr)
+        failed = f", {len(summary.failures):,} failed" if summary.failures else ""
+        print(f"{counted(summary.done, 'loop')} done, {summary.unchanged:,} unchanged{failed}", file=sys.stderr)
         for path in summary.written:
             print(path)
     return SOME_FAILED if summary.failures else 0

@@ -94,7 +94,7 @@ def _check(arguments: argparse.Namespace) -> int:
     found = f"{counted(frames, 'annotated frame')}, {counted(structures, 'structure')}"
     print(f"{_parts(manifest)}; {found}")
     if faulty or leaks:
-        counts = f"{len(faulty)} of {len(checked)} cases cannot be used, {len(leaks)} are in two parts"
+        counts = f"{len(faulty):,} of {counted(len(checked), 'case')} cannot be used, {len(leaks):,} are in two parts"
         raise ReadError(f"The manifest {arguments.manifest} has faults", counts, "See above")
     return 0
 
@@ -119,7 +119,7 @@ def _twice(case: Case, others: Sequence[Case]) -> str:
 
 def _parts(manifest: Manifest) -> str:
     counts = Counter(case.part or "in no part" for case in manifest.cases)
-    listed = ", ".join(f"{counts[part]} {part}" for part in ("train", "val", "test", "in no part") if counts[part])
+    listed = ", ".join(f"{counts[part]:,} {part}" for part in ("train", "val", "test", "in no part") if counts[part])
     return f"{counted(len(manifest.cases), 'case')} ({listed})"
 
 
@@ -127,4 +127,4 @@ def _show(title: str, lines: list[str]) -> None:
     for line in lines[:_SHOWN]:
         print(f"{title}: {line}")
     if len(lines) > _SHOWN:
-        print(f"{title}: {len(lines) - _SHOWN} more")
+        print(f"{title}: {len(lines) - _SHOWN:,} more")

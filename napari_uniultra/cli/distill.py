@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_uniultra.cli.train import add_config_arguments, read_config, show_plan, tell_end
+from napari_uniultra.core.words import counted
 
 if TYPE_CHECKING:
     from napari_uniultra.training.distillation.config import DistillConfig
@@ -57,8 +58,9 @@ def _show_plan(config: DistillConfig, as_json: bool) -> None:
     task = Distill(config)
     if not as_json:
         _show_models(task, config)
-    joint = f"The {config.joint.steps} steps of the joint stage take further time." if config.joint.steps else ""
-    show_plan(Trainer(config, task), as_json, *filter(None, [joint]))
+    joint = counted(config.joint.steps, "step")
+    more = [f"The joint stage of {joint} takes further time."] if config.joint.steps else []
+    show_plan(Trainer(config, task), as_json, *more)
 
 
 def _show_models(task: Distill, config: DistillConfig) -> None:
@@ -69,4 +71,4 @@ def _show_models(task: Distill, config: DistillConfig) -> None:
     print(f"necks     {sizes[1]:,} parameters, dropped afterwards")
     print(f"matched   {', '.join(task.network.names)}")
     if config.joint.steps:
-        print(f"then      {config.joint.steps} steps with the mask loss")
+        print(f"then      {counted(config.joint.steps, 'step')} with the mask loss")

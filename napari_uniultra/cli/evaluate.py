@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from napari_uniultra.cli.job import make_folder
 from napari_uniultra.cli.outputs import check_outputs, check_replaced
 from napari_uniultra.cli.segment import DEVICES
+from napari_uniultra.core.words import counted
 
 if TYPE_CHECKING:
     from napari_uniultra.training.evaluation.run import Evaluation
@@ -153,6 +154,6 @@ def _print(evaluation: Evaluation) -> None:
         if found:
             print("\n" + markdown(*make(found)))
     if evaluation.left:
-        print(f"uniultra: {evaluation.left} cases were not reached: this is of the others", file=sys.stderr)
+        print(f"uniultra: {counted(evaluation.left, 'case')} not reached: this is of the others", file=sys.stderr)
     for case, why in evaluation.not_scored:
         print(f"uniultra: {case} was not scored: {why}", file=sys.stderr)

@@ -161,16 +161,16 @@ def show_plan(trainer: Trainer, as_json: bool, *more: str) -> None:
         return
     print(f"trained   {plan.trained:,} parameters, {100 * plan.trained / max(plan.parameters, 1):.2f} % of all")
     for part in plan.parts:
-        unreadable = f", {part.unreadable} of the cases cannot be read" if part.unreadable else ""
+        unreadable = f", {part.unreadable:,} of the cases cannot be read" if part.unreadable else ""
         name = part.part or "no part"
         counts = (part.subjects, "subject"), (part.cases, "case"), (part.frames, "annotated frame")
         print(f"{name:<10}{', '.join(counted(*count) for count in counts)}{unreadable}")
     if trainer.config.data.simulated_share:
         print(f"simulated {100 * trainer.config.data.simulated_share:.0f} % of the samples")
     if not plan.steps:
-        print(f"time      none: all {trainer.config.run.steps} steps are done")
+        print(f"time      none: {counted(trainer.config.run.steps, 'step')} done already")
     else:
-        steps = f"{plan.steps} steps of {plan.step_seconds:.2f} s, and validations"
+        steps = f"{counted(plan.steps, 'step')} of {plan.step_seconds:.2f} s, and validations"
         print(f"time      about {duration(plan.seconds)} on {plan.device}: {steps}")
     print(f"memory    about {plan.memory_mb / 1024:.1f} GB of {plan.free_mb / 1024:.1f} GB free")
     for words in plan.warnings:

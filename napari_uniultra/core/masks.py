@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_uniultra.core.palette import Colour, colour_of
 from napari_uniultra.core.types import Cine
+from napari_uniultra.core.words import counted
 from napari_uniultra.errors import WriteError
 
 
@@ -53,7 +54,8 @@ class Masks:
         if self.frame_times_s is not None:
             set_(self, "frame_times_s", np.asarray(self.frame_times_s, dtype=float))
             if self.frame_times_s.shape != (len(self),):
-                raise WriteError(f"{len(self)} frames of masks came with {self.frame_times_s.size} times")
+                times = counted(self.frame_times_s.size, "time")
+                raise WriteError(f"{counted(len(self), 'frame')} of masks came with {times}")
         if self.cine is not None and (len(self.cine), *self.cine.shape_hw) != self.labels.shape:
             shape = (len(self.cine), *self.cine.shape_hw)
             raise WriteError(f"Masks of shape {self.labels.shape} do not fit the loop", f"it has shape {shape}")

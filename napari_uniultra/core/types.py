@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from napari_uniultra.core.frames import as_frames
+from napari_uniultra.core.words import counted
 from napari_uniultra.errors import PromptError, ReadError
 
 Box = tuple[float, float, float, float]
@@ -124,7 +125,7 @@ def _checked_times(frame_times_s: Any, frames: int) -> np.ndarray:
     times = np.asarray(frame_times_s, dtype=float)
     if times.shape != (frames,) or not np.isfinite(times).all() or (np.diff(times) < 0).any():
         raise ReadError(
-            f"The frame times do not fit the loop of {frames} frames",
+            f"The frame times do not fit the loop of {counted(frames, 'frame')}",
             f"they have shape {times.shape} and must be finite and never decrease",
             "Give one time in seconds per frame, or None when they are unknown",
         )
@@ -163,13 +164,13 @@ class Prompt:
     def __post_init__(self) -> None:
         if len(self.points) != len(self.labels):
             raise PromptError(
-                f"{len(self.points)} points came with {len(self.labels)} labels",
+                f"{counted(len(self.points), 'point')} came with {counted(len(self.labels), 'label')}",
                 fix="Give one label per point: 1 to add, 0 to remove",
             )
         if any(label not in (0, 1) for label in self.labels):
             raise PromptError(f"Point labels {self.labels} are not all 0 or 1", fix="Use 1 to add and 0 to remove")
         if self.rounds and (self.rounds[-1] != len(self.points) or list(self.rounds) != sorted(set(self.rounds))):
-            raise PromptError(f"Rounds {self.rounds} do not add up to {len(self.points)} points")
+            raise PromptError(f"Rounds {self.rounds} do not add up to {counted(len(self.points), 'point')}")
         if self.rounds and self.rounds[0] == 0 and self.box is None and self.mask is None:
             raise PromptError("The first round of a prompt is empty", fix="Begin with a box or a point")
 

@@ -14,6 +14,7 @@ import numpy as np
 import pydicom
 from PIL import Image
 
+from napari_uniultra.core.words import counted
 from napari_uniultra.errors import ReadError, UniUltraError
 from napari_uniultra.io.quiet import quiet_pydicom
 from napari_uniultra.io.readers import can_read, is_zarr, read_cine
@@ -52,7 +53,7 @@ class Preview:
         size = f"{self.shape_hw[1]} x {self.shape_hw[0]}"
         if self.frames == 1:
             return f"still, {size}"
-        return f"{self.frames} frames, {size}" + (f", {self.duration_s:.1f} s" if self.duration_s else "")
+        return f"{counted(self.frames, 'frame')}, {size}" + (f", {self.duration_s:.1f} s" if self.duration_s else "")
 
 
 def is_dicomdir(path: Path) -> bool:

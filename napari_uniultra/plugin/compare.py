@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_uniultra.core.masks import Masks
 from napari_uniultra.core.metrics import PIXELS, dice, hausdorff95
+from napari_uniultra.core.words import counted
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.writers.measurements import Table
 
@@ -176,7 +177,7 @@ def _left_over(masks: Masks, paired: Sequence[int]) -> tuple[str, ...]:
 
 def _size(masks: Masks) -> str:
     frames, height, width = masks.labels.shape
-    return f"{frames} frame{'s' * (frames != 1)} of {width} x {height} pixels"
+    return f"{counted(frames, 'frame')} of {width} x {height} pixels"
 
 
 def _number(value: float) -> str:

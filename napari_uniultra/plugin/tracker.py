@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, Signal
 
 from napari_uniultra.core.types import Direction
+from napari_uniultra.core.words import counted
 from napari_uniultra.plugin.jobs import StreamHandle
 from napari_uniultra.plugin.outcomes import LoadedModel, Outcome
 from napari_uniultra.plugin.track_plan import TrackPlan, TrackRequest
@@ -201,7 +202,7 @@ class Tracker(QObject):
 
     def _ended(self, stream: StreamHandle) -> None:
         if stream.cancelled:
-            self._end(f"Stopped after {self._done} frames")
+            self._end(f"Stopped after {counted(self._done, 'frame')}")
         else:
             self._end("Tracked" if self._done else "There is nothing left to track in this range")
 

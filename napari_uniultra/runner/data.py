@@ -18,6 +18,7 @@ from PIL import Image
 from napari_uniultra.core.atomic import write_error
 from napari_uniultra.core.sector import find_sector
 from napari_uniultra.core.types import Cine
+from napari_uniultra.core.words import counted
 from napari_uniultra.errors import ReadError
 from napari_uniultra.runner.loops import Answers, CorrectedLoop, answers
 from napari_uniultra.segment.results import Result
@@ -167,7 +168,7 @@ def data_of_set(importer: str, source: str | Path, folder: Path) -> MadeData:
     WriteError
     """
     found = import_data(importer, source, folder / "masks")
-    warnings = [f"{len(found.left_out)} cases were left out: {found.left_out[0][1]}."] if found.left_out else []
+    warnings = [f"{counted(len(found.left_out), 'case')} left out: {found.left_out[0][1]}."] if found.left_out else []
     return _finished(Manifest(found.cases), folder, warnings)
 
 

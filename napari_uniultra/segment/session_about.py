@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from napari_uniultra.core.types import Cine
+from napari_uniultra.core.words import counted
 
 _SHORT_KEY = 8
 
@@ -38,7 +39,7 @@ class LoopName:
         if self.shape is None:
             return content
         frames, height, width = self.shape
-        return f"{frames} frame{'s' * (frames != 1)} of {width} x {height} pixels, {content}"
+        return f"{counted(frames, 'frame')} of {width} x {height} pixels, {content}"
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from qtpy.QtWidgets import (
 
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.palette import colour_of
+from napari_uniultra.core.words import counted
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.io.writers.measurements import csv_text
 from napari_uniultra.plugin.compare import Comparison, ObjectAgreement
@@ -314,7 +315,7 @@ def _object_words(item: ObjectAgreement, unit: str) -> str:
     words = f"{item.name}: mean Dice {_share(item.mean_dice)}"
     if math.isfinite(item.mean_hd95):
         words += f", mean HD95 {item.mean_hd95:.1f} {unit}"
-    words += f", {item.frames} frame{'s' * (item.frames != 1)}"
+    words += f", {counted(item.frames, 'frame')}"
     return words + (f"; {item.one_sided} of them in one of the two only." if item.one_sided else ".")
 
 

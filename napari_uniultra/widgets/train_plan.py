@@ -49,5 +49,5 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     share = 100 * plan["trained"] / max(plan["parameters"], 1)
     lines.append(f"Trained: {plan['trained']:,} of {plan['parameters']:,} parameters ({share:.1f} %)")
     lines.append(f"Memory: about {plan['memory_mb'] / 1024:.1f} GB of {plan['free_mb'] / 1024:.1f} GB that are free")
-    lines.append(f"Time: about {duration(plan['seconds'])} for {plan['steps']} steps on {plan['device']}")
+    lines.append(f"Time: about {duration(plan['seconds'])} for {counted(plan['steps'], 'step')} on {plan['device']}")
     return lines

@@ -12,6 +12,7 @@ from PIL import Image
 
 from napari_uniultra.core.frames import bytes_in_memory
 from napari_uniultra.core.types import Cine
+from napari_uniultra.core.words import counted
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers import read_cine
 from napari_uniultra.io.readers.images import image_files
@@ -190,7 +191,7 @@ class OpenCase:
         if counts != [1] and counts != [len(self.cine)]:
             raise ReadError(
                 f"The masks of {case.name} do not fit its frames",
-                f"there are {' and '.join(map(str, counts))} masks and {len(self.cine)} frames",
+                f"there are {' and '.join(map(str, counts))} masks and {counted(len(self.cine), 'frame')}",
                 "Give one mask for each frame",
             )
         if counts != [1]:
@@ -286,7 +287,7 @@ def _only_frame(path: Path) -> np.ndarray:
     labels = read_labels(path)
     if len(labels) > 1:
         raise ReadError(
-            f"The mask {path.name} holds {len(labels)} frames",
+            f"The mask {path.name} holds {counted(len(labels), 'frame')}",
             "in a folder of masks every file is of one frame",
             "Write a file for each frame, or name this one file as the masks",
         )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from napari_uniultra.core.words import counted
 from napari_uniultra.io.charts import Series, chart
 from napari_uniultra.io.report_parts import figure, page, table
 from napari_uniultra.training.evaluation.pictures import FOUND_COLOUR, TRUTH_COLOUR, Picture
@@ -55,10 +56,11 @@ def _head(evaluation: Evaluation) -> str:
     if model:
         what = f"Model {model['name']}, input {model['image_size']} px, SHA-256 {model['sha256'][:16] or 'unknown'}"
     cases = len({(score.data_set, score.case) for score in evaluation.scores})
-    stopped = f"<p><b>Stopped before its end: {evaluation.left} cases are missing.</b></p>" if evaluation.left else ""
+    left = counted(evaluation.left, "case")
+    stopped = f"<p><b>Stopped before its end: {left} missing.</b></p>" if evaluation.left else ""
     canvas = "the image's own pixels" if settings.canvas is None else f"pixels of a {settings.canvas} px square"
     facts = (
-        f"Part {settings.part!r}, {cases} cases, seed {settings.seed}. Box sides moved outwards by 0 to "
+        f"Part {settings.part!r}, {counted(cases, 'case')}, seed {settings.seed}. Box sides moved outwards by 0 to "
         f"{settings.jitter:g} px at 1024. Scored in {canvas}; smooth {settings.smooth:g}; tolerance of NSD "
         f"{settings.tolerance_px:g} px and {settings.tolerance_mm:g} mm."
     )
@@ -72,9 +74,9 @@ def _head(evaluation: Evaluation) -> str:
 def _tables(evaluation: Evaluation, rows: Sequence[Row]) -> str:
     failed = _FAILED_DROPPED if evaluation.settings.drop_infinite else _FAILED_KEPT
     note = (
-        f"{failed} Intervals are of the mean, from {evaluation.settings.resamples} resamples of whole subjects (of "
-        'cases, where the subject is unknown). "ellipse" is the ellipse inscribed in the very box that the model was '
-        'given: what the box alone is worth. "over ellipse" is the mean difference of Dice.'
+        f"{failed} Intervals are of the mean, from {counted(evaluation.settings.resamples, 'resample')} of whole "
+        'subjects (of cases, where the subject is unknown). "ellipse" is the ellipse inscribed in the very box that '
+        'the model was given: what the box alone is worth. "over ellipse" is the mean difference of Dice.'
     )
     parts = [f'<h2>Scores</h2><p class="note">{escape(note)}</p>']
     for by, title in (("object", "By object"), ("image", "By image: all objects of a frame together")):

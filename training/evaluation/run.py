@@ -104,7 +104,7 @@ def select_cases(data: str | os.PathLike[str], part: str) -> tuple[Case, ...]:
     if not cases:
         raise ReadError(
             f"The part {part!r} of {Path(data).name} holds no case",
-            f"there are {len(manifest.cases)} in all",
+            f"there are {len(manifest.cases):,} in all",
             "Choose another part, or 'all'",
         )
     return cases

@@ -32,6 +32,7 @@ from pydicom.uid import (
 )
 
 from napari_uniultra.core.types import Cine
+from napari_uniultra.core.words import counted
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.quiet import quiet_pydicom
 from napari_uniultra.io.readers import dicom_codecs as codecs
@@ -326,7 +327,7 @@ def _stored(open_: Callable[[], BinaryIO], file: BinaryIO, header: Any, syntax: 
         frames = _grouped(file, fragments, offsets, options["number_of_frames"])
         if frames is None:
             stated, held = options["number_of_frames"], len(fragments)
-            raise _damaged(name, f"it states {stated} frames but holds {held}")
+            raise _damaged(name, f"it states {counted(stated, 'frame')} but holds {held:,}")
         return _Stored(name, open_, syntax, options, start, frames)
     needed = _native_bytes(options)
     if length == _UNDEFINED_LENGTH or needed > min(length, end - start):

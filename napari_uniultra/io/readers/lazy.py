@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_uniultra.core.words import counted
 from napari_uniultra.errors import ReadError
 
 MAX_PIXELS_PER_FRAME = 1 << 26  # 8192 x 8192: far above any ultrasound picture, far below what exhausts memory
@@ -130,11 +131,12 @@ def check_size(name: str, frames: int, height: int, width: int) -> None:
     ------
     ReadError
     """
+    stated = f"it states {counted(frames, 'frame')} of {width} x {height} pixels"
     if min(frames, height, width) < 1:
-        raise ReadError(f"{name} holds no picture", f"it states {frames} frames of {width} x {height} pixels")
+        raise ReadError(f"{name} holds no picture", stated)
     if frames > MAX_FRAMES or height * width > MAX_PIXELS_PER_FRAME:
         raise ReadError(
             f"{name} is too large to be an ultrasound loop",
-            f"it states {frames} frames of {width} x {height} pixels",
+            stated,
             "Check that the file is not damaged",
         )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from napari_uniultra.core.types import Cine
+from napari_uniultra.core.words import counted
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers.lazy import LazyFrames, check_size
 from napari_uniultra.io.readers.units import millimetres, seconds
@@ -61,7 +62,7 @@ def _array(root: Any, path: Path) -> tuple[Any, list[dict[str, str]], list[float
             return _array(root["0"], path)
         names = [name for name, _ in root.arrays()]
         if len(names) != 1:
-            raise _unreadable(path, f"it holds {len(names)} arrays and does not say which is the image")
+            raise _unreadable(path, f"it holds {counted(len(names), 'array')} and does not say which is the image")
         return _array(root[names[0]], path)
     image = attributes["multiscales"][0]
     level = image["datasets"][0]

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_uniultra.core.words import counted
 from napari_uniultra.errors import ReadError
 
 _MAX_BYTES = 64 << 20
@@ -69,7 +70,7 @@ def _load(sidecar: Path) -> dict[str, Any]:
 def _numbers(sidecar: Path, key: str, values: Any, count: int) -> tuple[float, ...]:
     is_list = isinstance(values, list) and len(values) == count
     if not is_list or any(isinstance(v, bool) or not isinstance(v, (int, float)) or not np.isfinite(v) for v in values):
-        raise _fault(sidecar, f"{key} is not {count} number{'s' if count != 1 else ''}")
+        raise _fault(sidecar, f"{key} is not {counted(count, 'number')}")
     return tuple(float(v) for v in values)
 
 

@@ -15,6 +15,7 @@ import tifffile
 from PIL import Image
 
 from napari_uniultra.core.types import Cine
+from napari_uniultra.core.words import counted
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers.lazy import LazyFrames, check_size
 from napari_uniultra.io.readers.units import millimetres, seconds
@@ -129,7 +130,7 @@ class _TiffFrames(LazyFrames):
         """Make sure that every frame has a page and every page all of its data."""
         size = self._path.stat().st_size
         if len(self._pages) != frames:
-            raise _unreadable(self._path, f"it states {frames} frames but holds {len(self._pages)}")
+            raise _unreadable(self._path, f"it states {counted(frames, 'frame')} but holds {len(self._pages):,}")
         for page in self._pages:
             if page is None:
                 raise _unreadable(self._path, "one of its pages is missing")

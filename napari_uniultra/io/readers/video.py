@@ -13,6 +13,7 @@ import av
 import numpy as np
 
 from napari_uniultra.core.types import Cine
+from napari_uniultra.core.words import counted
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers.lazy import LazyFrames, check_size
 from napari_uniultra.io.readers.sidecar import read_sidecar
@@ -119,15 +120,15 @@ def _index(container: av.container.InputContainer, path: Path) -> _Index:
         raise _unreadable(path, "it holds no frame")
     # MP4 and MOV count their frames exactly; other containers' headers may be estimates.
     if "mp4" in container.format.name and len(stamps) < stream.frames:
-        raise _unreadable(path, f"it is cut off: {len(stamps)} of {stream.frames} frames are there")
+        raise _unreadable(path, f"it is cut off: {len(stamps):,} of {counted(stream.frames, 'frame')} are there")
     stamps = sorted(set(stamps))
     check_size(path.name, len(stamps), stream.height, stream.width)
     # AVI stores no presentation times. Where frames refer to others, those that FFmpeg works out may be out of order.
-    counted = container.format.name == "avi" and len(keys) < len(stamps)
-    keyframes = [position for position, stamp in enumerate(stamps) if stamp in keys and not counted] or [0]
+    by_count = container.format.name == "avi" and len(keys) < len(stamps)
+    keyframes = [position for position, stamp in enumerate(stamps) if stamp in keys and not by_count] or [0]
     seeks = [keys.get(stamps[position], stamps[position]) for position in keyframes]
     times = (np.array(stamps, dtype=float) - stamps[0]) * float(stream.time_base)
-    return _Index(stamps, keyframes, seeks, times, counted)
+    return _Index(stamps, keyframes, seeks, times, by_count)
 
 
 class VideoFrames(LazyFrames):

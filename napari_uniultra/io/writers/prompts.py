@@ -26,6 +26,7 @@ from PIL import Image
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.prompts import checked_mask, checked_points, normalise_box
 from napari_uniultra.core.types import Prompt
+from napari_uniultra.core.words import counted
 from napari_uniultra.errors import PromptError
 from napari_uniultra.io.writers.overlay import save_png
 
@@ -204,7 +205,7 @@ def _numbers(values: Any, count: int, place: str) -> list[float]:
     values = _checked(values, list, place)
     numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
     if len(values) != count or len(numbers) != count:
-        raise _fault(place, f"it is not {count} numbers")
+        raise _fault(place, f"it is not {counted(count, 'number')}")
     try:
         numbers = [float(v) for v in numbers]
     except OverflowError:
