@@ -26,7 +26,7 @@ from napari_uniultra.model.zoo import load_model
 from napari_uniultra.runner import job, launch
 from napari_uniultra.runner.history import Curve, EventTail, Follower, History
 from napari_uniultra.runner.place import runs_folder
-from napari_uniultra.runner.product import CARD, evaluation_command, export, model_card
+from napari_uniultra.runner.product import CARD, evaluation_command, export, model_card, snapshot
 from napari_uniultra.runner.registry import add_folder, delete_run, keep_draft, list_runs, new_run, remove_drafts
 from napari_uniultra.runner.remote import write_remote
 from napari_uniultra.runner.run import (
@@ -46,7 +46,7 @@ from napari_uniultra.runner.turn import waits_for
 from napari_uniultra.training.config import FineTuneConfig
 from napari_uniultra.training.distillation.config import DistillConfig
 from napari_uniultra.training.events import EVENTS, Events, read_events
-from napari_uniultra.training.layout import CHECKPOINT, MODEL, STUDENT
+from napari_uniultra.training.layout import CHECKPOINT, MODEL, STOP, STUDENT
 
 WAIT_S = 90
 
@@ -374,6 +374,27 @@ def test_runs_of_a_shell_are_listed_and_read(make_run: Callable[..., Run], tmp_p
     assert elsewhere.exists()
 
 
+@pytest.mark.slow
+def test_a_run_of_a_shell_with_relative_paths_goes_on_in_its_place(tmp_path: Path) -> None:
+    toy_manifest(tmp_path / "data")
+    folder = tmp_path / "runs" / "a"
+    write_file(
+        read_settings(FineTuneConfig, toy_settings(Path("runs/a"), Path("data/manifest.csv"))), tmp_path / "c.yaml"
+    )
+    folder.mkdir(parents=True)
+    (folder / STOP).touch()
+    command = [sys.executable, "-m", "napari_uniultra.cli", "train", "c.yaml"]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    run = add_folder(folder)
+    assert (run.status().state, run.status().step) == (State.STOPPED, 1)
+    assert run.config().output == str(folder)
+    launch.start(run)
+    wait_for(run, State.DONE)
+    assert [event["step"] for event in read_events(folder) if event["event"] == "start"] == [0, 1]
+    assert not (folder / "runs").exists()
+    assert "val" in evaluation_command(run)
+
+
 def test_drafts_go_with_their_makers_and_data_of_others_stays(make_run: Callable[..., Run]) -> None:
     run, other = make_run(), make_run("other")
     config = other.config()
@@ -592,6 +613,19 @@ def test_a_card_has_the_scores_of_the_weights_in_the_file(make_run: Callable[...
     assert best["step"] < 12
     card = model_card(run, run.model)
     assert f"- dice: {best['metrics']['dice']:.4g} (step {best['step']})" in card
+
+
+def test_a_used_model_is_named_by_the_step_of_its_weights(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.write_info(RunInfo("Nerve, first"))
+    (tmp_path / MODEL).write_bytes(b"weights")
+    events = Events(tmp_path)
+    events.emit("start", 0, steps=500)
+    events.emit("checkpoint", 100, paths=[MODEL], kind="model")
+    events.emit("checkpoint", 200, paths=[CHECKPOINT], kind="state")
+    events.emit("step", 250, loss=0.5)
+    assert snapshot(run).name == "nerve-first-step-100.safetensors"
+    assert snapshot(run).read_bytes() == b"weights"
 
 
 def test_a_second_stage_counts_before_it_begins(make_run: Callable[..., Run], tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(
     assert lines["val"] == "1 subject, 1 case, 1 annotated frame"
     assert "3 steps of" in lines["time"]
     assert "GB free" in lines["memory"]
-    assert "Little to learn from (2 annotated frames, subjects: 2)" in shown
+    assert "Little to learn from (2 annotated frames of 2 subjects)" in shown
     assert not (tmp_path / "run").exists()
 
 
@@ -160,6 +160,21 @@ def test_a_changed_setting_is_refused_by_name(config: Path, capsys: pytest.Captu
     assert "loss.mask was 'dice_bce', is 'released'" in message
     assert "prompts.jitter" in message
     assert "--restart" in message
+
+
+def test_a_run_goes_on_only_with_its_cases_wherever_they_lie(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(config, "--set", "run.steps=1") == 0
+    manifest = tmp_path / "data" / "manifest.csv"
+    told = manifest.read_text()
+    manifest.write_text(told.replace("s1,train", "s1,val").replace("s2,val", "s2,train"))
+    assert train(config, "--resume") == 2
+    assert "began with other cases" in last_error(capsys)
+    manifest.write_text(told)
+    (tmp_path / "data").rename(tmp_path / "moved")
+    assert train(config, "--resume", "--set", f"data.manifests=[{tmp_path / 'moved' / 'manifest.csv'}]") == 0
+    assert load_training_checkpoint(tmp_path / "run" / CHECKPOINT)["step"] == 3
 
 
 def test_an_image_that_cannot_be_read_is_left_out(config: Path, tmp_path: Path) -> None:

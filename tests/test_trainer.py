@@ -31,12 +31,13 @@ from napari_uniultra.errors import CheckpointError, ReadError, ResourceError, Tr
 from napari_uniultra.model.config import architecture
 from napari_uniultra.training import optim
 from napari_uniultra.training.checkpoints import CHECKPOINT, load_training_checkpoint, save_training_checkpoint
-from napari_uniultra.training.config import ConfigError, FineTuneConfig, OptimiserSettings, RunSettings
+from napari_uniultra.training.config import ConfigError, FineTuneConfig, ModelSettings, OptimiserSettings, RunSettings
 from napari_uniultra.training.data.samples import Batch
 from napari_uniultra.training.data.settings import DataSettings
 from napari_uniultra.training.data.simulate_batches import SimulatedPart
 from napari_uniultra.training.events import EVENTS, ConsoleBar, read_events
 from napari_uniultra.training.launch import StopSignal
+from napari_uniultra.training.layout import SETTINGS
 from napari_uniultra.training.loading import make_loader
 from napari_uniultra.training.sharpness import worst_neighbour
 from napari_uniultra.training.task import Outcome, Validation
@@ -181,6 +182,16 @@ def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(tmp_path: Path) -
     assert_same_state(killed.average.values, whole.average.values)
 
 
+@pytest.mark.slow
+def test_a_run_that_is_killed_in_its_first_seconds_can_be_started_again(tmp_path: Path) -> None:
+    process = launch_alone(tmp_path, steps=10**6)
+    wait_for(lambda: (tmp_path / SETTINGS).exists())
+    process.kill()
+    process.wait()
+    assert not (tmp_path / CHECKPOINT).exists()
+    assert train(tmp_path, Toy(dropout=0), steps=2, optimiser={"schedule": "constant"}).step == 2
+
+
 def test_a_changed_setting_is_named_and_a_harmless_one_is_not(tmp_path: Path) -> None:
     train(tmp_path, steps=2)
     with pytest.raises(ConfigError, match=r"optimiser.learning_rate was 0.01, is 0.5; run.seed was 1, is 7"):
@@ -188,6 +199,32 @@ def test_a_changed_setting_is_named_and_a_harmless_one_is_not(tmp_path: Path) ->
     assert Trainer(config(tmp_path, steps=3, log_every=2, max_minutes=5.0), Toy(), ToyData()).fit() == "done"
     assert Trainer(config(tmp_path, {"learning_rate": 0.5}), Toy(), ToyData(), restart=True).step == 0
     assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_paths_may_be_written_in_two_ways_and_a_project_may_be_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+
+    def begun_with(base: str) -> FineTuneConfig:
+        return replace(config(Path("run"), steps=2), model=ModelSettings(base=base))
+
+    monkeypatch.chdir(here)
+    assert Trainer(begun_with("base.pt"), Toy(), ToyData()).fit() == "done"
+    assert Trainer(begun_with(str(here / "base.pt")), Toy(), ToyData()).step == 2
+    state = load_training_checkpoint(here / "run" / CHECKPOINT)
+    save_training_checkpoint(
+        here / "run" / CHECKPOINT, {key: state[key] for key in state if key not in ("cases", "working_folder")}
+    )
+    assert Trainer(begun_with("base.pt"), Toy(), ToyData()).step == 2  # an older checkpoint
+    save_training_checkpoint(here / "run" / CHECKPOINT, state)
+    monkeypatch.chdir(tmp_path)
+    here.rename(there)
+    monkeypatch.chdir(there)
+    assert Trainer(begun_with("base.pt"), Toy(), ToyData()).step == 2
+    with pytest.raises(ConfigError, match=r"model.base was 'base.pt', is '/other/base.pt'"):
+        Trainer(begun_with("/other/base.pt"), Toy(), ToyData())
 
 
 def test_a_run_that_another_process_trains_is_not_deleted(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
-"""The state of a run on disk: written whole or not at all, read as data, and taken up only by the same run."""
+"""The state of a run on disk: written whole or not at all, and read as data; and what else a run writes and deletes."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any
@@ -28,26 +28,6 @@ from napari_uniultra.training.layout import (
 
 _WRITTEN = (CHECKPOINT, SETTINGS, EVENTS, MODEL, ADAPTER, STUDENT, OVERLAYS, TENSORBOARD)
 _OF_DISTILLATION = (JOINT, MATCHED)  # in this order: the second says that the first is no folder of somebody else's
-# What may differ when a run goes on: it changes what is written when, or how far the run goes, but no step done so far.
-_HARMLESS = (
-    "output",
-    "data.workers",
-    "run.steps",
-    "run.device",
-    "run.threads",
-    "run.activation_checkpointing",
-    "run.log_every",
-    "run.save_every",
-    "run.validate_every",
-    "run.validation_cases",
-    "run.validation_frames",
-    "run.overlays",
-    "run.monitor",
-    "run.keep",
-    "run.early_stopping",
-    "run.max_minutes",
-    "run.bad_steps",
-)
 
 
 def save_training_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
@@ -83,26 +63,6 @@ def load_training_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"The training checkpoint {path} cannot be read", reason, "Begin anew with --restart"
         ) from error
-
-
-def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], folder: str | Path) -> None:
-    """Refuse to go on with a run under other settings.
-
-    Raises
-    ------
-    ConfigError
-        Naming every setting that differs and matters.
-    """
-    old, new = dict(_flat(before)), dict(_flat(now))
-    names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-    changed = [name for name in names if name not in _HARMLESS]
-    if changed:
-        listed = "; ".join(f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in changed)
-        raise ConfigError(
-            f"The run in {folder} began with other settings",
-            listed,
-            "Put them back, begin anew with --restart, or choose another output",
-        )
 
 
 def remove_run(folder: str | Path) -> None:
@@ -163,14 +123,6 @@ def _written(folder: Path) -> list[Path]:
     """What a run in a folder has written, or may write."""
     more = _OF_DISTILLATION if (folder / MATCHED).is_file() else ()
     return [folder / name for name in (*_WRITTEN, *more)]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 class _Remembering:

@@ -20,14 +20,13 @@ from torch.utils.data import Dataset
 
 from napari_uniultra.core.atomic import atomic_path, write_error
 from napari_uniultra.core.lock import locked
-from napari_uniultra.core.settings import to_dict, write_file
+from napari_uniultra.core.settings import write_file
 from napari_uniultra.errors import ResourceError, TrainingError, UniUltraError
+from napari_uniultra.model.attempt import attempt
 from napari_uniultra.model.device import describe_device
-from napari_uniultra.segment.fallback import attempt
 from napari_uniultra.training.checkpoints import (
     check_own,
     check_spared,
-    check_unchanged,
     load_training_checkpoint,
     remove_run,
     save_training_checkpoint,
@@ -40,6 +39,8 @@ from napari_uniultra.training.layout import CHECKPOINT, OVERLAYS, SETTINGS, STOP
 from napari_uniultra.training.loading import batches_of
 from napari_uniultra.training.meter import Meter
 from napari_uniultra.training.optim import Average, average_gradients, learning_rate, make_optimiser, trainable
+from napari_uniultra.training.origin import check_origin, origin_of
+from napari_uniultra.training.places import absolute
 from napari_uniultra.training.sharpness import worst_neighbour
 from napari_uniultra.training.task import Outcome, Task, TaskConfig, Validation
 
@@ -114,6 +115,7 @@ class Trainer:
         groups = task.parameter_groups(config.optimiser)
         self.optimiser = self.fabric.setup_optimizers(make_optimiser(groups, config.optimiser))
         self.average = Average(self.network, config.optimiser.ema_decay)
+        self._origin = origin_of(config, self.fabric.world_size)
         self._clear_or_resume(restart)
         self._samples = self._make_samples() if samples is None else samples
         self._listeners = tuple(listeners)
@@ -146,9 +148,10 @@ class Trainer:
         self._emit("start", steps=self._run.steps, **self._description())
         for text in self.config.warnings:
             self._emit("notice", text=text)
-        self._meter.start()
         try:
             with self._signal.listening():
+                self._begin_records()
+                self._meter.start()
                 reason = self._loop()
             if reason not in ("time", "terminated"):  # these want to be quick, and to go on later
                 self._export_last()
@@ -452,8 +455,7 @@ class Trainer:
             "precision": self.fabric.strategy.precision.state_dict(),
             "best": self._best,
             "since_best": self._since_best,
-            "processes": self.fabric.world_size,
-            "config": to_dict(self.config),
+            **self._origin,
             "model_config": self.task.model_config.to_dict(),
             "about": self.task.about,
         }
@@ -473,8 +475,7 @@ class Trainer:
         if not path.exists():
             return
         state = load_training_checkpoint(path)
-        now = {**to_dict(self.config), "processes": self.fabric.world_size}
-        check_unchanged({**state["config"], "processes": state["processes"]}, now, self.folder)
+        check_origin(state, self._origin, self.folder)
         self.network.load_state_dict(state["network"])
         self.average.load(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -506,9 +507,16 @@ class Trainer:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise write_error(self.folder, error) from error
-        write_file(self.config, self.folder / SETTINGS)
+        return Events(self.folder, self._listeners)
+
+    def _begin_records(self) -> None:
+        """Write what a run has besides events. They come first: by them the folder is known as a run's."""
+        if self._events is None:
+            return
+        write_file(absolute(self.config, Path.cwd()), self.folder / SETTINGS)
         board = tensorboard(self.folder)
-        return Events(self.folder, [*self._listeners, *([board] if board else [])])
+        if board is not None:
+            self._events.listeners += (board,)
 
     def _emit(self, event: str, **values: Any) -> None:
         if self._events is not None:

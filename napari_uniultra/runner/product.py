@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.words import counted
 from napari_uniultra.errors import CheckpointError, ReadError
 from napari_uniultra.runner.history import History
-from napari_uniultra.runner.run import PLACES, Run
+from napari_uniultra.runner.run import Run
 from napari_uniultra.training.data.importers import open_manifests
 from napari_uniultra.training.data.manifest import write_manifest
+from napari_uniultra.training.places import PLACES
 
 EVALUATION, REPORT, CARD = "evaluation", "report.html", "MODEL_CARD.md"
 _DATA, _SNAPSHOTS = "data.csv", "used"
@@ -36,7 +38,7 @@ def model_of(run: Run) -> Path:
 
 
 def snapshot(run: Run) -> Path:
-    """The run's model as it is now, in a file with a telling name that the run does not touch any more.
+    """The run's model as it is now, in a file that the run does not touch any more, named by the step of its weights.
 
     Raises
     ------
@@ -46,7 +48,9 @@ def snapshot(run: Run) -> Path:
     """
     source = model_of(run)
     name = re.sub(r"[^\w.-]+", "-", run.info.title.lower()).strip("-._") or "model"
-    target = run.folder / _SNAPSHOTS / f"{name}-step-{run.status().step}{source.suffix}"
+    history = _history(run)
+    step = history.step if history.exported is None else history.exported
+    target = run.folder / _SNAPSHOTS / f"{name}-step-{step}{source.suffix}"
     if target.exists() and target.stat().st_mtime_ns == source.stat().st_mtime_ns:
         return target
     with atomic_path(target) as temporary:
@@ -105,9 +109,8 @@ def model_card(run: Run, source: Path) -> str:
     from napari_uniultra.model.checkpoint import read_about
 
     card, info = read_about(source).get("card", {}), run.info
-    follower = run.follower()
-    follower.update()
-    history = follower.history
+    history = _history(run)
+    steps = f"{history.step:,} of {counted(history.steps, 'step')}"
     lines = [
         f"# {info.title}",
         "",
@@ -115,7 +118,7 @@ def model_card(run: Run, source: Path) -> str:
         "",
         f"- Intended use: {card.get('intended_use', 'Research use, not a medical device')}",
         f"- Licence: {card.get('licence', 'unknown')}",
-        f"- Made: {info.created[:10]}, {history.step} of {history.steps} steps on {history.device or 'unknown'}",
+        f"- Made: {info.created[:10]}, {steps} on {history.device or 'unknown'}",
         "",
         "## Learnt from",
         "",
@@ -136,6 +139,12 @@ def model_card(run: Run, source: Path) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _history(run: Run) -> History:
+    follower = run.follower()
+    follower.update()
+    return follower.history
 
 
 def _validation(history: History) -> list[str]:

@@ -19,7 +19,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
@@ -38,11 +38,11 @@ from napari_uniultra.training.config import FineTuneConfig
 from napari_uniultra.training.distillation.config import DistillConfig
 from napari_uniultra.training.events import COMPLETE
 from napari_uniultra.training.layout import ADAPTER, CHECKPOINT, EVENTS, JOINT, MODEL, SETTINGS, STOP, STUDENT
+from napari_uniultra.training.places import absolute
 
 INFO, CONFIG, DATA, JOB, RESULT, LOG = "run.json", "config.yaml", "data", "job.json", "result.json", "log.txt"
 FINE_TUNE, DISTIL = "train", "distill"  # as the commands are called
 KINDS: dict[str, type] = {FINE_TUNE: FineTuneConfig, DISTIL: DistillConfig}
-PLACES = ("manifests", "base", "checkpoint", "simulated_pool", "start")  # settings that may be paths
 _RESERVED = 8192  # bytes for the result, taken while there is space: the disk may be full when it is wanted
 _SILENT = (
     "The training process ended without a word: it was ended from outside, often because memory ran out, or the "
@@ -156,7 +156,7 @@ class Run:
         write_json(self.folder / INFO, asdict(info))
 
     def config(self) -> FineTuneConfig | DistillConfig:
-        """Its settings, with what lies in its folder by absolute paths.
+        """Its settings, with absolute paths; the output is its folder, from wherever it was started.
 
         Raises
         ------
@@ -166,7 +166,8 @@ class Run:
         values = self.settings_values()
         if not values:
             raise ConfigError(f"The run {self.folder.name} has no settings file", fix="Start it with this version")
-        return read_settings(KINDS[self.info.kind], _from_folder(values, self.folder))
+        config = read_settings(KINDS[self.info.kind], values)
+        return replace(absolute(config, self.folder), output=str(self.folder))
 
     def settings_values(self) -> dict[str, Any]:
         """Its settings as they stand in the file, unchecked; empty where there are none."""
@@ -286,16 +287,6 @@ class Run:
         if self.info.is_remote:
             return Status(State.RUNNING, step=step, host="another computer")
         return Status(State.FAILED, _SILENT, step)
-
-
-def _from_folder(value: Any, folder: Path, name: str = "") -> Any:
-    """Settings whose paths no longer depend on the folder that a command runs in; names of models stay."""
-    if isinstance(value, dict):
-        return {key: _from_folder(item, folder, key) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_from_folder(item, folder, name) for item in value]
-    is_there = isinstance(value, str) and name in ("output", *PLACES) and (folder / value).exists()
-    return str(folder / value) if is_there else value
 
 
 def ending(reason: str) -> tuple[State, str]:
