@@ -326,6 +326,28 @@ def test_masks_of_a_loop_of_unknown_scale_do_not_take_that_of_another(window: Wi
     assert window.panel.controller.cine.spacing_mm is None
 
 
+def test_masks_that_know_of_no_loop_have_the_scale_of_the_one_in_use(window: Window) -> None:
+    viewer, panel = window.viewer, window.panel
+    other = Cine(np.zeros((FRAMES, HEIGHT, WIDTH), np.uint8), (0.2, 0.1), np.arange(FRAMES) * 0.02)
+    viewer.add_image(np.asarray(other.frames), name="other", metadata=metadata_of(other))
+    viewer.layers.remove("masks")
+    viewer.add_labels(beating(), name="painted")
+    window.until(lambda: len(panel.controller.rows) == FRAMES + 5)
+    assert panel.controller.cine.spacing_mm is None
+    assert "Several loops of this size" in panel.status.text()
+    # The one in use is the one that is meant.
+    _, segment = viewer.window.add_plugin_dock_widget("napari-uniultra", "Segment loop")
+    for name, spacing, last_s in (("other", (0.2, 0.1), 0.78), ("loop", SPACING, 1.95)):
+        segment.choose_image(viewer.layers[name])
+        area = (beating(1) == 1).sum() * spacing[0] * spacing[1]
+        window.until(lambda area=area: window.cell(0, "Area") == f"{area:.1f}")
+        assert panel.controller.cine.spacing_mm == spacing
+        assert panel.controller.cine.frame_times_s[-1] == pytest.approx(last_s)
+        assert panel.status.text() == ""
+    assert window.told == []
+    segment.thread_.stop()
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_a_scale_set_by_hand_shows_at_once(window: Window, own: bool) -> None:
     panel, image = window.panel, window.viewer.layers["loop"]

@@ -27,7 +27,6 @@ from napari_uniultra.errors import UniUltraError
 from napari_uniultra.plugin.axis_layer import AxisLayer
 from napari_uniultra.plugin.jobs import Jobs
 from napari_uniultra.plugin.layers import (
-    METADATA_KEY,
     colours_in,
     markers_of,
     names_image,
@@ -36,6 +35,7 @@ from napari_uniultra.plugin.layers import (
 )
 from napari_uniultra.plugin.loop_measurements import LoopMeasurements
 from napari_uniultra.plugin.loop_scale import is_masks_of
+from napari_uniultra.plugin.masks_image import images_of, known_of
 from napari_uniultra.plugin.preview_layer import is_preview
 from napari_uniultra.plugin.prompt_layers import frames_shape, shown_frame
 
@@ -63,6 +63,7 @@ class MeasureController(QObject):
         self._viewer, self._jobs = viewer, jobs
         self._layer: Any = None
         self._image: Any = None  # that the masks lie on, where one was there when they were chosen
+        self._in_use: Any = None  # the image layer that is worked on
         self._measured: LoopMeasurements | None = None
         self._axes_layer: AxisLayer | None = None
         self._axes: dict[tuple[int, int], Axis] = {}  # (object id, frame): set by the user
@@ -76,6 +77,8 @@ class MeasureController(QObject):
         self._looking = False
         viewer.dims.events.current_step.connect(self._on_frame)
         viewer.layers.events.removed.connect(self._on_layer_removed)
+        for emitter in (viewer.layers.events.inserted, viewer.layers.events.removed):
+            emitter.connect(self._find_image)
 
     # State for the panel --------------------------------------------------------------------------------------------
 
@@ -88,6 +91,14 @@ class MeasureController(QObject):
     def cine(self) -> Cine | None:
         """Spacing, times and length of the loop."""
         return None if self._measured is None else self._measured.cine
+
+    @property
+    def is_of_several(self) -> bool:
+        """Whether the masks may be of several loops whose scales or times differ, so that neither is known."""
+        layer = self._layer
+        if layer is None or self._image is not None or known_of(layer).get("spacing_mm") is not None:
+            return False
+        return len(images_of(self._viewer, layer, self._in_use)) > 1
 
     @property
     def objects(self) -> dict[int, str]:
@@ -158,6 +169,21 @@ class MeasureController(QObject):
             self._look_soon()
         self.changed.emit()
 
+    def use_image(self, image: Any) -> None:
+        """Say which image layer is worked on: masks of its size that do not say of which loop they are, are of it."""
+        if image != self._in_use:
+            self._in_use = image
+            self._find_image()
+
+    def _find_image(self, event: Any = None) -> None:
+        """The image that the masks lie on may be another one by now."""
+        found = None if self._layer is None else self._image_below(self._layer)
+        if found != self._image:
+            self._connect(connect=False)
+            self._image = found
+            self._connect(connect=True)
+            self._look_soon()
+
     def choose_object(self, object_id: int) -> None:
         """Look at another object."""
         if object_id != self.object_id:
@@ -222,6 +248,8 @@ class MeasureController(QObject):
         self._connect(connect=False)
         if self._measured is not None:
             self._measured.close()
+        for emitter in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
+            emitter.disconnect(self._find_image)
         self._viewer.layers.events.removed.disconnect(self._on_layer_removed)
         self._viewer.dims.events.current_step.disconnect(self._on_frame)
 
@@ -263,8 +291,8 @@ class MeasureController(QObject):
         shape = frames_shape(layer)
         shape = (1, *shape) if len(shape) == 2 else shape
         image = self._image_below(layer)
-        below = {} if image is None else image.metadata[METADATA_KEY]
-        known = {**below, **layer.metadata.get(METADATA_KEY, {})}  # the layer may know its markers and no more
+        below = {} if image is None else known_of(image)
+        known = {**below, **known_of(layer)}  # the layer may know its markers and no more
         times, sector = known.get("frame_times_s"), known.get("sector")
         return Cine(
             np.broadcast_to(np.zeros(1, np.uint8), shape),
@@ -274,8 +302,9 @@ class MeasureController(QObject):
         )
 
     def _image_below(self, layer: Any) -> Any:
-        images = (other for other in self._viewer.layers if isinstance(other, Image) and METADATA_KEY in other.metadata)
-        return next((image for image in images if _lies_on(layer, image)), None)
+        """The image that masks are of; None where there is none, or where it cannot be told which."""
+        images = images_of(self._viewer, layer, self._in_use)
+        return images[0] if len(images) == 1 else None
 
     def _labels(self) -> Any:
         data = self._layer.data
@@ -286,9 +315,9 @@ class MeasureController(QObject):
             self._timer.start(_SOON_MS)
 
     def _follow_spacing(self) -> None:
-        """Measure anew where the spacing was set by hand; beats and long axes, in frames and pixels, stay."""
-        loop = self._loop_of(self._layer)
-        if loop.spacing_mm != self._measured.cine.spacing_mm:
+        """Measure anew where spacing or times are others by now; beats and long axes, in frames and pixels, stay."""
+        loop, known = self._loop_of(self._layer), self._measured.cine
+        if loop.spacing_mm != known.spacing_mm or not np.array_equal(loop.frame_times_s, known.frame_times_s):
             self._measured.close()
             self._measured = LoopMeasurements(loop)
 
@@ -370,12 +399,6 @@ def _nearest(curve: np.ndarray, frame: int) -> int:
     """The frame nearest to ``frame`` on which the object is."""
     known = np.flatnonzero(np.isfinite(curve))
     return int(known[np.abs(known - frame).argmin()])
-
-
-def _lies_on(masks: Any, image: Any) -> bool:
-    """Whether masks are of an image, or may be: of its size, where they do not say."""
-    said = names_image(masks, image)
-    return said if said is not None else frames_shape(masks) == frames_shape(image)
 
 
 def labels_layers(viewer: Any) -> list[Any]:

@@ -34,6 +34,10 @@ from napari_uniultra.widgets.parts import push_button, row_of, scrolling, short_
 from napari_uniultra.widgets.worker import InferenceThread
 
 _RESEARCH_USE = "For research use. Not a medical device."
+_OF_SEVERAL = (
+    "Several loops of this size, with other scales or times, are open, so the masks are measured in pixels and frames. "
+    "Choose theirs under Loop in the panel Segment loop."
+)
 _NO_MASKS = "Segment a structure, or open its masks, to measure it"
 
 
@@ -149,6 +153,7 @@ class MeasurePanel(DockPanel):
     def show_masks_of(self, image: Any) -> None:
         """Measure the masks of an image layer, as soon as there are any; None leaves the choice as it is."""
         self._wanted = image
+        self.controller.use_image(image)
         self._list_layers()
 
     def _list_layers(self, event: Any = None) -> None:
@@ -211,7 +216,7 @@ class MeasurePanel(DockPanel):
         self._on_frame(control.frame)
         for button in (self.copy_button, self.save_button):
             button.setEnabled(bool(control.rows))
-        self.status.setText(_status(bool(control.rows), in_mm, in_ms))
+        self.status.setText(_OF_SEVERAL if control.is_of_several else _status(bool(control.rows), in_mm, in_ms))
 
     def _list_objects(self) -> None:
         blocker = QSignalBlocker(self.object_box)
