@@ -335,7 +335,9 @@ def test_a_painted_or_accepted_frame_is_settled(window: Window) -> None:
     mask[20:40, 20:40] = True
     window.draw_box()
     settle(window)
-    control.submit(lambda: control.host.set_prompts({(1, 3): Prompt(mask=mask)}), control.show, with_model=True)
+    control.submit(
+        control.host.answer, control.show, with_model=True, first=lambda: control.host.ask({(1, 3): Prompt(mask=mask)})
+    )
     settle(window)
     control.scores_changed.emit(control.work.confidence.update({3: {1: WEAK}, 5: {1: WEAK}}))
     control.navigator.next_weak()

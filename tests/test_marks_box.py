@@ -494,6 +494,34 @@ def test_clicks_refine_what_was_painted(window: Window, reference_model: Any) ->
     assert window.told == []
 
 
+@pytest.mark.parametrize("order", ["paint, add", "add, paint", "paint, add, paint elsewhere"])
+def test_painting_and_a_click_sent_together_both_count(window: Window, reference_model: Any, order: str) -> None:
+    data = loop()
+    window.open(data)
+    window.panel.marks_box.auto_box.click()
+    reference = CineSession(Cine(data), reference_model)
+    tool(window, "paint").click()
+    paint(window, 5, 5, frame=7)  # something else meanwhile
+    for action in order.split(", "):
+        if action == "add":
+            window.click("add", (0, 30, 60))
+        else:
+            tool(window, "paint").click()
+            paint(window, 30, 40, frame=0 if action == "paint" else 3, size=21)
+    painted = window.masks()[0] == 1
+    window.panel.marks_box.segment_button.click()
+    settle(window)
+    if order.startswith("paint"):
+        reference.add_mask(1, 0, painted)
+        expected = reference.add_points(1, 0, [(60.5, 30.5)], [1]).masks[1]
+    else:
+        expected = reference.add_points(1, 0, [(60.5, 30.5)], [1]).masks[1] | painted
+    assert np.array_equal(window.masks()[0] == 1, expected)
+    prompt = window.panel.controller.snapshot.prompts[1, 0]
+    assert len(prompt.points) == len(window.viewer.layers["UniUltra points"].data) == order.startswith("paint")
+    assert window.told == []
+
+
 def test_a_click_on_an_exact_outline_is_said_to_change_nothing(window: Window) -> None:
     window.open(loop())
     window.panel.marks_box.exact_box.click()
@@ -738,6 +766,37 @@ def test_painting_on_many_frames_at_once_reaches_the_session(window: Window, vie
     undo(window)
     assert np.array_equal(window.masks(), before)
     assert window.told == []
+
+
+@pytest.mark.parametrize("why", ["accepted", "locked"])
+def test_a_stroke_on_many_frames_that_may_not_change_is_refused_once(window: Window, why: str) -> None:
+    window.open(loop())
+    window.draw_box()
+    settle(window)
+    window.panel.tracking_box.both_button.click()
+    settle(window)
+    control = window.panel.controller
+    if why == "locked":
+        control.objects.lock(1, True)
+    else:
+        for frame in (1, 2, 3, 5):
+            window.viewer.dims.set_point(0, frame)
+            control.review.accept_frame()
+    settle(window)
+    before = window.masks().copy()
+    tool(window, "erase").click()
+    layer = masks_layer(window)
+    layer.n_edit_dimensions, layer.brush_size = 3, 200
+    layer.paint((3, 10, 12), 0)
+    settle(window)
+    (words,) = window.told
+    if why == "locked":
+        assert words == "Object 1 is locked. Unlock it to change it."
+        assert np.array_equal(window.masks(), before)
+    else:
+        assert words.startswith("Frames 1 to 3 and 5 were accepted for this object.")
+        changed = (window.masks() != before).any(axis=(1, 2)).nonzero()[0].tolist()
+        assert changed == [0, 4, 6, 7]
 
 
 def test_frames_before_a_stroke_on_a_still_and_from_notes_that_nobody_knows() -> None:

@@ -64,7 +64,8 @@ def test_nothing_that_is_kept_holds_a_name(
     host.use_model(str(tmp_path / "tiny.safetensors"), "cpu")
     height, width = cine.shape_hw
     box = Prompt(box=(0.3 * width, 0.3 * height, 0.6 * width, 0.6 * height))
-    host.set_prompts({(1, 0): box, (2, 0): Prompt(mask=np.ones((3, 3), bool))})  # the second is refused
+    host.ask({(1, 0): box, (2, 0): Prompt(mask=np.ones((3, 3), bool))})
+    assert set(host.answer().errors) == {(2, 0)}
     host.edit_objects([ObjectEdit(1, "lumen")], 1)
     tracked = host.track(host.plan(TrackRequest("forward", 0, 0, len(cine) - 1)))
     for _ in range(3):

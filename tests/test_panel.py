@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -493,8 +494,6 @@ def test_what_a_closed_panel_left_is_set_aside_by_the_next_one(window: Window, c
     _, window.panel = viewer.window.add_plugin_dock_widget("napari-uniultra", "Segment loop")
     window.panel.add_model_file(str(checkpoint))
     settle(window)
-    window.panel.restore_button.click()
-    settle(window)
     assert np.array_equal(window.masks(), before)
     names = {f"UniUltra {kind}" for kind in ("boxes", "points", "masks")}
     assert {layer.name for layer in old} == {f"{name} (earlier)" for name in names}
@@ -507,6 +506,118 @@ def test_what_a_closed_panel_left_is_set_aside_by_the_next_one(window: Window, c
     assert [layer.name for layer in viewer.layers if layer.visible and "masks" in layer.name] == ["UniUltra masks"]
     assert window.masks().shape == (8, 72, 80)
     assert window.told == []
+
+
+@pytest.mark.parametrize("restorable", [True, False])
+def test_what_was_painted_while_the_panel_was_closed_reaches_the_session(
+    window: Window, checkpoint: Path, isolated_home: Path, restorable: bool
+) -> None:
+    viewer = window.viewer
+    window.open(loop())
+    window.draw_box()
+    window.panel.tracking_box.forward_button.click()
+    settle(window)
+    before, masks = window.masks().copy(), viewer.layers["UniUltra masks"]
+    close_dock(window.panel)
+    window.qtbot.wait(50)
+    masks.brush_size = 9
+    masks.paint((5, 8, 8), 1)
+    rows, columns = np.nonzero(before[6] == 0)
+    masks.data_setitem((np.full(3, 6), rows[:3], columns[:3]), 2)
+    viewer.layers["UniUltra boxes"].add(np.insert(CORNERS + 3.0, 0, 2, axis=1))
+    painted = masks.data.copy()
+    if not restorable:
+        for file in isolated_home.glob("autosave/*"):
+            file.unlink()
+    _, window.panel = viewer.window.add_plugin_dock_widget("napari-uniultra", "Segment loop")
+    window.panel.add_model_file(str(checkpoint))
+    settle(window)
+    prompts = window.panel.controller.snapshot.prompts
+    assert np.array_equal(prompts[1, 5].mask, painted[5] == 1)
+    assert np.array_equal(prompts[2, 6].mask, painted[6] == 2)
+    assert np.allclose(prompts[1, 2].box, np.array(BOX) + 3)
+    assert len(viewer.layers["UniUltra boxes"].data) == 2
+    assert masks.name == "UniUltra masks (earlier)"
+    if restorable:
+        assert np.array_equal(np.delete(window.masks(), 2, axis=0), np.delete(painted, 2, axis=0))
+        assert set(prompts) == {(1, 0), (1, 2), (1, 5), (2, 6)}
+        window.panel.review_box.undo_button.click()
+        settle(window)
+        assert np.array_equal(window.masks(), before)
+        assert len(viewer.layers["UniUltra boxes"].data) == 1
+    assert len(window.told) == (1 if restorable else 2)
+    assert (
+        window.told[0]
+        == "What was painted on frames 5 and 6 while the panel was closed is taken over. Undo takes it back."
+    )
+
+
+def test_what_was_painted_for_other_pixels_is_set_aside_at_once(window: Window, checkpoint: Path) -> None:
+    image = window.open(loop())
+    window.draw_box()
+    settle(window)
+    masks = window.viewer.layers["UniUltra masks"]
+    close_dock(window.panel)
+    window.qtbot.wait(50)
+    masks.paint((5, 8, 8), 1)
+    image.data = loop()[:4]
+    _, window.panel = window.viewer.window.add_plugin_dock_widget("napari-uniultra", "Segment loop")
+    window.panel.add_model_file(str(checkpoint))
+    settle(window)
+    (words,) = window.told
+    assert "UniUltra masks (earlier)" in words
+    assert masks.name == "UniUltra masks (earlier)"
+    assert window.panel.controller.snapshot.prompts == {}
+
+
+@pytest.mark.parametrize("way", ["dock", "window"])
+def test_marks_without_a_model_come_back(
+    window: Window, tmp_path: Path, checkpoint: Path, make_napari_viewer: Callable[..., Any], way: str
+) -> None:
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"\x08\0\0\0\0\0\0\0notjson!")
+    window.viewer.window.show()
+    window.panel.add_model_file(str(broken))
+    window.open(loop())
+    window.draw_box()
+    window.click("add", (2, 30, 40))
+    settle(window)
+    window.panel.marks_box.tools["paint"].click()
+    for column in (10, 60):
+        window.viewer.layers["UniUltra masks"].paint((4, 10, column), 1)
+        settle(window)
+    painted = window.masks()[4].copy()
+    assert painted.any()
+    if way == "dock":
+        close_dock(window.panel)
+        window.viewer.layers.clear()
+    else:
+        QApplication.sendEvent(window.viewer.window._qt_window, QCloseEvent())
+        window.viewer = make_napari_viewer()
+    window.qtbot.wait(50)
+    _, window.panel = window.viewer.window.add_plugin_dock_widget("napari-uniultra", "Segment loop")
+    window.panel.add_model_file(str(broken))
+    window.open(loop())
+    settle(window)
+    window.panel.restore_button.click()
+    settle(window)
+    (box,) = window.viewer.layers["UniUltra boxes"].data
+    assert np.allclose(box, np.insert(CORNERS, 0, 0, axis=1))
+    assert np.allclose(window.viewer.layers["UniUltra points"].data, [[2, 30, 40]])
+    assert np.array_equal(window.masks()[4], painted)
+    assert not window.masks()[[0, 2]].any()
+    # They are answered as soon as there is a model.
+    window.panel.add_model_file(str(checkpoint))
+    settle(window)
+    prompts = window.panel.controller.snapshot.prompts
+    assert set(prompts) == {(1, 0), (1, 2), (1, 4)}
+    assert np.array_equal(prompts[1, 4].mask, painted == 1)
+    assert window.masks()[[0, 2]].any()
+    assert all("broken" in words for words in window.told)
+    window.panel.review_box.undo_button.click()
+    settle(window)
+    assert window.panel.controller.snapshot.prompts == {}
+    window.panel.thread_.stop()
 
 
 def test_a_model_that_cannot_be_loaded_leaves_everything_as_it_was(

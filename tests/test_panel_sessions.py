@@ -295,3 +295,32 @@ def test_markers_set_in_the_measure_panel_are_the_sessions(window: Window, tmp_p
     control.set_layer(window.viewer.layers["UniUltra masks"])
     assert control._edited[1][0].ed == 1
     measure.thread_.stop()
+
+
+def test_markers_of_a_loop_that_is_not_in_use_are_its_sessions(window: Window, qtbot: Any) -> None:
+    first = window.open(loop(), name="first")
+    window.draw_box()
+    window.panel.controller.tracker.track("forward")
+    settle(window)
+    masks = window.viewer.layers["UniUltra masks"]
+    second = window.open(loop()[:, ::-1].copy(), name="second")
+    window.panel.choose_image(second)
+    settle(window)
+    _, measure = window.viewer.window.add_plugin_dock_widget("napari-uniultra", "Measure")
+    control = measure.controller
+    control.set_layer(masks)
+    set_markers(masks, MARKERS)
+    qtbot.waitUntil(lambda: bool(control.cycles), timeout=20_000)
+    control.set_frames_of_cycle(ed=1)
+    settle(window)
+    assert window.panel.controller.image == second, "measuring chooses no other loop"
+    assert not window.panel.controller.snapshot.markers
+    window.panel.choose_image(first)
+    settle(window)
+    kept = window.panel.controller.snapshot.markers
+    assert kept == markers_of(masks)
+    assert kept.cycles[1][0].ed == 1
+    window.panel.controller.review.undo()
+    settle(window)
+    assert window.panel.controller.snapshot.markers == markers_of(masks) == MARKERS
+    measure.thread_.stop()

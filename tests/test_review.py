@@ -31,7 +31,7 @@ pytestmark = pytest.mark.gui
 def paint(window: Window, frame: int, mask: np.ndarray, object_id: int = 1) -> None:
     """Give a mask as painting does."""
     control, prompts = window.panel.controller, {(object_id, frame): Prompt(mask=mask)}
-    control.submit(lambda: control.host.set_prompts(prompts), control.show, with_model=True)
+    control.submit(control.host.answer, control.show, with_model=True, first=lambda: control.host.ask(prompts))
     settle(window)
 
 

@@ -388,6 +388,59 @@ def test_autosave_holds_the_last_action(model, tmp_path) -> None:
         assert restored.prompts == session.prompts
 
 
+def test_what_is_asked_for_waits_for_an_answer_and_is_saved(model, tmp_path, monkeypatch) -> None:
+    path = tmp_path / "autosave.npz"
+    session = CineSession(Cine(discs()), None, autosave=path)
+    asked = {(1, 0): Prompt(box=BOX), (1, 4): Prompt(mask=np.eye(HEIGHT, WIDTH, dtype=bool)), (2, 1): Prompt(box=BOX)}
+    session.ask(asked)
+    session.name_object(3, "a change")
+    with pytest.raises(PromptError, match="no model"):
+        session.answer()
+    session.undo()
+    again = CineSession.restore(path, session.cine, model)
+    assert again.waiting == session.waiting == asked
+    # Without room to compute it waits on; what cannot be used does not, nor does what was answered.
+    again.ask({(2, 1): None, (2, 5): Prompt(box=(500, 500, 600, 600))})
+    predict = type(again._engine)._predict
+
+    def full(engine, state, key, prompt):
+        if key == (1, 4):
+            raise ResourceError("No room")
+        return predict(engine, state, key, prompt)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(again._engine), "_predict", full)
+        with pytest.raises(ResourceError):
+            again.answer()
+    assert set(again.prompts) == {(1, 0)}
+    assert (1, 4) in again.waiting
+    assert set(again.answer()) == {(2, 5)}
+    assert set(again.prompts) == {(1, 0), (1, 4)}
+    assert again.waiting == {}
+    assert CineSession.restore(path, session.cine, model).waiting == asked, (
+        "the session that was restored keeps nothing"
+    )
+    # All that was answered together is undone together, and does not wait again.
+    session.model = model
+    session.answer()
+    assert set(session.prompts) == {(1, 0), (1, 4), (2, 1)}
+    session.undo()
+    assert session.prompts == session.waiting == {}
+    assert CineSession.restore(path, session.cine, model).waiting == {}
+
+
+def test_accepted_frames_are_named_once_for_all_that_they_refuse(session) -> None:
+    session.add_box(1, 0, BOX)
+    list(session.propagate())
+    session.lock([1, 2, 3, 5, 7, 8])
+    session.ask({(1, frame): Prompt(box=BOX) for frame in range(9)})
+    errors = session.answer()
+    assert set(errors) == {(1, frame) for frame in (1, 2, 3, 5, 7, 8)}
+    assert len(set(errors.values())) == 1
+    (words,) = {str(error) for error in errors.values()}
+    assert words.startswith("Frames 1 to 3, 5, 7 and 8 were accepted for this object. Press Accept frame (G)")
+
+
 def test_a_full_disk_stops_no_work_and_is_said(model, tmp_path) -> None:
     (tmp_path / "not a folder").write_text("")
     words: list[str] = []

@@ -14,6 +14,7 @@ from typing import Any
 from qtpy.QtCore import QObject, Signal
 
 from napari_uniultra.errors import UniUltraError
+from napari_uniultra.plugin import left_behind
 from napari_uniultra.plugin.ahead import Ahead
 from napari_uniultra.plugin.jobs import Jobs
 from napari_uniultra.plugin.layers import cine_of_layer
@@ -143,11 +144,11 @@ class SegmentController(QObject):
         work = next((known for known in self._workspaces if known.image == layer), None)
         is_known = work is not None and bool(work.snapshot.names or work.snapshot.spacing_mm)
         if work is None:
-            heard = partial(self._on_edit, layer), partial(self._on_tool, layer)
+            on_tool = partial(self._on_tool, layer)
             work = Workspace(
                 layer,
-                PromptLayers(self.viewer, layer, *heard),
-                ResultLayer(self.viewer, layer, *heard),
+                PromptLayers(self.viewer, layer, partial(self._on_edit, layer, drawn=True), on_tool),
+                ResultLayer(self.viewer, layer, partial(self._on_edit, layer), on_tool),
                 LoopScale(self.viewer, layer, self._on_scale),
             )
             work.result.on_markers, work.result.on_lost = self._on_markers, self._on_masks_lost
@@ -167,6 +168,7 @@ class SegmentController(QObject):
         else:
             self.say("There is saved work for this loop" if self.restorable else "Draw a box around a structure")
             self.changed.emit()
+        left_behind.go_on(self)
 
     def _connect_image(self, layer: Any, connect: bool) -> None:
         for name in TRANSFORM:
@@ -181,10 +183,11 @@ class SegmentController(QObject):
             self.work.result.follow_image()
 
     def _on_markers(self, result: ResultLayer) -> None:
-        """Beats or axes were set by hand on the masks, as in the panel "Measure": they belong to the session."""
-        if self.work is not None and result is self.work.result and self.snapshot.names:
-            markers = result.markers
-            self.submit(lambda: self.host.set_markers(markers), self.show, key="markers")
+        """Beats or axes were set by hand on masks, as in the panel "Measure": they belong to their session."""
+        work = next(known for known in self._workspaces if known.result is result)
+        if work.snapshot.names:
+            markers, done = result.markers, self.show if work is self.work else _drop
+            self.submit(lambda: self.host.set_markers(work.session, markers), done, key=f"markers {id(work)}")
 
     def _on_scale(self, spacing_mm: tuple[float, float]) -> None:
         """Somebody set the scale: it belongs to the work on the loop, and can be undone."""
@@ -214,7 +217,7 @@ class SegmentController(QObject):
         """Have model and frame ready before the first mark."""
         frame = self.frame
         self.say("Ready", loading_first=True)
-        self.submit(lambda: self.host.prepare(frame), lambda _: None, with_model=True, key="prepare", lasting=False)
+        self.submit(lambda: self.host.prepare(frame), _drop, with_model=True, key="prepare", lasting=False)
 
     # Words ----------------------------------------------------------------------------------------------------------
 
@@ -249,21 +252,24 @@ class SegmentController(QObject):
 
     def submit(
         self,
-        work: Callable[[], Any],
+        work: Callable[..., Any],
         done: Callable[[Any], None],
         with_model: bool = False,
         key: str | None = None,
         lasting: bool = True,
+        first: Callable[[], Any] | None = None,
     ) -> None:
         """Run a job; what comes back after the user went to another image is dropped: it is in that one's session.
 
-        One that is not ``lasting`` is for the eye alone, or for speed: it is left out when the window closes.
+        What comes ``first`` is done before a model is loaded, and even if none can be; ``work`` is given what it
+        returns. A job that is not ``lasting`` is for the eye alone, or for speed: closing the window leaves it out.
         """
         workspace, model = self.work, self.model
 
         def job() -> tuple[LoadedModel | None, Any]:
+            given = () if first is None else (first(),)
             info = self.host.use_model(*model) if with_model else None
-            return info, work()
+            return info, work(*given)
 
         def finished(result: tuple[LoadedModel | None, Any]) -> None:
             info, value = result
@@ -317,10 +323,10 @@ class SegmentController(QObject):
         if image != self.image and image in self.viewer.layers:
             self.image_wanted.emit(image)
 
-    def _on_edit(self, image: Any) -> None:
+    def _on_edit(self, image: Any, drawn: bool = False) -> None:
         self._turn_to(image)
         if image == self.image:
-            self.marks.edited()
+            self.marks.edited(drawn)
 
     def _on_tool(self, image: Any) -> None:
         if any(work.has_tool for work in self._workspaces if work.image == image):
@@ -332,7 +338,7 @@ class SegmentController(QObject):
         gone = [work.session for work in self._workspaces if work.image == image]
         self._workspaces = [work for work in self._workspaces if work.image != image]
         for session in gone:
-            self.submit(partial(self.host.forget, session), lambda _: None)
+            self.submit(partial(self.host.forget, session), _drop)
 
     def _on_active(self, event: Any = None) -> None:
         self.marks.tool_changed()
@@ -366,6 +372,7 @@ class SegmentController(QObject):
         for work in self._workspaces:
             work.prompts.disconnect()
             work.result.disconnect()
+            left_behind.leave(work)
         if self.work is not None:
             self._connect_image(self.work.image, connect=False)
             self.work = None
@@ -384,3 +391,7 @@ class SegmentController(QObject):
         self._loaded = False
         self.tracker.forget()
         return stopped
+
+
+def _drop(value: Any) -> None:
+    """What comes back concerns nobody."""

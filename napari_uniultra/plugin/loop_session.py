@@ -49,7 +49,12 @@ class LoopSession:
     def has_begun(self) -> bool:
         """Whether anything was done in it."""
         session = self.session
-        return session is not None and bool(session.names or session.can_undo or session.can_redo)
+        return session is not None and bool(session.names or session.waiting or session.can_undo or session.can_redo)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something that was asked for was not answered yet; may be read in any thread."""
+        return self.session is not None and bool(self.session.waiting)
 
     def begin(self, cine: Cine) -> None:
         """Begin on a loop, or anew where its content is another."""

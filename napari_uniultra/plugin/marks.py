@@ -64,8 +64,10 @@ class Marks(QObject):
         """Whether there are edits that are sent when the user says so."""
         return self._collected
 
-    def edited(self) -> None:
-        """Something was drawn: it is sent as soon as nothing more comes, or collected."""
+    def edited(self, drawn: bool = False) -> None:
+        """Something was painted, or ``drawn``: it is sent as soon as nothing more comes, or collected."""
+        if drawn:  # clicks refine what was painted before them: that goes first
+            self._control.work.pending_paint.add(self._control.work.result.take_painted())
         if self.tool is not None:
             self._control.objects.hide(self._control.objects.current, False)  # as when the tool is taken in hand
         if self.auto:
@@ -128,8 +130,8 @@ class Marks(QObject):
         if tool in _BRUSHES:
             work.result.use(tool, work.current)
         else:
-            if len(work.prompts.layers) < 2 and work.snapshot.prompts:
-                self.draw(work.snapshot.prompts)  # a layer that was deleted: its prompts are still in force
+            if len(work.prompts.layers) < 2 and work.snapshot.asked:
+                self.draw(work.snapshot.asked)  # a layer that was deleted: its prompts are still in force
             work.prompts.use(tool, work.current)
         control.prepare_frame()
         control.changed.emit()
@@ -173,7 +175,7 @@ class Marks(QObject):
         prompt = None if self.absent else Prompt(mask=np.zeros(frames_shape(work.image)[-2:], bool))
         prompts = {(work.current, control.frame): prompt}
         control.say("Working", loading_first=True)
-        control.submit(lambda: control.host.set_prompts(prompts), self._show_given, with_model=True)
+        self._ask(lambda: control.host.ask(prompts), self._show_given)
 
     # To the session -------------------------------------------------------------------------------------------------
 
@@ -194,17 +196,17 @@ class Marks(QObject):
         self._tell_problems(read.problems)
         drawn = {key: Drawn(read.prompts.get(key), _is_outline(known)) for key, known in _changed(work, read.prompts)}
         work.last_read = read.prompts
+        self.ask_painted({})
         self._send(drawn)
-        self._send_painted(work.result.take_painted())
+        self.ask_painted(work.result.take_painted())
 
     def send_again(self) -> bool:
-        """Send what could not be segmented for want of a model; returns whether there was anything."""
+        """Ask again for what could not be segmented for want of a model; returns whether there was anything."""
         work = self._control.work
-        waiting = work is not None and bool(work.pending or work.pending_paint)
+        waiting = work is not None and (work.session.is_waiting or work.pending or work.pending_paint)
         if waiting:
-            self._send({})
-            self._send_painted({})
-        return waiting
+            self._ask(set, self._show_given, key=f"again {id(work)}")
+        return bool(waiting)
 
     def _send(self, drawn: Mapping[Key, Drawn]) -> None:
         control, work = self._control, self._control.work
@@ -214,39 +216,37 @@ class Marks(QObject):
         number = work.pending.count
         work.sent_last |= dict.fromkeys(drawn, number)
         control.say("Segmenting", loading_first=True)
-        control.submit(
-            lambda: control.host.set_drawn(work.pending.take(number), number),
-            self._show_prompts,
-            with_model=True,
-            key=f"prompts {id(work)}",
-        )
+        drawn = lambda: control.host.ask_drawn(work.pending.take(number), number)  # noqa: E731
+        self._ask(drawn, self._show_prompts, key=f"prompts {id(work)}")
 
-    def _send_painted(self, painted: Mapping[int, Painted]) -> None:
+    def ask_painted(self, painted: Mapping[int, Painted]) -> None:
+        """Send what was painted, by frame, and what was painted before."""
         control, work = self._control, self._control.work
         work.pending_paint.add(painted)
         if not work.pending_paint:
             return
         number = work.pending_paint.count
-        control.submit(
-            lambda: control.host.set_painted(work.pending_paint.take(number)),
-            self._show_given,
-            with_model=True,
-            key=f"paint {id(work)}",
+        self._ask(
+            lambda: control.host.ask_painted(work.pending_paint.take(number)), self._show_given, key=f"paint {id(work)}"
         )
+
+    def _ask(self, asked: Callable[[], set[int]], done: Callable[[Outcome], None], key: str | None = None) -> None:
+        """Have the session asked for something; without a model that waits there, and is saved."""
+        self._control.submit(self._control.host.answer, done, with_model=True, key=key, first=asked)
 
     # From the session -----------------------------------------------------------------------------------------------
 
     def _show_prompts(self, outcome: Outcome) -> None:
         self._control.show(outcome)
         if outcome.errors:
-            for error in outcome.errors.values():
+            for error in {str(error): error for error in outcome.errors.values()}.values():
                 self._control.failed.emit(error)
-            self.draw(outcome.snapshot.prompts, keys=outcome.errors)
+            self.draw(outcome.snapshot.asked, keys=outcome.errors)
 
     def _show_given(self, outcome: Outcome) -> None:
         """What was painted, or is absent, takes the place of what was drawn for that object on that frame."""
         self._show_prompts(outcome)
-        prompts = outcome.snapshot.prompts
+        prompts = outcome.snapshot.asked
         self.draw(prompts, keys=[key for key in prompts if key[1] in outcome.labels])
 
     def draw(self, prompts: Mapping[Key, Prompt], keys: Iterable[Key] | None = None) -> None:
@@ -270,7 +270,7 @@ class Marks(QObject):
         work = self._control.work
         if work is not None:
             keys, work.undrawn = work.undrawn, set()
-            self.draw(work.snapshot.prompts, keys)
+            self.draw(work.snapshot.asked, keys)
 
     def forget(self, work: Workspace, layer: Any) -> bool:
         """Let go of a layer of drawings that was deleted; returns whether it was one.

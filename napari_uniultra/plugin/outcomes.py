@@ -24,7 +24,8 @@ class Snapshot:
 
     Attributes
     ----------
-    prompts : dict of (object id, frame) to Prompt
+    prompts, waiting : dict of (object id, frame) to Prompt
+        Those in force, and those to take their place that were not answered yet.
     locked : frozenset of (object id, frame)
     names : dict of int to str
     colours : dict of int to Colour
@@ -39,6 +40,7 @@ class Snapshot:
     """
 
     prompts: dict[Key, Prompt] = field(default_factory=dict)
+    waiting: dict[Key, Prompt] = field(default_factory=dict)
     locked: frozenset[Key] = frozenset()
     names: dict[int, str] = field(default_factory=dict)
     colours: dict[int, Colour] = field(default_factory=dict)
@@ -50,6 +52,11 @@ class Snapshot:
     spacing_mm: tuple[float, float] | None = None
     can_undo: bool = False
     can_redo: bool = False
+
+    @property
+    def asked(self) -> dict[Key, Prompt]:
+        """All that is asked for, answered or not: what the drawings are to say."""
+        return {key: prompt for key, prompt in {**self.prompts, **self.waiting}.items() if not prompt.empty}
 
 
 @dataclass(frozen=True)

@@ -53,5 +53,9 @@ def same_request(first: Prompt | None, second: Prompt | None) -> bool:
         return first is second
     if not same_area(first, second):
         return False
-    same_clicks = first.labels == second.labels and np.allclose(first.points, second.points, atol=1e-3)
-    return first.mask is not None or same_clicks
+    return first.mask is not None or same_clicks(first, second)
+
+
+def same_clicks(first: Prompt, second: Prompt) -> bool:
+    """Whether two prompts have the same clicks, up to rounding on the way through a layer."""
+    return first.labels == second.labels and np.allclose(first.points, second.points, atol=1e-3)

@@ -82,7 +82,7 @@ class Review(QObject):
 
         def job() -> bool:
             export(path, cine)
-            return bool(work.pending or work.pending_paint)
+            return work.session.is_waiting
 
         control.submit(job, self._say_saved)
 
@@ -109,7 +109,11 @@ class Review(QObject):
     def restore(self) -> None:
         """Bring back the work that was saved for this loop."""
         self._control.restorable = False
-        self.go(self._control.host.restore)
+        self.go(self._control.host.restore, self._restored)
+
+    def _restored(self, outcome: Outcome) -> None:
+        self.show_other_state(outcome)
+        self._control.marks.send_again()
 
     def go(self, job: Callable[[], Any], done: Callable[[Any], None] | None = None) -> None:
         """Take the session to another state, in the inference thread, and show that state."""
@@ -126,4 +130,4 @@ class Review(QObject):
         """Show a state of the session that is not the last one with a change."""
         control = self._control
         control.show(outcome)
-        control.marks.draw(outcome.snapshot.prompts)
+        control.marks.draw(outcome.snapshot.asked)

@@ -67,6 +67,7 @@ class SessionFiles(QObject):
         control = self._control
         control.restorable = False
         control.review.show_other_state(opened.outcome)
+        control.marks.send_again()
         if not opened.is_here:
             control.noticed.emit(_NOT_HERE.format(name=opened.made_with.name))
         elif opened.model:

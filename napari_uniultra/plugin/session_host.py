@@ -7,26 +7,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_uniultra.core.masks import Masks
 from napari_uniultra.core.measure import Markers
-from napari_uniultra.core.palette import colour_of
 from napari_uniultra.core.types import Cine, Prompt
 from napari_uniultra.errors import PromptError, UniUltraError
+from napari_uniultra.plugin.asked import frames_shown, labels_shown, new_prompts, prompts_of_drawn, prompts_of_frame
 from napari_uniultra.plugin.confidence import Score
 from napari_uniultra.plugin.drawing import Drawn
+from napari_uniultra.plugin.exports import export_masks, export_measurements
 from napari_uniultra.plugin.layers import Key
 from napari_uniultra.plugin.loop_session import LoopSession
 from napari_uniultra.plugin.outcomes import LoadedModel, ObjectEdit, OpenedLoop, OpenedSession, Outcome, Snapshot
-from napari_uniultra.plugin.painting import Painted, prompts_of_painted
+from napari_uniultra.plugin.painting import Painted
 from napari_uniultra.plugin.session_tables import session_tables
 from napari_uniultra.plugin.track_plan import TrackPlan, TrackRequest
-from napari_uniultra.plugin.writer import loop_for
 from napari_uniultra.segment.autosave import earlier_place
 from napari_uniultra.segment.passes import only
 
@@ -108,7 +107,8 @@ class SessionHost:
 
         session = self._session
         if self._model is None or self._wanted != (name, device):
-            self._model, self._wanted = load_model(name, device=device), (name, device)
+            with self._keeping():
+                self._model, self._wanted = load_model(name, device=device), (name, device)
             if session is not None:
                 session.model = self._model
         elif session is not None and session.model is None:  # opened before any model was loaded
@@ -117,6 +117,17 @@ class SessionHost:
             self._model = session.model  # which goes to the CPU when a graphics card runs out of memory
         config = self._model.config
         return LoadedModel(self._model.name, where_it_runs(self._model.device), config.image_size, config.close_views)
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Save what waits for a model if there is none to be had."""
+        try:
+            yield
+        except UniUltraError:
+            if self._own is not None and self._own.is_waiting:
+                self._take_place()
+                self._session.keep()
+            raise
 
     def release(self) -> None:
         """Let go of the model and of the loop in use, and of their memory. The sessions are kept, to go on with."""
@@ -182,41 +193,38 @@ class SessionHost:
         if session is not None and session.model is not None:
             yield from session.embed_around(frame)
 
-    def set_prompts(self, prompts: Mapping[Key, Prompt | None], also: Iterable[int] = ()) -> Outcome:
-        """Replace prompts, as one change; None removes one. One that cannot be used is reported, the others count.
+    # What is asked for waits in the session until `answer`, which needs a model, as asking does not.
 
-        The outcome has their frames, and those in ``also``.
-        """
-        self._opened()
-        errors = self._put_prompts(prompts)
-        return self._outcome({*also, *(frame for _, frame in prompts)}, errors=errors)
+    def ask(self, prompts: Mapping[Key, Prompt | None]) -> set[int]:
+        """Ask for prompts; None takes away what is there. Returns the frames."""
+        self._opened().ask(prompts)
+        return {frame for _, frame in prompts}
 
-    def _put_prompts(self, prompts: Mapping[Key, Prompt | None]) -> dict[Key, UniUltraError]:
-        if not prompts:
-            return {}
-        session, errors = self._to_begin(), {}
-        with session.one_change():
-            for key, prompt in prompts.items():
-                try:
-                    session.set_prompt(*key, prompt)
-                except PromptError as error:
-                    errors[key] = error
-        return errors
-
-    def set_drawn(self, drawn: Mapping[Key, Drawn], number: int) -> Outcome:
-        """Take what the user drew, or took away, as one change; ``number`` counts such changes of this loop."""
-        known = self._opened().prompts
-        errors = self._put_prompts({key: own.over(known.get(key)) for key, own in drawn.items()})
+    def ask_drawn(self, drawn: Mapping[Key, Drawn], number: int) -> set[int]:
+        """Ask for what the user drew, or took away; ``number`` counts such changes of this loop."""
+        frames = self.ask(prompts_of_drawn(self._opened(), drawn))
         self._own.mark_edits = number
-        return self._outcome({frame for _, frame in drawn}, errors=errors)
+        return frames
 
-    def set_painted(self, painted: Mapping[int, Painted]) -> Outcome:
-        """Take what the user painted, by frame, as mask prompts; what was wiped off a frame is absent there."""
-        session, prompts = self._opened(), {}
+    def ask_painted(self, painted: Mapping[int, Painted]) -> set[int]:
+        """Ask for what the user painted, by frame, as mask prompts; what was wiped off a frame is absent there."""
         for frame, own in painted.items():
-            given = prompts_of_painted(own, session.labels(frame), session.step(frame).masks)
-            prompts |= {(object_id, frame): prompt for object_id, prompt in given.items()}
-        return self.set_prompts(prompts, also=painted)
+            self.ask(prompts_of_frame(self._opened(), frame, own))
+        return set(painted)
+
+    def ask_left(self, drawn: Mapping[Key, Prompt], painted: Mapping[int, Painted]) -> None:
+        """Ask for what layers say that were left to the user, where that is not asked for already."""
+        self.ask_painted(painted)
+        self.ask(new_prompts(self._opened(), drawn))
+
+    def answer(self, frames: Iterable[int] = ()) -> Outcome:
+        """Answer what waits, as one change. What cannot be used is reported, the rest counts.
+
+        The outcome has the frames of all that waited, and those given.
+        """
+        waiting = self._opened().waiting
+        errors = self._to_begin().answer() if waiting else {}
+        return self._outcome({*frames, *(frame for _, frame in waiting)}, errors=errors)
 
     def edit_objects(self, edits: Iterable[ObjectEdit], number: int) -> Outcome:
         """Change objects, as one change; ``number`` counts such jobs."""
@@ -228,7 +236,7 @@ class SessionHost:
                 if not edit.removed:
                     changes = {name: getattr(edit, name) for name in ("name", "colour", "locked", "hidden")}
                     session.edit_object(edit.object_id, **changes)
-                elif edit.object_id in session.names:
+                elif edit.object_id in {*session.names, *(object_id for object_id, _ in session.waiting)}:
                     session.remove_object(edit.object_id)
         return self._outcome(before if any(edit.removed for edit in edits) else ())
 
@@ -284,39 +292,12 @@ class SessionHost:
         return self._opened().preview_tidy(settings, frame)
 
     def export_masks(self, path: str, cine: Cine) -> None:
-        """Write the masks of all results in the format of the path's suffix; ``cine`` is as for `save_session`.
-
-        Raises
-        ------
-        PromptError, WriteError
-            If there are no masks, or the file cannot be written.
-        """
-        from napari_uniultra.io.writers import write_masks
-
-        session = self._opened()
-        if not session.frames_with_results:
-            raise PromptError("There are no masks to save yet", fix="Segment or track a structure first")
-        colours = {object_id: colour_of(object_id, session.colours) for object_id in session.names}
-        loop = loop_for(path, cine.source)
-        masks = Masks(session.masks, session.names, cine.spacing_mm, cine.frame_times_s, loop, colours)
-        write_masks(path, masks)
+        """See `exports.export_masks`."""
+        export_masks(self._opened(), path, cine)
 
     def export_measurements(self, path: str, cine: Cine) -> None:
-        """Write the measurements of all results as CSV; ``cine`` is as for `save_session`.
-
-        Raises
-        ------
-        PromptError, WriteError
-            If there is nothing to measure, or the file cannot be written.
-        """
-        from napari_uniultra.core.measure import measurement_rows
-        from napari_uniultra.io.writers import write_measurements_csv
-
-        session = self._opened()
-        if not session.frames_with_results:
-            raise PromptError("There is nothing to measure", fix="Segment or track a structure first")
-        steps = (session.step(frame) for frame in session.frames_with_results)
-        write_measurements_csv(path, measurement_rows(cine, steps, session.names))
+        """See `exports.export_measurements`."""
+        export_measurements(self._opened(), path, cine)
 
     def undo(self) -> Outcome:
         """Take back the last change."""
@@ -347,7 +328,7 @@ class SessionHost:
     def save_session(self, path: Path, cine: Cine) -> None:
         """Write all that was made to a session file, and what it measures.
 
-        ``cine`` is the loop with the spacing as it is known now: it may have been set since the loop was opened.
+        ``cine`` is as for `exports.export_masks`.
 
         Raises
         ------
@@ -355,7 +336,7 @@ class SessionHost:
             If there is nothing to save, or the file cannot be written.
         """
         session = self._opened()
-        if not session.names:
+        if not session.names and not session.waiting:
             raise PromptError("There is nothing to save yet", fix="Mark a structure first")
         session.save(path, session_tables(session, cine))
 
@@ -378,11 +359,14 @@ class SessionHost:
         is_here = made_with is None or in_use or bool(here)
         return OpenedSession(self.everything(), made_with, "" if in_use or not here else here[0], is_here)
 
-    def set_markers(self, markers: Markers) -> Outcome:
-        """Take over the cycles and axes that were set by hand."""
-        session = self._to_begin()
-        session.set_markers(markers)
-        return self._outcome(())
+    def set_markers(self, own: LoopSession, markers: Markers) -> Outcome:
+        """Take over the cycles and axes that were set by hand on a loop, whether it is in use or not."""
+        in_use, self._own = self._own, own
+        try:
+            self._to_begin().set_markers(markers)
+            return self._outcome(())
+        finally:
+            self._own = in_use
 
     def set_spacing(self, spacing_mm: tuple[float, float]) -> Outcome:
         """Take over a scale that was set by hand."""
@@ -392,7 +376,7 @@ class SessionHost:
 
     def everything(self) -> Outcome:
         """All masks there are."""
-        return self._outcome(self._opened().frames_with_results, everything=True)
+        return self._outcome(frames_shown(self._opened()), everything=True)
 
     def plan(self, request: TrackRequest) -> TrackPlan:
         """The frames to track, starting from the nearest frame on which the user said something.
@@ -432,6 +416,7 @@ class SessionHost:
         session = self._session
         snapshot = Snapshot(
             prompts=dict(session.prompts),
+            waiting=dict(session.waiting),
             locked=session.locked,
             names=dict(session.names),
             colours=dict(session.colours),
@@ -445,4 +430,4 @@ class SessionHost:
             can_redo=session.can_redo,
         )
         scores = {frame: {o: Score(*both) for o, both in session.scores(frame).items()} for frame in frames}
-        return Outcome(snapshot, {frame: session.labels(frame) for frame in frames}, scores=scores, **fields)
+        return Outcome(snapshot, {frame: labels_shown(session, frame) for frame in frames}, scores=scores, **fields)

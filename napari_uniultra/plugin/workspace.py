@@ -58,7 +58,7 @@ class Workspace:
     objects: dict[int, Structure] = field(default_factory=first_object)
     known: set[int] = field(default_factory=set)  # objects that the session knows, or is about to hear of
     current: int = 1
-    session: LoopSession = field(default_factory=LoopSession)  # for the inference thread alone
+    session: LoopSession = field(default_factory=LoopSession)  # for the inference thread to change
     snapshot: Snapshot = field(default_factory=Snapshot)
     last_read: dict[Key, Prompt] = field(default_factory=dict)  # what the drawings said when last sent or shown
     pending: Pending[Key, Drawn] = field(default_factory=Pending)

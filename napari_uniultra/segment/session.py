@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import zip_longest
@@ -18,7 +18,8 @@ from napari_uniultra.core.palette import Colour, checked_colour
 from napari_uniultra.core.postprocess import TidySettings
 from napari_uniultra.core.prompts import checked_mask, checked_points, normalise_box
 from napari_uniultra.core.types import Cine, Direction, Prompt, Step, checked_spacing
-from napari_uniultra.errors import PromptError
+from napari_uniultra.core.words import frames_in_words
+from napari_uniultra.errors import PromptError, ReadError, ResourceError, UniUltraError
 from napari_uniultra.segment.autosave import Autosave
 from napari_uniultra.segment.engine import Engine
 from napari_uniultra.segment.fallback import run_with_fallback
@@ -173,7 +174,7 @@ class CineSession:
             state.colours.pop(object_id, None)
             state.hidden_objects.discard(object_id)
             state.cycles.pop(object_id, None)
-            for own in (state.prompts, state.prompted, state.tracked, state.locked, state.axes):
+            for own in (state.prompts, state.prompted, state.waiting, state.tracked, state.locked, state.axes):
                 for key in [key for key in own if key[0] == object_id]:
                     del own[key]
 
@@ -227,12 +228,55 @@ class CineSession:
             asked = before.with_round(points[known:], asked.labels[known:])
         return self._set(key, asked)
 
+    @property
+    def waiting(self) -> Mapping[Key, Prompt]:
+        """(object id, frame) to what was asked for and waits for an answer; an empty prompt takes away what is there.
+
+        It is saved with all else.
+        """
+        return dict(self._state.waiting)
+
+    def ask(self, prompts: Mapping[Key, Prompt | None]) -> None:
+        """Have prompts wait for `answer`, as where there may be no model yet; they are saved with the next change."""
+        asked = {key: Prompt() if prompt is None else prompt for key, prompt in prompts.items()}
+        self._state = replace(self._state, waiting={**self._state.waiting, **asked})
+
+    def answer(self) -> dict[Key, UniUltraError]:
+        """Set all prompts that wait, as one change. Returns those that cannot be used, and why; they wait no more.
+
+        Raises
+        ------
+        UniUltraError
+            If there is no model, or no room to compute; what was not answered is saved, and waits on.
+        """
+        self._check_model()
+        errors: dict[Key, UniUltraError] = {}
+        try:
+            with self.one_change():
+                for key, prompt in self.waiting.items():
+                    self._state = replace(self._state, waiting=_without(self._state.waiting, key))
+                    try:
+                        self.set_prompt(*key, prompt)
+                    except (PromptError, ReadError) as error:
+                        errors[key] = error
+                    except ResourceError:
+                        self.ask({key: prompt})
+                        raise
+        finally:
+            if errors or self._state.waiting:
+                self.keep()
+        accepted = [key for key in errors if key in self._state.locked]
+        return errors | (dict.fromkeys(accepted, accepted_error(accepted)) if accepted else {})
+
+    def keep(self) -> None:
+        """Save now, as where something waits for an answer that does not come."""
+        self._autosave.save()
+
     def _editable(self, object_id: int, frame: int) -> Key:
         self.cine.frame(frame)
         key = self._checked_id(object_id), int(frame)
         if key in self._state.locked:
-            fix = "Press Accept frame (G) again to change it"
-            raise PromptError(f"Frame {frame} was accepted for this object", fix=fix)
+            raise accepted_error([key])
         self._check_unlocked(object_id)
         return key
 
@@ -551,9 +595,12 @@ class CineSession:
                 return
 
     def _compute(self, work: Callable[[], Any]) -> Any:
+        self._check_model()
+        return run_with_fallback(self._engine, work, self._notify)
+
+    def _check_model(self) -> None:
         if self.model is None:
             raise PromptError("There is no model to segment with", fix="Choose one; in Python, set session.model")
-        return run_with_fallback(self._engine, work, self._notify)
 
     def _notify(self, words: str) -> None:
         _log.warning(words)
@@ -583,7 +630,7 @@ class CineSession:
     def _go_to(self, state: SessionState | None) -> frozenset[int]:
         if state is None:
             return frozenset()
-        before, self._state = self._state, state
+        before, self._state = self._state, replace(state, waiting=self._state.waiting)
         self._autosave.save()
         return before.differing_frames(state)
 
@@ -595,8 +642,8 @@ class CineSession:
             yield
         finally:
             self._in_one_change = False
-            after, self._state = self._state, before
-            if after is not before:
+            after, self._state = self._state, replace(before, waiting=self._state.waiting)
+            if after != self._state:
                 self._put(after)
 
     def _put(self, state: SessionState) -> None:
@@ -631,7 +678,7 @@ class CineSession:
         save_state(Path(path), self._state, about)
 
     def open(self, path: str | Path) -> frozenset[int]:
-        """Go to what `save` wrote, for the same loop. What was there before is one `undo` away.
+        """Go to what `save` wrote, for the same loop. What was there before is one `undo` away; what waits stays.
 
         Returns the frames that changed.
 
@@ -645,7 +692,7 @@ class CineSession:
             self._history.start_anew()
         else:
             self._history.remember(self._state)
-        before, self._state = self._state, state
+        before, self._state = self._state, replace(state, waiting={**self._state.waiting, **state.waiting})
         if Path(path) != self._autosave.path:  # which holds it already
             self._autosave.save()
         return before.differing_frames(state)
@@ -662,6 +709,19 @@ class CineSession:
         session = cls(cine, model, **options)
         session._state = load_state(Path(path), cine)
         return session
+
+
+def _without(prompts: Mapping[Key, Prompt], key: Key) -> dict[Key, Prompt]:
+    return {other: prompt for other, prompt in prompts.items() if other != key}
+
+
+def accepted_error(keys: Collection[Key]) -> PromptError:
+    """Why nothing changes where objects were accepted on frames, said once for all of them."""
+    frames, objects = {frame for _, frame in keys}, {object_id for object_id, _ in keys}
+    was, them = ("was", "it") if len(frames) == 1 else ("were", "them")
+    whom = "this object" if len(objects) == 1 else "these objects"
+    what = f"{frames_in_words(frames)} {was} accepted for {whom}"
+    return PromptError(what, fix=f"Press Accept frame (G) again to change {them}")
 
 
 class _Change:

@@ -59,8 +59,10 @@ def save_state(path: Path, state: SessionState, about: SessionAbout) -> None:
     layers = {
         name: [[*key, packer.result(result)] for key, result in list(getattr(state, name).items())] for name in _LAYERS
     }
-    prompts = [[*key, packer.prompt(prompt)] for key, prompt in list(state.prompts.items())]
-    meta = {"format": _FORMAT, **about.as_dict(), **_objects(state), "prompts": prompts, **layers}
+    prompts, waiting = (
+        [[*key, packer.prompt(prompt)] for key, prompt in list(own.items())] for own in (state.prompts, state.waiting)
+    )
+    meta = {"format": _FORMAT, **about.as_dict(), **_objects(state), "prompts": prompts, "waiting": waiting, **layers}
     meta["markers"], meta["spacing_mm"] = Markers(state.cycles, state.axes).as_dict(), state.spacing_mm
     with atomic_path(path) as temporary:
         with open(temporary, "wb") as file:
@@ -145,7 +147,10 @@ def _state_of(meta: Mapping[str, Any], unpacker: _Unpacker) -> SessionState:
     layers = {
         name: {(object_id, frame): unpacker.result(data) for object_id, frame, data in meta[name]} for name in _LAYERS
     }
-    prompts = {(object_id, frame): unpacker.prompt(data) for object_id, frame, data in meta["prompts"]}
+    prompts, waiting = (
+        {(object_id, frame): unpacker.prompt(data) for object_id, frame, data in own}
+        for own in (meta["prompts"], meta.get("waiting", ()))  # the latter came later
+    )
     markers = Markers.from_dict(meta["markers"]) if "markers" in meta else Markers()  # since version 2
     spacing = meta.get("spacing_mm")
     return SessionState(
@@ -154,6 +159,7 @@ def _state_of(meta: Mapping[str, Any], unpacker: _Unpacker) -> SessionState:
         locked_objects={int(object_id) for object_id in meta.get("locked_objects", ())},
         hidden_objects={int(object_id) for object_id in meta.get("hidden_objects", ())},
         prompts=prompts,
+        waiting=waiting,
         **layers,
         cycles=dict(markers.cycles),
         axes=dict(markers.axes),

@@ -34,6 +34,9 @@ class SessionState:
     prompts : dict of Key to Prompt
     prompted : dict of Key to Result
         The answers to the prompts.
+    waiting : dict of Key to Prompt
+        What was asked for in place of the prompts there and not answered yet, as without a model; an empty one takes
+        them away. Undo leaves it alone.
     tracked : dict of Key to Result
         What propagation found, also where a prompt has since corrected it.
     locked : dict of Key to Result
@@ -54,6 +57,7 @@ class SessionState:
     hidden_objects: set[int] = field(default_factory=set)
     prompts: dict[Key, Prompt] = field(default_factory=dict)
     prompted: dict[Key, Result] = field(default_factory=dict)
+    waiting: dict[Key, Prompt] = field(default_factory=dict)
     tracked: dict[Key, Result] = field(default_factory=dict)
     locked: dict[Key, Result] = field(default_factory=dict)
     cycles: dict[int, tuple[Cycle, ...]] = field(default_factory=dict)
