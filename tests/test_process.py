@@ -31,8 +31,10 @@ def test_a_process_is_told_from_a_later_one_of_its_number() -> None:
         describe_process(child.pid)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system notes the time once")
-def test_setting_the_clock_kills_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="psutil's clock is set as on Linux")
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_setting_the_clock_kills_nobody(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
     noted, seen = this_process(), psutil.Process().create_time()
     boot_time = psutil._pslinux.boot_time
     monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: boot_time() + 5)  # as after a step of five seconds

@@ -105,6 +105,8 @@ def _cards() -> str:
 
 def _started(pid: int) -> str:
     """When a process began, in a form that setting the clock does not change."""
+    if sys.platform == "darwin":  # there psutil shifts times by how far the clock was set since it was imported,
+        return str(psutil.Process(pid)._ident[1])  # but not the one by which it tells processes apart
     if not sys.platform.startswith("linux"):
         return str(psutil.Process(pid).create_time())
     try:  # psutil adds the time of the boot, which moves with the clock
