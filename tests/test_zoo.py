@@ -199,7 +199,45 @@ def test_a_model_stored_as_fp16_takes_the_memory_that_is_said(tmp_path: Path) ->
     assert 0.9 * said < int(done.stdout) < said + 50e6  # what is needed on the way
 
 
+LOAD_WITHIN = """
+import re, resource, sys
+from pathlib import Path
+from napari_uniultra import load_model
+from napari_uniultra.errors import ResourceError
+from napari_uniultra.model.zoo import add_model
+
+load_model("uniultra-mini", "cpu")
+size = 1024 * int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+resource.setrlimit(resource.RLIMIT_AS, (size + int(sys.argv[2]),) * 2)
+for load in load_model, add_model:
+    try:
+        load(sys.argv[1])
+    except ResourceError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the memory that a process has")
+@pytest.mark.parametrize("megabytes", [120, 220])  # too few to read the file, or to build the network
+def test_memory_that_runs_out_on_the_way_is_not_the_models_fault(megabytes: int, tmp_path: Path) -> None:
+    config, path = architecture("sam2.1-tiny"), tmp_path / "tiny.safetensors"
+    save_checkpoint(path, build_network(config), config, CARD, dtype="fp16")
+    command = [sys.executable, "-c", LOAD_WITHIN, path, str(megabytes << 20)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.count("There is too little memory for the model 'tiny'") == 2, done.stderr
+
+
 # --- devices
+
+
+@pytest.mark.parametrize("words", ["CUDA error: out of memory", "MPS backend out of memory (MPS allocated: 9 GB)"])
+def test_a_device_that_is_full_is_told(words: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError(words)  # as it is where a context cannot be made, and on Macs
+
+    monkeypatch.setattr(torch.nn.Module, "to", refuse)
+    with pytest.raises(ResourceError, match="does not fit into the memory of cpu"):
+        load_model(checkpoint, "cpu")
 
 
 def test_where_a_model_runs_in_words() -> None:

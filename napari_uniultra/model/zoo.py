@@ -172,25 +172,17 @@ def load_model(
     ResourceError
         When the machine has no such device, or too little memory on it.
     """
-    import torch
-
+    from napari_uniultra.model.attempt import attempt
     from napari_uniultra.model.device import choose_device
 
     target = choose_device(device)
     label, path, sha256 = _locate(name)
-    try:
-        network, about = _open(label, path, sha256, look_beside=True)
-    except MemoryError as error:
-        raise ResourceError(
-            f"There is too little memory for the model {label!r}", fix="Close other programs, or choose a smaller model"
-        ) from error
-    try:
-        network = network.to(target)
-    except torch.OutOfMemoryError as error:
+    network, about = _open(label, path, sha256, look_beside=True)
+    if not attempt(lambda: network.to(target))[0]:
         raise ResourceError(
             f"The model {label!r} does not fit into the memory of {target}",
             fix="Close other programs that use the GPU, choose a smaller model, or device='cpu'",
-        ) from error
+        )
     return Model(network, about.config, target, label, about.sha256, about.card, half, compiled)
 
 
@@ -359,6 +351,17 @@ class _About:
 
 def _open(label: str, path: Path, sha256: str | None = None, *, look_beside: bool) -> tuple[nn.Module, _About]:
     """The network of a checkpoint or an adapter file, with its weights, on the CPU."""
+    from napari_uniultra.model.attempt import attempt
+
+    is_open, opened = attempt(lambda: _read(label, path, sha256, look_beside))
+    if not is_open:
+        raise ResourceError(
+            f"There is too little memory for the model {label!r}", fix="Close other programs, or choose a smaller model"
+        )
+    return opened
+
+
+def _read(label: str, path: Path, sha256: str | None, look_beside: bool) -> tuple[nn.Module, _About]:
     from napari_uniultra.model.adapter_file import is_adapter_file, read_adapter_file
     from napari_uniultra.model.checkpoint import read_checkpoint
 
@@ -415,6 +418,7 @@ def _network_of(label: str, checkpoint: Checkpoint, path: Path) -> nn.Module:
     """The network that a checkpoint describes, with its weights."""
     import torch
 
+    from napari_uniultra.model.attempt import attempt
     from napari_uniultra.model.build import build_network
     from napari_uniultra.model.checkpoint import load_into
 
@@ -425,9 +429,11 @@ def _network_of(label: str, checkpoint: Checkpoint, path: Path) -> nn.Module:
     check_room(label, _stored(checkpoint.state), weights)
     try:
         with torch.random.fork_rng(devices=[]):  # building draws random weights, which these replace
-            network = build_network(checkpoint.config)
+            is_built, network = attempt(lambda: build_network(checkpoint.config))
     except (TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError) as error:
         raise CheckpointError(f"{path} describes a network that cannot be built", str(error)) from error
+    if not is_built:
+        raise MemoryError
     try:
         load_into(network, checkpoint.state)
     except CheckpointError as error:

@@ -9,12 +9,11 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from napari_uniultra.errors import ResourceError
+from napari_uniultra.model.attempt import attempt
 from napari_uniultra.model.device import copied_to
 from napari_uniultra.segment.predictor import HalfPrecisionError
 
 T = TypeVar("T")
-# In what PyTorch, the CPU's allocator, cuBLAS and cuDNN say.
-_NO_MEMORY = ("not enough memory", "out of memory", "can't allocate memory", "alloc_failed", "unable to find an engine")
 
 
 class Host(Protocol):
@@ -67,19 +66,6 @@ def _attempt_precisely(host: Host, work: Callable[[], T], notify: Callable[[str]
         notify("Numbers became too large for half precision. The session goes on in full precision, more slowly.")
         host.model = replace(host.model, half=False)
     return attempt(work)
-
-
-def attempt(work: Callable[[], T]) -> tuple[bool, T | None]:
-    """Whether ``work`` had enough memory, and what it returned."""
-    try:
-        return True, work()
-    except (torch.OutOfMemoryError, MemoryError):
-        return False, None
-    except RuntimeError as error:
-        # The CPU allocator and some drivers raise a plain RuntimeError.
-        if any(words in str(error).lower() for words in _NO_MEMORY):
-            return False, None
-        raise
 
 
 def _free(host: Host) -> None:
