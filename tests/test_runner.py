@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import IO, Any
 
 import psutil
 import pytest
@@ -459,6 +461,31 @@ def test_a_folder_for_another_computer_trains_there(make_run: Callable[..., Run]
     assert remote.config().output == str(tmp_path / "there")
     assert remote.config().data.manifests == (str(tmp_path / "there/data/manifest.csv"),)
     assert (tmp_path / "there").samefile(evaluation_command(remote)[-1] + "/..")
+
+
+def test_a_folder_for_linux_can_be_written_on_windows_and_with_a_read_only_model(
+    make_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, base = make_run(), tmp_path / "base"
+    base.mkdir()
+    (base / "weights.safetensors").write_bytes(b"weights")
+    (base / "weights.safetensors").chmod(0o444)
+    config = run.config()
+    write_file(replace(config, model=replace(config.model, base=str(base))), run.folder / CONFIG)
+    opened = io.open
+
+    def open_as_on_windows(
+        file: Any, mode: str = "r", buffering: int = -1, encoding: Any = None, errors: Any = None, newline: Any = None
+    ) -> IO[Any]:
+        newline = "\r\n" if newline is None and "w" in mode and "b" not in mode else newline
+        return opened(file, mode, buffering, encoding, errors, newline)
+
+    monkeypatch.setattr(io, "open", open_as_on_windows)
+    remote, _ = write_remote(run, tmp_path / "there")
+    assert b"\r\n" in (remote.folder / "README.txt").read_bytes()
+    assert (remote.folder / "train.sh").read_bytes().startswith(b"#!/bin/sh\ncd ")
+    assert b"\r" not in (remote.folder / "train.sh").read_bytes()
+    assert (remote.folder / "base" / "weights.safetensors").stat().st_mode & 0o200
 
 
 @pytest.mark.slow

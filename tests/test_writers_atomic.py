@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.atomic import atomic_dir, atomic_path
 from napari_uniultra.core.masks import Masks
 from napari_uniultra.core.measure import Measurement
 from napari_uniultra.core.types import Cine, Prompt
@@ -50,6 +51,21 @@ def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "atomic") as temporary:
         temporary.write_text("")
     assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="there are no users to change to")
+def test_a_new_folder_may_hold_files_that_are_read_only() -> None:
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:  # root alone may enter pytest's, and root may write to all files
+        os.chmod(folder, 0o777)
+        os.seteuid(user or 65534)
+        try:
+            with atomic_dir(Path(folder) / "new") as new:
+                (new / "weights").write_text("weights")
+                (new / "weights").chmod(0o444)
+        finally:
+            os.seteuid(user)
+        assert (Path(folder) / "new" / "weights").read_text() == "weights"
 
 
 @pytest.mark.parametrize(

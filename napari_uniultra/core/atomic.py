@@ -94,7 +94,7 @@ def _beside(target: Path) -> Path:
 
 
 def _flush(path: Path) -> None:
-    with open(path, "rb+") as file:
+    with open(path, "rb+" if os.name == "nt" else "rb") as file:  # Windows flushes only what may be written to
         os.fsync(file.fileno())
 
 

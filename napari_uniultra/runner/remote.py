@@ -57,7 +57,7 @@ def write_remote(run: Run, folder: str | Path) -> tuple[Run, tuple[str, ...]]:
             write_manifest(manifest, new / DATA / MANIFEST)
         config = replace(config, output=".", data=replace(config.data, manifests=(f"{DATA}/{MANIFEST}",)))
         write_file(_with_base(config, info.kind, new), new / CONFIG)
-        (new / COMMAND).write_text(_command(info.kind, info.processes), encoding="utf-8")
+        (new / COMMAND).write_text(_command(info.kind, info.processes), encoding="utf-8", newline="\n")
         result = "model.safetensors" if info.kind == FINE_TUNE else "student.safetensors"
         readme = _README.format(result=result, more="\n".join(warnings))
         (new / "README.txt").write_text(readme, encoding="utf-8")
@@ -78,7 +78,10 @@ def _with_base(config: Any, kind: str, folder: Path) -> Any:
     if path is None:
         return config
     target = folder / (BASE if path.is_dir() else f"{BASE}{path.suffix}")
-    (shutil.copytree if path.is_dir() else shutil.copyfile)(path, target)
+    if path.is_dir():
+        shutil.copytree(path, target, copy_function=shutil.copyfile)  # files of its own, which are not read-only
+    else:
+        shutil.copyfile(path, target)
     return replace(config, **{group: replace(settings, **{name: target.name})})
 
 
