@@ -456,6 +456,38 @@ def test_out_of_memory_while_samples_are_simulated_is_no_other_case(tmp_path: Pa
     assert load_training_checkpoint(tmp_path / CHECKPOINT)["step"] == 3
 
 
+class Unvalidated(Toy):
+    """Its second validation fails, for want of memory or otherwise."""
+
+    def __init__(self, wants_memory: bool) -> None:
+        super().__init__(scores=(0.5,))
+        self.wants_memory = wants_memory
+
+    def validate(self, run: RunSettings) -> Validation | None:
+        if self.scores:
+            return super().validate(run)
+        if self.wants_memory:
+            torch.empty(1 << 60)
+        raise ReadError("A case cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("wants_memory", "error", "words"),
+    [(True, ResourceError, "to validate after step 3: the run is saved"), (False, ReadError, "A case")],
+)
+def test_a_validation_that_fails_costs_no_step(
+    tmp_path: Path, wants_memory: bool, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        train(tmp_path, Unvalidated(wants_memory), validate_every=3)
+    state = load_training_checkpoint(tmp_path / CHECKPOINT)
+    assert state["step"] == 3
+    reference = Trainer(config(tmp_path / "other"), Toy(), ToyData(), [stop_after(3, tmp_path / "other")])
+    reference.fit()
+    assert all(torch.equal(state["network"][name], value) for name, value in reference.network.state_dict().items())
+    assert read_events(tmp_path)[-1]["event"] == "error"
+
+
 class Unexportable(Toy):
     def export(self, state: Mapping[str, Tensor], folder: Path) -> list[Path]:
         raise WriteError("The model cannot be written")

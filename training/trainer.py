@@ -367,7 +367,7 @@ class Trainer:
             return
         self._validated = self.step
         began = time.monotonic()
-        found = self._validation(self._run) if self.fabric.is_global_zero else None
+        found = self._safe_validation() if self.fabric.is_global_zero else None
         found = self.fabric.broadcast(found.metrics if found else None)
         if found is not None:
             self._rate(found)
@@ -383,6 +383,22 @@ class Trainer:
             if self._run.keep == "best":
                 self._export()
             self._best = metrics[self._run.monitor]
+
+    def _safe_validation(self) -> Validation | None:
+        """A validation; where it fails, the state is saved before the error is told."""
+        try:
+            had_memory, found = attempt(lambda: self._validation(self._run))
+        except Exception:
+            self.save(together=False)
+            raise
+        if not had_memory:
+            self.save(together=False)
+            raise ResourceError(
+                f"There is not enough memory on {self.device_name} to validate after step {self.step}",
+                "the run is saved up to there",
+                "Lower run.validation_frames, use run.precision bf16, or validate less with run.validate_every",
+            )
+        return found
 
     def _validation(self, run: RunSettings) -> Validation | None:
         self.network.eval()
