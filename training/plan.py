@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from napari_uniultra.core.words import counted
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.training.data.cases import PARTS, Case, OpenCase
 from napari_uniultra.training.data.importers import open_manifests
@@ -162,17 +163,16 @@ def _data_warnings(data: DataSettings, parts: tuple[PartCount, ...], validates: 
     if train is None:
         yield "No case is in the train part: there is nothing to learn from."
     elif train.subjects < _FEW_SUBJECTS or train.frames < _FEW_FRAMES:
-        yield (
-            f"Little to learn from ({train.frames} annotated frames, subjects: {train.subjects}): the model may suit "
-            "these loops and no others."
-        )
+        seen = f"{counted(train.frames, 'annotated frame')} of {counted(train.subjects, 'subject')}"
+        yield f"Little to learn from ({seen}): the model may suit these loops and no others."
     if val is None and validates:
         yield "No case is in the val part: nothing will show whether the model gets better."
     elif val is not None and val.subjects < 2:
         yield "Validation looks at a single subject: its Dice says little of others."
     for part in parts:
         if part.unreadable:
-            yield f"{part.unreadable} of {part.cases} cases of the {part.part or 'undivided'} part cannot be read."
+            cases = counted(part.cases, "case")
+            yield f"{part.unreadable:,} of {cases} of the {part.part or 'undivided'} part cannot be read."
     manifest = open_manifests(data.manifests)
     cases = [case for case in manifest.cases if case.part in ("train", "val")]
     if cases and not any(case.subject for case in cases):
