@@ -14,8 +14,9 @@ from qtpy.QtCore import QPoint, QTimer
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QApplication
 
+from napari_uniultra.core.measure import Cycle, Markers
 from napari_uniultra.core.types import Cine
-from napari_uniultra.plugin.layers import METADATA_KEY
+from napari_uniultra.plugin.layers import METADATA_KEY, set_markers
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.widgets.keys import KEYS
 
@@ -481,7 +482,7 @@ def test_closing_the_panel_lets_go_of_the_viewer(window: Window) -> None:
     assert window.told == []
 
 
-def test_what_a_closed_panel_left_is_set_aside_by_the_next_one(window: Window, checkpoint: Path) -> None:
+def test_the_next_panel_goes_on_with_what_a_closed_one_left(window: Window, checkpoint: Path) -> None:
     viewer = window.viewer
     window.open(loop())
     window.draw_box()
@@ -496,8 +497,8 @@ def test_what_a_closed_panel_left_is_set_aside_by_the_next_one(window: Window, c
     settle(window)
     assert np.array_equal(window.masks(), before)
     names = {f"UniUltra {kind}" for kind in ("boxes", "points", "masks")}
-    assert {layer.name for layer in old} == {f"{name} (earlier)" for name in names}
-    assert {layer.name for layer in viewer.layers if layer.visible} == {"loop", *names}
+    assert not any(layer in viewer.layers for layer in old), "all of it was restored"
+    assert {layer.name for layer in viewer.layers} == {"loop", *names}
     # So are those of other pixels.
     viewer.layers["loop"].data = loop()[:, ::-1, :80]
     settle(window)
@@ -525,6 +526,7 @@ def test_what_was_painted_while_the_panel_was_closed_reaches_the_session(
     rows, columns = np.nonzero(before[6] == 0)
     masks.data_setitem((np.full(3, 6), rows[:3], columns[:3]), 2)
     viewer.layers["UniUltra boxes"].add(np.insert(CORNERS + 3.0, 0, 2, axis=1))
+    set_markers(masks, Markers({1: (Cycle(0, 4),)}))
     painted = masks.data.copy()
     if not restorable:
         for file in isolated_home.glob("autosave/*"):
@@ -537,8 +539,10 @@ def test_what_was_painted_while_the_panel_was_closed_reaches_the_session(
     assert np.array_equal(prompts[2, 6].mask, painted[6] == 2)
     assert np.allclose(prompts[1, 2].box, np.array(BOX) + 3)
     assert len(viewer.layers["UniUltra boxes"].data) == 2
-    assert masks.name == "UniUltra masks (earlier)"
+    assert (masks in viewer.layers) != restorable, "what is not restored stays, hidden"
+    assert {layer.name for layer in viewer.layers if layer.visible} == {"loop", "UniUltra masks", "UniUltra boxes"}
     if restorable:
+        assert window.panel.controller.snapshot.markers.cycles == {1: (Cycle(0, 4),)}
         assert np.array_equal(np.delete(window.masks(), 2, axis=0), np.delete(painted, 2, axis=0))
         assert set(prompts) == {(1, 0), (1, 2), (1, 5), (2, 6)}
         window.panel.review_box.undo_button.click()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels, Points, Shapes
 
-from napari_uniultra.core.types import Prompt
+from napari_uniultra.core.measure import Markers
 from napari_uniultra.core.words import frames_in_words
 from napari_uniultra.plugin.earlier import set_aside
-from napari_uniultra.plugin.layers import METADATA_KEY, Key, names_image
+from napari_uniultra.plugin.layers import METADATA_KEY, markers_of, names_image
+from napari_uniultra.plugin.outcomes import Outcome
 from napari_uniultra.plugin.painting import Painted
-from napari_uniultra.plugin.prompt_layers import PromptLayers
+from napari_uniultra.plugin.prompt_layers import PromptLayers, Read
 from napari_uniultra.plugin.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -35,9 +37,9 @@ def leave(work: Workspace) -> None:
 
 
 def go_on(control: SegmentController) -> None:
-    """Restore the work that an earlier panel left on the loop in use, with what was painted and drawn since.
+    """Restore the work that an earlier panel left on the loop in use, with what was painted, drawn and marked since.
 
-    The layers themselves are set aside.
+    Of the layers themselves, those stay, set aside, that have more than what is restored.
     """
     work = control.work
     left = [layer for layer in control.viewer.layers if layer not in work.layers and _is_left(layer, work.image)]
@@ -46,6 +48,7 @@ def go_on(control: SegmentController) -> None:
     own = [layer for layer in left if _note(layer)[0] == work.session.cine.key]
     painted = {frame: Painted(None, labels) for layer in own for frame, labels in _painted(layer)}
     drawn = _drawn(control.viewer, work.image, own)
+    markers = next((markers_of(layer) for layer in own if isinstance(layer, Labels)), Markers())
     for kind in _KINDS:
         set_aside(control.viewer, work.image, kind)
     if painted:
@@ -54,8 +57,24 @@ def go_on(control: SegmentController) -> None:
         control.review.restore()
     else:
         _tell_of_masks(control, left)
-    if painted or drawn:
-        control.submit(lambda: control.host.ask_left(drawn, painted), lambda _: control.marks.send_again())
+    done = partial(_taken, control, [layer for layer in own if isinstance(layer, Labels) or not drawn.problems])
+    control.submit(lambda: control.host.ask_left(drawn.prompts, painted, markers), done)
+
+
+def _taken(control: SegmentController, layers: list[Any], outcome: Outcome) -> None:
+    control.review.show_other_state(outcome)
+    control.marks.send_again()
+    for layer in layers:
+        if layer in control.viewer.layers and _is_shown(layer, control.work.result.layer):
+            control.viewer.layers.remove(layer)
+
+
+def _is_shown(layer: Any, masks: Labels | None) -> bool:
+    """Whether a layer has nothing that the masks in use have not: all that is drawn was asked for."""
+    if not isinstance(layer, Labels):
+        return True
+    shown = np.broadcast_to(np.uint16(0), layer.data.shape) if masks is None else masks.data
+    return shown.shape == layer.data.shape and all(map(np.array_equal, shown, layer.data))
 
 
 def _tell_of_masks(control: SegmentController, layers: list[Any]) -> None:
@@ -72,12 +91,12 @@ def _note(layer: Any) -> tuple[str, tuple[int, ...]] | None:
     return layer.metadata.get(METADATA_KEY, {}).get(_LEFT)
 
 
-def _drawn(viewer: Any, image: Any, layers: list[Any]) -> dict[Key, Prompt]:
+def _drawn(viewer: Any, image: Any, layers: list[Any]) -> Read:
     """What boxes and clicks ask for."""
     prompts = PromptLayers(viewer, image, lambda: None)
     prompts.boxes = next((layer for layer in layers if isinstance(layer, Shapes)), None)
     prompts.points = next((layer for layer in layers if isinstance(layer, Points)), None)
-    return prompts.read().prompts
+    return prompts.read()
 
 
 def _painted(layer: Any) -> Iterator[tuple[int, np.ndarray]]:

@@ -212,10 +212,13 @@ class SessionHost:
             self.ask(prompts_of_frame(self._opened(), frame, own))
         return set(painted)
 
-    def ask_left(self, drawn: Mapping[Key, Prompt], painted: Mapping[int, Painted]) -> None:
-        """Ask for what layers say that were left to the user, where that is not asked for already."""
+    def ask_left(self, drawn: Mapping[Key, Prompt], painted: Mapping[int, Painted], markers: Markers) -> Outcome:
+        """Ask for what layers say that were left to the user, where that is not asked for already; take the markers."""
         self.ask_painted(painted)
         self.ask(new_prompts(self._opened(), drawn))
+        if markers and self._opened().names:
+            self._to_begin().set_markers(markers)
+        return self._outcome(painted)
 
     def answer(self, frames: Iterable[int] = ()) -> Outcome:
         """Answer what waits, as one change. What cannot be used is reported, the rest counts.
