@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from napari_uniultra.batch.agreement import bland_altman
+from napari_uniultra.batch.loops import find_loops
 from napari_uniultra.batch.prompt_table import prompts_of_rows, read_prompt_rows
 from napari_uniultra.batch.review import review
+from napari_uniultra.batch.settings import InputSettings
 from napari_uniultra.core.measure import Measurement
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.errors import PromptError
@@ -93,6 +95,13 @@ def test_prompts_that_cannot_be_used(text: str, words: str, tmp_path: Path) -> N
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(PromptError, match=words):
         prompts_of_rows(read_prompt_rows(tmp_path / "p.csv")[""], (40, 50))
+
+
+def test_a_frame_that_is_no_number_is_said_in_words(tmp_path: Path) -> None:
+    (tmp_path / "loops.csv").write_text("loop,frame\na.tif,first\n")
+    loops, (refused,) = find_loops(InputSettings(table=str(tmp_path / "loops.csv")), tmp_path / "out", "files")
+    assert not loops
+    assert refused.reason == "Line 2 of loops.csv: Its column 'frame' has 'first': it should be a whole number."
 
 
 def test_a_chart_spans_what_it_is_told() -> None:

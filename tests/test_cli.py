@@ -122,6 +122,15 @@ def test_a_part_of_the_loop(arguments: tuple, frames: list[int], loop: Path, mod
         assert [int(row["frame"]) for row in csv.DictReader(file)] == frames
 
 
+def test_frames_that_are_not_on_the_way_are_said(
+    loop: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backwards = ("--direction", "forward", "--start", 4, "--stop", 2)
+    assert segment(loop, model, tmp_path / "out", "--box", "10,8,30,25", *backwards) == 5
+    assert "forward from frame 4 there is no way to frame 2" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_other_files_in_the_folder_stay(loop: Path, model: str, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     for _ in range(2):
@@ -268,6 +277,11 @@ def test_errors_read_as_sentences(parts: tuple[str, ...], words: str) -> None:
         (["segment", "{loop}", "--box", "90,90,99,99", "--out", "{tmp}/o"], 5, "covers no pixel"),
         (["segment", "{loop}", "--box", "5,5,5,9", "--out", "{tmp}/o"], 5, "covers no pixel"),
         (["segment", "{loop}", "--box", "1,1,9,9", "--frame", "6", "--out", "{tmp}/o"], 5, "Frame 6 does not exist"),
+        (["segment", "{loop}", "--box", "1,1,9,9", "--out", "{tmp}/o", "--format", "tif"], 7, "Use one of tiff, nrrd"),
+        (["anonymise", "{tmp}", "--out", "{tmp}/o"], 3, "Name the files in it"),
+        (["data", "check", "{tmp}"], 3, "No such file or directory. Name a manifest, or a folder with a splits.json"),
+        (["data", "check", "{model}"], 3, "not in UTF-8. Name a table"),
+        (["data", "import", "folders", "{tmp}", "--out", "{tmp}"], 3, "has no folder images"),
         (["segment", "{loop}", "--prompts", "{tmp}/none.json", "--out", "{tmp}/o"], 5, "none.json"),
         (["segment", "{loop}", "--box", "1,1,9,9", "--out", "{model}"], 7, "is a file, not a folder"),
         (["weights", "info", "uniultra-l"], 4, "published none"),

@@ -658,13 +658,16 @@ def test_what_was_finished_before_the_command_was_stopped_is_kept(checkpoint, tm
     "arguments, words",
     [
         ([], "nothing to score"),
+        (["--predictions", "empty"], "holds no mask of any case"),
         (["uniultra-mini", "--prompts", "boxx"], "boxx"),
         (["uniultra-mini", "--part", "train"], "holds no case"),
         (["--predictions", "nowhere"], "no folder"),
         (["no-such-model"], "no-such-model"),
     ],
 )
-def test_what_cannot_be_scored_is_said(cases, arguments, words, tmp_path, capsys) -> None:
+def test_what_cannot_be_scored_is_said(cases, arguments, words, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
     write_manifest(Manifest((replace(cases[0], part="val"),)), tmp_path / "cases.csv")
     assert main(["evaluate", *arguments, "--data", str(tmp_path / "cases.csv")]) != 0
     error = capsys.readouterr().err

@@ -282,7 +282,7 @@ def _read_table(path: Path, names: str) -> tuple[list[Loop], list[Refused]]:
     for number, values in enumerate(rows, 2):
         try:
             loops.append(_loop_of_row(values, path.parent.absolute(), names))
-        except (ReadError, ValueError) as error:
+        except ReadError as error:
             file = values.get("loop", "")
             shown = "" if needs_code(path.parent / file, names) else file
             name = values.get("name") or shown or f"line {number}"
@@ -304,6 +304,13 @@ def _loop_of_row(values: Mapping[str, str], folder: Path, names: str) -> Loop:
         path=path,
         subject=values.get("subject", ""),
         given=given,
-        frame=int(values["frame"]) if values.get("frame") else None,
+        frame=_frame(values.get("frame", "")),
         named=bool(values.get("name")),
     )
+
+
+def _frame(text: str) -> int | None:
+    try:
+        return int(text) if text else None
+    except ValueError:
+        raise ReadError(f"Its column 'frame' has {text!r}", "it should be a whole number") from None

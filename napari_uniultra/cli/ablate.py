@@ -32,7 +32,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("table", metavar="TABLE", help="table1 to table10, fig5 or fig6")
     parser.add_argument("--data", required=True, action="append", metavar="MANIFEST", help="may be given several times")
     parser.add_argument("--out", type=Path, default=Path("runs/tables"), metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--part", default="test", help="the part to score: train, val, test or all (default: test)")
+    parser.add_argument(
+        "--part",
+        default="test",
+        choices=("train", "val", "test", "all"),
+        help="the part to score (default: %(default)s)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="list runs, parameter counts and the time they may take")
     parser.add_argument("--quick", action="store_true", help="tiny random networks and two steps, to see that it runs")
     parser.add_argument(

@@ -31,7 +31,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--force", action="store_true", help="replace files of the results' names that no evaluation wrote, or changed"
     )
-    parser.add_argument("--part", default="val", help="train, val, test or all (default: %(default)s)")
+    parser.add_argument(
+        "--part", default="val", choices=("train", "val", "test", "all"), help="default: %(default)s; all is every case"
+    )
     parser.add_argument(
         "--prompts",
         type=lambda text: tuple(text.split(",")),
@@ -74,15 +76,17 @@ def run(arguments: argparse.Namespace) -> int:
     """Score, print the tables and write the files; those of the finished cases, where it is stopped."""
     from tqdm import tqdm
 
-    from napari_uniultra.errors import UniUltraError
+    from napari_uniultra.core.settings import ConfigError
     from napari_uniultra.training.evaluation.others import OtherTool
     from napari_uniultra.training.evaluation.run import Scoring, select_cases
 
     settings = _settings(arguments)
     if arguments.checkpoint is None and not arguments.predictions:
-        raise UniUltraError("There is nothing to score", fix="Name a checkpoint, or --predictions DIR, or both")
+        raise ConfigError("There is nothing to score", fix="Name a checkpoint, or --predictions DIR, or both")
     others = [OtherTool(folder) for folder in arguments.predictions]
     cases = select_cases(arguments.data, arguments.part)
+    for tool in others:
+        tool.check(cases)
     if arguments.out is not None:
         _check_place(arguments)
         make_folder(arguments.out)

@@ -17,7 +17,7 @@ from napari_uniultra import __version__
 from napari_uniultra.cli.outputs import check_replaced
 from napari_uniultra.core.atomic import write_error
 from napari_uniultra.core.own_files import is_own, read_record, write_record
-from napari_uniultra.errors import WriteError
+from napari_uniultra.errors import PromptError, WriteError
 
 if TYPE_CHECKING:
     from napari_uniultra.core.masks import Masks
@@ -192,6 +192,9 @@ def _track(session: CineSession, job: Job) -> bool:
 
     how: dict[str, Any] = {"start": job.start, "stop": job.stop}
     total = session.frames_to_propagate(job.direction, **how)
+    if not total:
+        why = f"{job.direction} from frame {job.start} there is no way to frame {job.stop}"
+        raise PromptError("There is no frame to visit", why, "Give another --start, --stop or --direction")
     steps = session.propagate(job.direction, **how)
     try:
         with closing(steps), tqdm(total=total, unit="frame", desc="Tracking", dynamic_ncols=True) as bar:

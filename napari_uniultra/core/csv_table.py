@@ -9,6 +9,8 @@ from typing import Any
 
 from napari_uniultra.errors import ReadError
 
+_FIX = "Name a table, saved as 'CSV UTF-8'"
+
 
 def read_table(path: Path) -> list[dict[str, str]]:
     """The lines of a CSV file, column to value; columns in small letters, nothing with spaces around it.
@@ -29,9 +31,9 @@ def read_table(path: Path) -> list[dict[str, str]]:
     except OSError as error:
         raise ReadError(failed, error.strerror or "", "Check the path") from error
     except UnicodeDecodeError as error:
-        raise ReadError(failed, "its letters are not in UTF-8", "Save it as 'CSV UTF-8'") from error
+        raise ReadError(failed, "its letters are not in UTF-8", _FIX) from error
     except csv.Error as error:
-        raise ReadError(failed, "it is not a CSV file", "Save it as 'CSV UTF-8'") from error
+        raise ReadError(failed, "it is not a CSV file", _FIX) from error
     while rows and not any(rows[-1].values()):
         rows.pop()
     for number, row in enumerate(rows, 2):  # the header is line 1

@@ -343,7 +343,8 @@ def copy_name(source: str | os.PathLike[str], pseudonyms: Pseudonyms) -> str:
             header = pydicom.dcmread(source, stop_before_pixels=True, force=True)
             patient, instance = _patient(header, pseudonyms), str(header.get("SOPInstanceUID") or source.resolve())
     except OSError as error:
-        raise ReadError(f"{source.name} cannot be opened", error.strerror or "") from error
+        fix = f"Name the files in it, as in {source / '*'}" if source.is_dir() else "Check the path"
+        raise ReadError(f"{source} cannot be opened", error.strerror or "", fix) from error
     except Exception as error:  # a damaged header can raise anything, and quote a patient's data in its message
         raise ReadError(f"{source.name} cannot be read", f"it is damaged ({type(error).__name__})") from None
     return f"{patient}_{pseudonyms.uid(instance)[-8:]}.dcm"

@@ -7,7 +7,7 @@ frame or by its number.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -39,6 +39,18 @@ class OtherTool:
         self._read = lru_cache(maxsize=1)(read_labels)  # a file with all masks of a loop is asked for each of them
         if not self.folder.is_dir():
             raise ReadError(f"There is no folder {folder}", fix="Name the folder that holds the other tool's masks")
+
+    def check(self, cases: Iterable[Case]) -> None:
+        """Refuse a folder with no mask of any case.
+
+        Raises
+        ------
+        ReadError
+        """
+        cases = list(cases)
+        if not any((self.folder / case.name).is_dir() or self._file(case, 0)[0] for case in cases):
+            why = f"masks lie there under the names of the cases, such as {cases[0].name}"
+            raise ReadError(f"{self.folder} holds no mask of any case", why, "Name another folder, or rename them")
 
     def answers(self, case: Case, labelled: LabelledCase, prompt: str = AS_GIVEN) -> Iterator[FrameAnswer]:
         """One answer for every annotated frame; what is missing or does not fit is a failure."""

@@ -69,7 +69,7 @@ def format_of(path: str | os.PathLike[str], name: str | None = None) -> MaskForm
         found = next((entry for entry in FORMATS if file.endswith(entry.suffixes)), None)
     if found is None:
         asked = f"in the format {name!r}" if name else f"as {Path(path).suffix or 'a file without a suffix'}"
-        known = ", ".join(entry.suffixes[0] for entry in FORMATS)
+        known = ", ".join(FORMAT_NAMES if name else (entry.suffixes[0] for entry in FORMATS))
         raise WriteError(f"Masks cannot be saved {asked}", fix=f"Use one of {known}")
     return found
 

@@ -38,7 +38,10 @@ def read(folder: Path, _out: Path | None = None) -> Found:
     try:
         split = json.loads(path.read_text(encoding="utf-8"))
         listed = [(part, str(name)) for part in PARTS for name in split.get(part, ())]
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except OSError as error:
+        fix = f"Name a manifest, or a folder with a {SPLIT}"
+        raise ReadError(f"The split {path} cannot be read", error.strerror or "", fix) from error
+    except (ValueError, AttributeError, TypeError) as error:
         raise ReadError(f"The split {path} cannot be read", str(error), f"Name a folder with a {SPLIT}") from error
     spacings: dict[Path, dict[str, float]] = {}
     cases, left_out = [], []
