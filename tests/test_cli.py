@@ -125,9 +125,10 @@ def test_a_part_of_the_loop(arguments: tuple, frames: list[int], loop: Path, mod
 def test_frames_that_are_not_on_the_way_are_said(
     loop: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    backwards = ("--direction", "forward", "--start", 4, "--stop", 2)
-    assert segment(loop, model, tmp_path / "out", "--box", "10,8,30,25", *backwards) == 5
-    assert "forward from frame 4 there is no way to frame 2" in capsys.readouterr().err
+    for begin, words in ((("--start", 4), "frame 4"), (("--frame", 3), "the prompts")):
+        backwards = ("--direction", "forward", *begin, "--stop", 2)
+        assert segment(loop, model, tmp_path / "out", "--box", "10,8,30,25", *backwards) == 5
+        assert f"forward from {words} there is no way to frame 2" in capsys.readouterr().err
     assert not list((tmp_path / "out").iterdir())
 
 

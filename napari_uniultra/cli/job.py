@@ -193,7 +193,8 @@ def _track(session: CineSession, job: Job) -> bool:
     how: dict[str, Any] = {"start": job.start, "stop": job.stop}
     total = session.frames_to_propagate(job.direction, **how)
     if not total:
-        why = f"{job.direction} from frame {job.start} there is no way to frame {job.stop}"
+        begin = "the prompts" if job.start is None else f"frame {job.start}"
+        why = f"{job.direction} from {begin} there is no way to frame {job.stop}"
         raise PromptError("There is no frame to visit", why, "Give another --start, --stop or --direction")
     steps = session.propagate(job.direction, **how)
     try:
