@@ -25,6 +25,7 @@ from napari_uniultra.core.settings import read_settings
 from napari_uniultra.model.device import choose_device
 from napari_uniultra.training.config import FineTuneConfig
 from napari_uniultra.training.data.samples import Batch, Samples
+from napari_uniultra.training.ending import Ending
 from napari_uniultra.training.finetune import FineTune
 from napari_uniultra.training.trainer import Trainer
 
@@ -168,7 +169,7 @@ def _waiting(case: str, folder: Path, plan: Plan, manifest: Path | None) -> str:
 
 def _train_to_the_end(trainer: Trainer) -> None:
     """The trainer takes Ctrl-C as a wish to stop its run; here it is one to stop everything."""
-    if trainer.fit() != "done":
+    if trainer.fit() is not Ending.DONE:
         raise KeyboardInterrupt
 
 

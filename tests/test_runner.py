@@ -41,12 +41,14 @@ from napari_uniultra.runner.run import (
     Run,
     RunInfo,
     State,
+    Status,
     read_json,
     write_json,
 )
 from napari_uniultra.runner.turn import waits_for
 from napari_uniultra.training.config import FineTuneConfig
 from napari_uniultra.training.distillation.config import DistillConfig
+from napari_uniultra.training.ending import Ending
 from napari_uniultra.training.events import EVENTS, Events, read_events
 from napari_uniultra.training.layout import CHECKPOINT, MODEL, STOP, STUDENT
 
@@ -521,6 +523,18 @@ def test_several_processes_stop_together(make_run: Callable[..., Run]) -> None:
     launch.ask_to_stop(run)
     wait_for(run, State.STOPPED)
     assert (run.folder / CHECKPOINT).exists()
+
+
+def test_every_ending_of_a_training_is_told_and_one_of_a_later_version_too(tmp_path: Path) -> None:
+    events, run = Events(tmp_path), Run(tmp_path)
+    for reason in Ending:
+        events.emit("end", 3, reason=reason)
+        assert run.status() == Status(State.DONE if reason.is_complete else State.STOPPED, reason.words, 3)
+        assert json.loads((tmp_path / EVENTS).read_text().splitlines()[-1])["reason"] == reason.value
+    assert {reason.value for reason in Ending if reason.is_complete} == {"done", "no improvement"}
+    assert run.status().words == "The computer asked it to end; there is a checkpoint, and Resume goes on"
+    events.emit("end", 3, reason="sunset")
+    assert run.status() == Status(State.STOPPED, "sunset", 3)
 
 
 def test_events_are_read_as_they_come(tmp_path: Path) -> None:

@@ -20,8 +20,6 @@ from napari_uniultra.training.layout import EVENTS, TENSORBOARD
 
 Listener = Callable[[Mapping[str, Any]], None]
 
-COMPLETE = ("done", "no improvement")  # reasons of an end after which there is nothing to go on with
-
 _NOTABLE_WAIT = 0.05  # share of the time; from there on, more data processes would help
 
 

@@ -15,6 +15,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 from napari_uniultra.errors import ResourceError
 from napari_uniultra.model.device import choose_device
 from napari_uniultra.training.config import ConfigError, RunSettings
+from napari_uniultra.training.ending import Ending
 from napari_uniultra.training.parent import LAUNCHED, watch_parent
 
 STOPS = signal.SIGINT, signal.SIGTERM
@@ -74,7 +75,7 @@ class StopSignal:
     """
 
     def __init__(self) -> None:
-        self.reason = ""
+        self.reason: Ending | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -92,4 +93,4 @@ class StopSignal:
     def _note(self, number: int, _frame: object) -> None:
         if self.reason and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.reason = self.reason or ("interrupted" if number == signal.SIGINT else "terminated")
+        self.reason = self.reason or (Ending.INTERRUPTED if number == signal.SIGINT else Ending.TERMINATED)

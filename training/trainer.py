@@ -33,6 +33,7 @@ from napari_uniultra.training.checkpoints import (
 )
 from napari_uniultra.training.config import RunSettings
 from napari_uniultra.training.data.samples import Batch, Samples
+from napari_uniultra.training.ending import Ending
 from napari_uniultra.training.events import Events, Listener, tensorboard
 from napari_uniultra.training.launch import StopSignal, make_fabric
 from napari_uniultra.training.layout import CHECKPOINT, OVERLAYS, SETTINGS, STOP
@@ -47,7 +48,7 @@ from napari_uniultra.training.task import Outcome, Task, TaskConfig, Validation
 __all__ = ["CHECKPOINT", "STOP", "Outcome", "Task", "Trainer", "TrainingError", "Validation"]
 
 T = TypeVar("T")
-_REASONS = ("", "done", "no improvement", "stop file", "time", "interrupted", "terminated")
+_REASONS = (None, *Ending)  # as processes tell each other
 
 
 class Trainer:
@@ -74,8 +75,8 @@ class Trainer:
         Steps done.
     average : Average
         The averaged weights.
-    late_stop : str
-        What asked the run to stop when it had come to its end by itself, as `fit` says it; "" for nothing.
+    late_stop : Ending or None
+        What asked the run to stop when it had come to its end by itself.
 
     Raises
     ------
@@ -96,7 +97,7 @@ class Trainer:
     ) -> None:
         self.config, self.task, self.folder = config, task, Path(config.output)
         self.step = 0
-        self.late_stop = ""
+        self.late_stop: Ending | None = None
         self._stop_files = [folder / STOP for folder in (self.folder, stage_of) if folder is not None]
         self._run = config.run
         self._best: float | None = None
@@ -123,13 +124,13 @@ class Trainer:
 
     # --- the loop
 
-    def fit(self) -> str:
+    def fit(self) -> Ending:
         """Train to the end, or until something stops the run; there is a checkpoint then.
 
         Returns
         -------
-        str
-            Why it ended: "done", "stop file", "time", "no improvement", "interrupted" or "terminated".
+        Ending
+            Why it ended.
 
         Raises
         ------
@@ -143,7 +144,7 @@ class Trainer:
         with locked(self.folder) if self.fabric.is_global_zero else nullcontext():
             return self._fit()
 
-    def _fit(self) -> str:
+    def _fit(self) -> Ending:
         self._events = self._make_events() if self.fabric.is_global_zero else None
         self._emit("start", steps=self._run.steps, **self._description())
         for text in self.config.warnings:
@@ -153,7 +154,7 @@ class Trainer:
                 self._begin_records()
                 self._meter.start()
                 reason = self._loop()
-            if reason not in ("time", "terminated"):  # these want to be quick, and to go on later
+            if not reason.is_urgent:
                 self._export_last()
             self.late_stop = self._agreed(self._request())
         except UniUltraError as error:
@@ -187,7 +188,7 @@ class Trainer:
         self._validation(run)
         return time.monotonic() - began
 
-    def _loop(self) -> str:
+    def _loop(self) -> Ending:
         reason = self._why_stop()
         if self.step == 0 and self._run.validate_every:
             self._validate()
@@ -196,8 +197,8 @@ class Trainer:
                 reason = self._advance(batches)
         return reason
 
-    def _advance(self, batches: Iterator[Batch]) -> str:
-        """Do a step and what is due after it; why the run ends then, or ""."""
+    def _advance(self, batches: Iterator[Batch]) -> Ending | None:
+        """Do a step and what is due after it; why the run ends then, or None."""
         group = self._next_batches(batches)
         if not group:
             self.save(together=False)
@@ -297,24 +298,24 @@ class Trainer:
 
     # --- what ends a run
 
-    def _why_stop(self) -> str:
-        """Why the run ends now, the same in every process; "" to go on."""
+    def _why_stop(self) -> Ending | None:
+        """Why the run ends now, the same in every process; None to go on."""
         return self._agreed(self._own_reason())
 
-    def _agreed(self, reason: str) -> str:
+    def _agreed(self, reason: Ending | None) -> Ending | None:
         if self.fabric.world_size > 1:
             code = torch.tensor(float(_REASONS.index(reason)), device=self.fabric.device)
             reason = _REASONS[int(self.fabric.all_reduce(code, reduce_op="max"))]
-        if reason == "stop file" and self.fabric.is_global_zero:
+        if reason is Ending.STOP_FILE and self.fabric.is_global_zero:
             for file in self._stop_files:
                 file.unlink(missing_ok=True)  # it has done its work: the next start goes on
         return reason
 
-    def _own_reason(self) -> str:
+    def _own_reason(self) -> Ending | None:
         if self.step >= self._run.steps:
-            return "done"
+            return Ending.DONE
         if self._run.early_stopping and self._since_best >= self._run.early_stopping:
-            return "no improvement"
+            return Ending.NO_IMPROVEMENT
         if request := self._request():
             return request
         # The next step and what comes after it have to fit; the first step is done in any case.
@@ -322,12 +323,13 @@ class Trainer:
         needed = self._meter.elapsed() + step + self._saving_seconds
         if self._validates_after(self.step + 1):
             needed += self._validating_seconds
-        return "time" if self._run.max_minutes and step and needed > 60 * self._run.max_minutes else ""
+        is_up = self._run.max_minutes and step and needed > 60 * self._run.max_minutes
+        return Ending.TIME if is_up else None
 
-    def _request(self) -> str:
-        """What asks this process to stop; "" for nothing."""
+    def _request(self) -> Ending | None:
+        """What asks this process to stop; None for nothing."""
         if not self._signal.reason and self.fabric.is_global_zero and self.step:
-            return "stop file" if any(file.exists() for file in self._stop_files) else ""
+            return Ending.STOP_FILE if any(file.exists() for file in self._stop_files) else None
         return self._signal.reason
 
     def _count_bad(self, is_bad: bool) -> None:

@@ -12,6 +12,7 @@ from napari_uniultra.errors import CheckpointError
 
 if TYPE_CHECKING:
     from napari_uniultra.training.config import FineTuneConfig
+    from napari_uniultra.training.ending import Ending
     from napari_uniultra.training.finetune import FineTune
     from napari_uniultra.training.trainer import Trainer
 
@@ -119,23 +120,13 @@ def fit(trainer: Trainer) -> int:
     return tell_end(trainer, trainer.fit())
 
 
-def tell_end(trainer: Trainer, reason: str) -> int:
+def tell_end(trainer: Trainer, reason: Ending) -> int:
     """Say why a training ended, and return the exit code."""
     from napari_uniultra.cli import INTERRUPTED, OK
 
     if trainer.fabric.is_global_zero:
-        print(f"{_ENDINGS[reason]} after step {trainer.step}; results are in {trainer.folder}")
-    return INTERRUPTED if reason in ("interrupted", "terminated") else OK
-
-
-_ENDINGS = {
-    "done": "Done",
-    "no improvement": "Stopped, since validation got no better,",
-    "stop file": "Stopped by the file STOP",
-    "time": "Stopped, since the time is up,",
-    "interrupted": "Stopped",
-    "terminated": "Stopped",
-}
+        print(f"{reason.told} after step {trainer.step}; results are in {trainer.folder}")
+    return INTERRUPTED if reason.is_signal else OK
 
 
 def _show_model(task: FineTune, config: FineTuneConfig) -> None:

@@ -36,7 +36,7 @@ from napari_uniultra.runner.history import Follower, last_events
 from napari_uniultra.runner.place import slot_folder
 from napari_uniultra.training.config import FineTuneConfig
 from napari_uniultra.training.distillation.config import DistillConfig
-from napari_uniultra.training.events import COMPLETE
+from napari_uniultra.training.ending import Ending
 from napari_uniultra.training.layout import ADAPTER, CHECKPOINT, EVENTS, JOINT, MODEL, SETTINGS, STOP, STUDENT
 from napari_uniultra.training.places import absolute
 
@@ -290,16 +290,12 @@ class Run:
 
 
 def ending(reason: str) -> tuple[State, str]:
-    """What a trainer's reason to end means."""
-    words = {
-        "done": "",
-        "no improvement": "Validation got no better",
-        "stop file": "Stopped with a checkpoint; Resume goes on",
-        "time": "The time limit is reached; Resume goes on",
-        "interrupted": "Interrupted, with a checkpoint; Resume goes on",
-        "terminated": "The computer asked it to end; there is a checkpoint, and Resume goes on",
-    }
-    return (State.DONE if reason in COMPLETE else State.STOPPED), words.get(reason, reason)
+    """What a trainer's reason to end means; one of a later version is told as it is."""
+    try:
+        known = Ending(reason)
+    except ValueError:
+        return State.STOPPED, reason
+    return (State.DONE if known.is_complete else State.STOPPED), known.words
 
 
 def now() -> str:

@@ -21,7 +21,7 @@ from napari_uniultra.training.data.manifest import Manifest, write_manifest
 from napari_uniultra.training.distillation.config import DistillConfig
 from napari_uniultra.training.distillation.run import distil
 from napari_uniultra.training.distillation.task import STUDENT
-from napari_uniultra.training.events import COMPLETE, Listener
+from napari_uniultra.training.events import Listener
 from napari_uniultra.training.finetune import ADAPTER, MODEL, FineTune
 from napari_uniultra.training.peft_methods.adapter_file import load_adapter
 from napari_uniultra.training.trainer import Trainer
@@ -83,7 +83,7 @@ class Workshop:
             reason = distil(settings, self._listeners).reason
         else:
             reason = Trainer(settings, FineTune(settings), listeners=self._listeners).fit()
-        if reason not in COMPLETE:
+        if not reason.is_complete:
             raise Stopped(f"The training of {plan.folder} was stopped", reason, "Give the same command to go on")
         with atomic_path(self.place(plan) / DONE) as path:
             path.write_text(json.dumps({"fingerprint": plan.fingerprint, "recipe": plan.recipe}), encoding="utf-8")

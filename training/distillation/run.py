@@ -16,7 +16,8 @@ from napari_uniultra.training.checkpoints import load_training_checkpoint
 from napari_uniultra.training.config import FineTuneConfig, ModelSettings
 from napari_uniultra.training.distillation.config import DistillConfig
 from napari_uniultra.training.distillation.task import Distill
-from napari_uniultra.training.events import COMPLETE, Listener
+from napari_uniultra.training.ending import Ending
+from napari_uniultra.training.events import Listener
 from napari_uniultra.training.finetune import FineTune
 from napari_uniultra.training.layout import CHECKPOINT, JOINT, MATCHED, MODEL, STUDENT
 from napari_uniultra.training.peft_methods.settings import MethodSettings
@@ -24,15 +25,15 @@ from napari_uniultra.training.trainer import Trainer
 
 
 class Ended(NamedTuple):
-    """How a distillation ended: the last stage that ran, and why it ended, as `Trainer.fit` says."""
+    """How a distillation ended: the last stage that ran, and why it ended."""
 
     trainer: Trainer
-    reason: str
+    reason: Ending
 
     @property
     def is_complete(self) -> bool:
         """Whether that stage came to its end."""
-        return self.reason in COMPLETE
+        return self.reason.is_complete
 
 
 def distil(config: DistillConfig, listeners: Sequence[Listener] = (), restart: bool = False) -> Ended:
@@ -58,7 +59,7 @@ def distil(config: DistillConfig, listeners: Sequence[Listener] = (), restart: b
         return first
     minutes = config.run.max_minutes and config.run.max_minutes - (time.monotonic() - began) / 60
     minutes = first.trainer.fabric.broadcast(minutes)  # all processes go on, or none
-    late = first.trainer.late_stop or ("time" if minutes < 0 else "")
+    late = first.trainer.late_stop or (Ending.TIME if minutes < 0 else None)
     if late:
         return Ended(first.trainer, late)
     second = _fitted(_joint_trainer(config, minutes, listeners))
