@@ -180,12 +180,15 @@ def test_what_a_full_disk_left_is_taken_as_our_own(
 
     out = tmp_path / "out"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))  # bytes; the contact sheet is larger
-    try:
-        assert segment(loop, model, out, "--box", "10,8,30,25") == 7
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "cannot be written" in capsys.readouterr().err
+    for limit in (1000, 4 << 10):  # bytes: nothing is taken, or all but the contact sheet
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            assert segment(loop, model, out, "--box", "10,8,30,25") == 7
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        said = capsys.readouterr().err
+        assert "cannot be written" in said
+        assert ("Tracking" in said) == (limit > 1000)
     assert {path.name for path in out.iterdir()} == {"masks.tif", "measurements.csv", "prompts.json", RUN}
     assert json.loads((out / RUN).read_text())["complete"] is False
     assert segment(loop, model, out, "--box", "10,8,30,25") == 0

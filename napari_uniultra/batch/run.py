@@ -41,7 +41,7 @@ from napari_uniultra.batch.tables import (
 )
 from napari_uniultra.batch.task import LoopTask, make_task
 from napari_uniultra.batch.worker import FAILED, UNCHANGED, Outcome
-from napari_uniultra.core.atomic import atomic_path, write_error
+from napari_uniultra.core.atomic import check_writable, write_error
 from napari_uniultra.core.lock import locked
 from napari_uniultra.errors import ReadError, UniUltraError, WriteError
 
@@ -58,7 +58,6 @@ _OF_ALL_LOOPS = (
     f"{IDENTIFYING}/{NAMES}",
     f"{IDENTIFYING}/{JOB}",
 )
-_PROBE_BYTES = 64 << 10
 
 Tell = Callable[[Mapping[str, Any]], None]
 
@@ -180,16 +179,6 @@ def prepare_folder(job: JobSettings) -> None:
 def job_file(folder: Path) -> Path:
     """Where a folder of results keeps its job."""
     return folder / IDENTIFYING / JOB
-
-
-def check_writable(folder: Path) -> None:
-    """Raise a WriteError when the disk is full or read-only."""
-    probe = folder / ".probe"
-    try:
-        with atomic_path(probe) as temporary:
-            temporary.write_bytes(b"\1" * _PROBE_BYTES)
-    finally:
-        probe.unlink(missing_ok=True)
 
 
 def make_plan(job: JobSettings, only: str | None = None) -> Plan:

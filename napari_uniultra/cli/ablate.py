@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_uniultra.cli.job import make_folder
 from napari_uniultra.cli.segment import DEVICES
 from napari_uniultra.cli.train import read_changes
+from napari_uniultra.core.atomic import check_writable
 
 if TYPE_CHECKING:
     from napari_uniultra.training.ablation.plan import Asked
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     from napari_uniultra.training.ablation.presets import read_table
 
     table = read_table(arguments.table)
-    make_folder(arguments.out)
+    check_writable(arguments.out)
     asked = _asked(arguments)
     if arguments.dry_run:
         from napari_uniultra.training.ablation.estimate import describe, estimate_table

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_uniultra.cli.job import make_folder
 from napari_uniultra.cli.outputs import check_outputs, check_replaced
 from napari_uniultra.cli.segment import DEVICES
+from napari_uniultra.core.atomic import check_writable
 from napari_uniultra.core.words import counted
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
         tool.check(cases)
     if arguments.out is not None:
         _check_place(arguments)
-        make_folder(arguments.out)
+        check_writable(arguments.out)  # before any work is done for nothing
     model = None
     if arguments.checkpoint is not None:
         from napari_uniultra.model.zoo import model_at

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_uniultra import __version__
 from napari_uniultra.cli.outputs import check_replaced
-from napari_uniultra.core.atomic import write_error
+from napari_uniultra.core.atomic import check_writable
 from napari_uniultra.core.own_files import is_own, read_record, write_record
 from napari_uniultra.errors import PromptError, WriteError
 
@@ -63,20 +63,6 @@ class Job:
     formats: tuple[str, ...] = ()
 
 
-def make_folder(path: Path) -> None:
-    """Make the folder for the results, before any work is done for nothing.
-
-    Raises
-    ------
-    WriteError
-        When it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(path, error) from error
-
-
 def output_paths(out: Path, formats: Sequence[str] = ()) -> list[Path]:
     """The files and folders that a job writes."""
     return list(dict.fromkeys([*_results(out, formats), out / RUN]))
@@ -118,7 +104,7 @@ def run_job(job: Job) -> int:
     from napari_uniultra.model.zoo import load_model
     from napari_uniultra.segment.session import CineSession
 
-    make_folder(job.out)
+    check_writable(job.out)
     _check_formats(job)
     model = load_model(job.model, device=job.device)
     session = CineSession(job.cine, model, on_notice=lambda text: print(f"uniultra: {text}", file=sys.stderr))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from napari_uniultra.errors import WriteError
 
+_PROBE_BYTES = 4 << 10
 _FILE = "It, or a part of its path, is a file, not a folder: choose another one"
 _ADVICE = {
     errno.ENOSPC: "Free some space, or choose another disk",
@@ -80,6 +81,25 @@ def atomic_dir(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise write_error(target, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder where it is not there, and see that something can be written into it.
+
+    Raises
+    ------
+    WriteError
+        When it cannot be made, may not be written to, or the disk is full.
+    """
+    probe = _beside(folder / "probe")
+    try:
+        with atomic_path(probe) as temporary:
+            temporary.write_bytes(b"\1" * _PROBE_BYTES)
+    except WriteError as error:
+        raise WriteError(f"{folder} cannot be written", error.why, error.fix) from error
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def write_error(path: str | os.PathLike[str], error: Exception) -> WriteError:
