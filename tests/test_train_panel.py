@@ -247,6 +247,25 @@ def test_long_logs_are_read_beside_the_window(open_panel: Callable[[], TrainPane
     assert panel.runs.plot.metric.getAxis("left").labelText == "Dice"
 
 
+def test_a_run_that_cannot_be_read_is_a_row_of_its_own_until_it_can(
+    open_panel: Callable[[], TrainPanel], qtbot: Any
+) -> None:
+    for title in ("good", "odd"):
+        run = new_run(RunInfo(title))
+        keep_draft(run)
+    (run.folder / LOCK).mkdir()  # no more readable than a lock without rights
+    panel = open_panel()
+    panel.tabs.setCurrentIndex(2)
+
+    def states() -> dict[str, str]:
+        items = [panel.runs.table.topLevelItem(row) for row in range(2)]
+        return {item.text(0): item.text(1) for item in items}
+
+    qtbot.waitUntil(lambda: states() == {"good": "not started", "odd": "cannot be read"}, timeout=10_000)
+    (run.folder / LOCK).rmdir()
+    qtbot.waitUntil(lambda: states() == {"good": "not started", "odd": "not started"}, timeout=10_000)
+
+
 def test_ticks_stay_when_more_is_accepted(open_panel: Callable[[], TrainPanel], qtbot: Any, tmp_path: Path) -> None:
     data = open_panel().new.data
     loops = [make_loop(tmp_path, number, accepted=4) for number in range(2)]
