@@ -12,7 +12,7 @@ from panel_window import Window, loop, settle, until
 
 from napari_uniultra.core.types import Cine
 from napari_uniultra.model.zoo import load_model
-from napari_uniultra.segment import session as session_module
+from napari_uniultra.segment import engine as engine_module
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.widgets.worker import InferenceThread
 
@@ -52,7 +52,7 @@ def test_what_is_computed_ahead_leaves_half_of_the_room(model: Any) -> None:
 
 
 def test_a_slow_model_keeps_no_prompt_waiting(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "_LONG_AHEAD_S", 0.0)
+    monkeypatch.setattr(engine_module, "_LONG_AHEAD_S", 0.0)
     assert list(CineSession(Cine(loop()), model).embed_around(4)) == [4]
 
 

@@ -352,6 +352,51 @@ def test_undo_and_redo_walk_through_every_action(session) -> None:
     assert not session.can_redo
 
 
+def test_what_changes_nothing_is_no_step_and_takes_no_redo_away(session) -> None:
+    session.set_spacing((0.2, 0.3))
+    session.add_box(1, 0, BOX)
+    list(session.propagate(stop=2))
+    session.lock([0, 1, 2])
+    session.name_object(1, "lumen")
+    session.undo()
+    state, made_with = session._state, session.made_with
+    nothing = [
+        lambda: session.lock([0, 1]),
+        lambda: session.unlock([5]),
+        lambda: session.set_spacing((0.2, 0.3)),
+        lambda: session.name_object(1, "Object 1"),
+        lambda: session.set_markers(session.markers),
+        lambda: session.set_prompt(1, 6, None),
+        lambda: list(session.propagate(stop=2)),  # all of it was accepted
+        lambda: list(session.run_passes([])),
+        lambda: session.remove_object(9),
+    ]
+    for act in nothing:
+        act()
+        assert session.can_redo
+        assert session._state == state
+    session.redo()
+    assert session.names == {1: "lumen"}
+    session.undo()
+    session.undo()
+    assert not session.locked, "one undo takes back what was accepted: nothing else was a step"
+    assert session.made_with == made_with
+
+
+def test_a_scale_set_while_tracking_is_undone_without_the_frames_tracked_before_it(session) -> None:
+    session.add_box(1, 0, BOX)
+    tracking = session.propagate(stop=5)
+    next(tracking), next(tracking)
+    session.set_spacing((0.2, 0.3))
+    list(tracking)
+    assert session.frames_with_results == (0, 1, 2, 3, 4, 5)
+    session.undo()
+    assert session.spacing_mm is None
+    assert session.frames_with_results == (0, 1), "the state before it stayed as it was"
+    session.redo()
+    assert session.frames_with_results == (0, 1, 2, 3, 4, 5)
+
+
 def test_undo_tells_which_frames_changed(session) -> None:
     session.add_box(1, 3, BOX)
     session.add_box(2, 7, BOX)
@@ -427,6 +472,26 @@ def test_what_is_asked_for_waits_for_an_answer_and_is_saved(model, tmp_path, mon
     session.undo()
     assert session.prompts == session.waiting == {}
     assert CineSession.restore(path, session.cine, model).waiting == {}
+
+
+def test_whatever_ends_an_answer_takes_away_nothing_that_was_asked_for(model, monkeypatch) -> None:
+    session = CineSession(Cine(discs()), model)
+    asked = {(1, 0): Prompt(box=BOX), (1, 4): Prompt(box=BOX), (2, 1): Prompt(box=BOX)}
+    session.ask(asked)
+    predict = type(session._engine)._predict
+
+    def breaks(engine, state, key, prompt):
+        if key == (1, 4):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return predict(engine, state, key, prompt)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(session._engine), "_predict", breaks)
+        with pytest.raises(RuntimeError):
+            session.answer()
+    assert {**session.prompts, **session.waiting} == asked
+    assert session.answer() == {}
+    assert session.prompts == asked
 
 
 def test_accepted_frames_are_named_once_for_all_that_they_refuse(session) -> None:

@@ -15,7 +15,7 @@ from napari_uniultra.errors import PromptError, UniUltraError
 from napari_uniultra.io.readers.masks import read_masks
 from napari_uniultra.segment.autosave import autosave_folder
 from napari_uniultra.segment.session_file import load_state
-from napari_uniultra.segment.state import SessionState, paint
+from napari_uniultra.segment.state import SessionState
 
 
 @dataclass(frozen=True)
@@ -142,10 +142,7 @@ _MARK_FIRST = "Mark a structure in the panel Segment loop first: every model sta
 
 def masks_of(state: SessionState, cine: Cine) -> Masks:
     """The masks of a session's state."""
-    labels = np.zeros((len(cine), *cine.shape_hw), np.uint16)
-    for frame in {frame for (_, frame), _ in state.results()}:
-        labels[frame] = paint(state.step(frame), cine.shape_hw)
-    return Masks.of_cine(cine, labels, state.names)
+    return Masks.of_cine(cine, state.labels((len(cine), *cine.shape_hw)), state.names)
 
 
 def labels_of(layer: Any) -> np.ndarray:

@@ -5,6 +5,7 @@ It holds nothing that cannot be computed again. What the user made comes in as a
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -33,6 +34,8 @@ from napari_uniultra.segment.view import CLICK_MARGIN, MARGIN, View, close_view
 
 _MAX_BATCH = 8  # objects computed together; more would only need more memory
 _TRIM_EVERY = 16  # tracked frames; it takes a few milliseconds
+# Frames on each side that are embedded ahead, their share of the embeddings that are kept, and how long one may take.
+_REACH_AHEAD, _ROOM_AHEAD, _LONG_AHEAD_S = 4, 0.5, 0.25
 
 
 class _Target(NamedTuple):
@@ -115,6 +118,23 @@ class Engine:
         view = view or self.memories.whole
         predictor = self._predictor_at(view.size)
         return self.embeddings.get_or((frame, view), lambda: predictor.embed(view.cut(self.cine.frame(frame))))
+
+    def embed_around(self, frame: int) -> Iterator[int]:
+        """Embed a frame and those around it ahead of their use, the nearest first; each step gives the number of one.
+
+        It ends when as many are kept as have room beside others, and after one that took so long that a prompt would
+        have to wait for the next one. Errors are those of the loop's frames and the device.
+        """
+        room = self.embeddings.max_bytes * _ROOM_AHEAD
+        for other in _frames_around(frame, _REACH_AHEAD):
+            if not 0 <= other < len(self.cine):
+                continue
+            start = time.monotonic()
+            room -= self.embed(other).nbytes
+            took = time.monotonic() - start
+            yield other
+            if room <= 0 or took > _LONG_AHEAD_S:
+                return
 
     def answer(self, state: SessionState, key: Key, prompt: Prompt) -> Result:
         """The result of a prompt for an object on a frame."""
@@ -274,3 +294,9 @@ class Engine:
             spatial.append([self.memories.features(state, (object_id, frame), view) for _, frame in plan.spatial])
             pointers.append([state.result((object_id, frame)).pointer for _, frame in plan.pointers])
         return self._predictor_at(view.size).attend(embedding, batch[0].plan, spatial, pointers, len(self.cine))
+
+
+def _frames_around(frame: int, reach: int) -> Iterator[int]:
+    yield frame
+    for distance in range(1, reach + 1):
+        yield from (frame + distance, frame - distance)

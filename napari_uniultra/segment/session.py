@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,10 @@ from napari_uniultra.core.postprocess import TidySettings
 from napari_uniultra.core.prompts import checked_mask, checked_points, normalise_box
 from napari_uniultra.core.types import Cine, Direction, Prompt, Step, checked_spacing
 from napari_uniultra.core.words import frames_in_words
-from napari_uniultra.errors import PromptError, ReadError, ResourceError, UniUltraError
+from napari_uniultra.errors import PromptError, ReadError, UniUltraError
 from napari_uniultra.segment.autosave import Autosave
 from napari_uniultra.segment.engine import Engine
 from napari_uniultra.segment.fallback import run_with_fallback
-from napari_uniultra.segment.history import History
 from napari_uniultra.segment.memory import MemoryLimits
 from napari_uniultra.segment.passes import Pass, count_frames, plan_passes
 from napari_uniultra.segment.results import Result
@@ -31,13 +28,12 @@ from napari_uniultra.segment.session_about import LoopName, ModelName, SessionAb
 from napari_uniultra.segment.session_file import load_state, save_state
 from napari_uniultra.segment.state import Key, SessionState, paint
 from napari_uniultra.segment.tidy import ends_around, interpolated_results, put_results, tidied_results
+from napari_uniultra.segment.work import Work
 
 _log = logging.getLogger(__name__)
 
 _MB = 1 << 20
 _MAX_OBJECT_ID = 65535  # label images are uint16
-# Frames on each side that are embedded ahead, their share of the embeddings that are kept, and how long one may take.
-_REACH_AHEAD, _ROOM_AHEAD, _LONG_AHEAD_S = 4, 0.5, 0.25
 
 
 class CineSession:
@@ -80,10 +76,12 @@ class CineSession:
         self.cine = cine
         self._on_notice = on_notice
         self._autosave = Autosave(autosave, self.save, self._notify)
+        self._work = Work(self._autosave)
         self._engine = Engine(cine, model, cache_bytes, memory_bytes, limits)
-        self._state = SessionState()
-        self._history = History()
-        self._in_one_change = False
+
+    @property
+    def _state(self) -> SessionState:
+        return self._work.state
 
     @property
     def model(self) -> Any:
@@ -161,22 +159,14 @@ class CineSession:
         Raises PromptError if the colour is none.
         """
         colour = None if colour is None else checked_colour(colour)
-        draft = self._state.copy()
-        draft.set_object(self._checked_id(object_id), name, colour, locked, hidden)
-        if draft != self._state:
-            self._put(draft)
+        with self._work.change() as state:
+            state.set_object(self._checked_id(object_id), name, colour, locked, hidden)
 
     def remove_object(self, object_id: int) -> None:
         """Remove an object with all its prompts and results. Raises PromptError if it is locked."""
         self._check_unlocked(object_id)
-        with self._change() as state:
-            state.names.pop(object_id, None)
-            state.colours.pop(object_id, None)
-            state.hidden_objects.discard(object_id)
-            state.cycles.pop(object_id, None)
-            for own in (state.prompts, state.prompted, state.waiting, state.tracked, state.locked, state.axes):
-                for key in [key for key in own if key[0] == object_id]:
-                    del own[key]
+        with self._work.change() as state:
+            state.remove_object(object_id)
 
     def add_box(self, object_id: int, frame: int, box: Sequence[float]) -> Step:
         """Draw a box (x0, y0, x1, y1) around an object, in pixels at pixel edges, in any direction.
@@ -239,7 +229,7 @@ class CineSession:
     def ask(self, prompts: Mapping[Key, Prompt | None]) -> None:
         """Have prompts wait for `answer`, as where there may be no model yet; they are saved with the next change."""
         asked = {key: Prompt() if prompt is None else prompt for key, prompt in prompts.items()}
-        self._state = replace(self._state, waiting={**self._state.waiting, **asked})
+        self._work.wait({**self._state.waiting, **asked})
 
     def answer(self) -> dict[Key, UniUltraError]:
         """Set all prompts that wait, as one change. Returns those that cannot be used, and why; they wait no more.
@@ -247,21 +237,18 @@ class CineSession:
         Raises
         ------
         UniUltraError
-            If there is no model, or no room to compute; what was not answered is saved, and waits on.
+            If there is no model, or no room to compute. Whatever the error, what was not answered is saved, and waits.
         """
         self._check_model()
         errors: dict[Key, UniUltraError] = {}
         try:
             with self.one_change():
                 for key, prompt in self.waiting.items():
-                    self._state = replace(self._state, waiting=_without(self._state.waiting, key))
                     try:
                         self.set_prompt(*key, prompt)
                     except (PromptError, ReadError) as error:
                         errors[key] = error
-                    except ResourceError:
-                        self.ask({key: prompt})
-                        raise
+                    self._work.wait(_without(self._state.waiting, key))
         finally:
             if errors or self._state.waiting:
                 self.keep()
@@ -270,7 +257,7 @@ class CineSession:
 
     def keep(self) -> None:
         """Save now, as where something waits for an answer that does not come."""
-        self._autosave.save()
+        self._work.save()
 
     def _editable(self, object_id: int, frame: int) -> Key:
         self.cine.frame(frame)
@@ -293,7 +280,7 @@ class CineSession:
         object_id, frame = key
         if prompt != self._state.prompts.get(key):
             result = self._compute(lambda: self._engine.answer(self._state, key, prompt))
-            with self._change(made_with=ModelName.of(self.model)) as state:
+            with self._work.change(made_with=ModelName.of(self.model)) as state:
                 state.names.setdefault(object_id, f"Object {object_id}")
                 state.prompts[key] = prompt
                 state.prompted[key] = result
@@ -301,7 +288,7 @@ class CineSession:
 
     def _clear(self, key: Key) -> Step:
         if key in self._state.prompts:
-            with self._change() as state:
+            with self._work.change() as state:
                 del state.prompts[key], state.prompted[key]
         return self.step(key[1])
 
@@ -330,15 +317,12 @@ class CineSession:
     @property
     def masks(self) -> np.ndarray:
         """All masks as (T, H, W) uint16 labels; 0 where nothing is known."""
-        masks = np.zeros((len(self.cine), *self.cine.shape_hw), np.uint16)
-        for frame in self.frames_with_results:
-            masks[frame] = self.labels(frame)
-        return masks
+        return self._state.labels((len(self.cine), *self.cine.shape_hw))
 
     @property
     def frames_with_results(self) -> tuple[int, ...]:
         """Frames of which anything is known, in order."""
-        return tuple(sorted({frame for (_, frame), _ in self._state.results()}))
+        return self._state.known_frames()
 
     def unfinished_frames(self, objects: Iterable[int] | None = None) -> frozenset[int]:
         """Frames of which some object that can be tracked is not known yet; raises what `propagate` raises."""
@@ -368,19 +352,13 @@ class CineSession:
 
         Raises PromptError if there is no such frame.
         """
-        with self._change() as state:
-            for key in self._keys(frames, objects):
-                result = state.result(key)
-                if result is not None:
-                    state.locked[key] = result
+        with self._work.change() as state:
+            state.lock(self._keys(frames, objects))
 
     def unlock(self, frames: int | Iterable[int], objects: Iterable[int] | None = None) -> None:
         """Take back that some frames were accepted; their results stay until they are propagated anew."""
-        with self._change() as state:
-            for key in self._keys(frames, objects):
-                result = state.locked.pop(key, None)
-                if result is not None and key not in state.prompted:
-                    state.tracked[key] = result
+        with self._work.change() as state:
+            state.unlock(self._keys(frames, objects))
 
     def _keys(self, frames: int | Iterable[int], objects: Iterable[int] | None) -> list[Key]:
         frames = [frames] if isinstance(frames, (int, np.integer)) else list(frames)
@@ -433,9 +411,8 @@ class CineSession:
         return self._rewrite(results)
 
     def _rewrite(self, results: dict[Key, Result]) -> frozenset[int]:
-        if results:
-            with self._change() as state:
-                put_results(state, results)
+        with self._work.change() as state:
+            put_results(state, results)
         return frozenset(frame for _, frame in results)
 
     # Measuring ------------------------------------------------------------------------------------------------------
@@ -447,11 +424,8 @@ class CineSession:
 
     def set_markers(self, markers: Markers) -> None:
         """Replace the markers."""
-        if markers != self.markers:
-            with self._change() as state:
-                for own, given in ((state.cycles, markers.cycles), (state.axes, markers.axes)):
-                    own.clear()
-                    own.update(given)
+        with self._work.change(cycles=dict(markers.cycles), axes=dict(markers.axes)):
+            pass
 
     @property
     def spacing_mm(self) -> tuple[float, float] | None:
@@ -460,7 +434,8 @@ class CineSession:
 
     def set_spacing(self, spacing_mm: tuple[float, float]) -> None:
         """Keep a scale that was set by hand with the work. It may be undone as any change."""
-        self._put(replace(self._state, spacing_mm=checked_spacing(spacing_mm)))
+        with self._work.change(spacing_mm=checked_spacing(spacing_mm)):
+            pass
 
     @property
     def made_with(self) -> ModelName | None:
@@ -549,27 +524,16 @@ class CineSession:
         return ids
 
     def _run_passes(self, passes: Sequence[Pass], ids: Sequence[int]) -> Iterator[Step]:
-        self._history.remember(self._state)
-        self._state = self._state.copy()
-        unsaved = False
-        try:
-            visits = [(reverse, frame) for reverse, frames in passes for frame in frames]
+        visits = [(reverse, frame) for reverse, frames in passes for frame in frames]
+        with self._work.growing_change() as take_in:
             for (reverse, frame), following in zip_longest(visits, [frame for _, frame in visits[1:]]):
                 if following is not None:
                     self.cine.read_ahead(following)
-                self._state.tracked.update(self._track(frame, ids, reverse, following))
-                unsaved = not self._autosave.is_due
-                if not unsaved:
-                    self._autosave.save()
+                take_in(self._track(frame, ids, reverse, following), ModelName.of(self.model))
                 yield self.step(frame)
-        finally:
-            if unsaved:
-                self._autosave.save()
 
     def _track(self, frame: int, ids: Sequence[int], reverse: bool, following: int | None) -> dict[Key, Result]:
-        found = self._compute(lambda: self._engine.track(self._state, frame, ids, reverse, following))
-        self._state = replace(self._state, made_with=ModelName.of(self.model))
-        return found
+        return self._compute(lambda: self._engine.track(self._state, frame, ids, reverse, following))
 
     # Computing ------------------------------------------------------------------------------------------------------
 
@@ -578,21 +542,8 @@ class CineSession:
         self._compute(lambda: self._engine.embed(frame))
 
     def embed_around(self, frame: int) -> Iterator[int]:
-        """Embed a frame and those around it ahead of their use, the nearest first; each step gives the number of one.
-
-        It ends when as many are kept as have room beside others, and after one that took so long that a prompt would
-        have to wait for the next one. Errors are those of the loop's frames and the device; nothing is tried again.
-        """
-        room = self._engine.embeddings.max_bytes * _ROOM_AHEAD
-        for other in _frames_around(frame, _REACH_AHEAD):
-            if not 0 <= other < len(self.cine):
-                continue
-            start = time.monotonic()
-            room -= self._engine.embed(other).nbytes
-            took = time.monotonic() - start
-            yield other
-            if room <= 0 or took > _LONG_AHEAD_S:
-                return
+        """See `Engine.embed_around`; nothing is tried again."""
+        return self._engine.embed_around(frame)
 
     def _compute(self, work: Callable[[], Any]) -> Any:
         self._check_model()
@@ -612,50 +563,24 @@ class CineSession:
     @property
     def can_undo(self) -> bool:
         """Whether there is a change to take back."""
-        return self._history.can_undo
+        return self._work.can_undo
 
     @property
     def can_redo(self) -> bool:
         """Whether there is a change to make again."""
-        return self._history.can_redo
+        return self._work.can_redo
 
     def undo(self) -> frozenset[int]:
         """Take back the last change, such as a prompt, a name or a whole propagation; returns changed frames."""
-        return self._go_to(self._history.undo(self._state))
+        return self._work.undo()
 
     def redo(self) -> frozenset[int]:
         """Make the change again that was last taken back. Returns the changed frames."""
-        return self._go_to(self._history.redo(self._state))
+        return self._work.redo()
 
-    def _go_to(self, state: SessionState | None) -> frozenset[int]:
-        if state is None:
-            return frozenset()
-        before, self._state = self._state, replace(state, waiting=self._state.waiting)
-        self._autosave.save()
-        return before.differing_frames(state)
-
-    @contextmanager
-    def one_change(self) -> Iterator[None]:
+    def one_change(self) -> AbstractContextManager[None]:
         """Changes inside the block are undone together, and saved once."""
-        before, self._in_one_change = self._state, True
-        try:
-            yield
-        finally:
-            self._in_one_change = False
-            after, self._state = self._state, replace(before, waiting=self._state.waiting)
-            if after != self._state:
-                self._put(after)
-
-    def _put(self, state: SessionState) -> None:
-        """A change is made."""
-        if not self._in_one_change:
-            self._history.remember(self._state)
-        self._state = state
-        if not self._in_one_change:
-            self._autosave.save()
-
-    def _change(self, **values: Any) -> _Change:
-        return _Change(self, values)
+        return self._work.one_change()
 
     def save(self, path: str | Path, tables: Mapping[str, str] | None = None) -> None:
         """Write prompts, results, names, locks and markers to a file, atomically, and the name of their model.
@@ -687,15 +612,10 @@ class CineSession:
         ReadError
             If the file is damaged or belongs to another loop; the session stays as it was.
         """
-        state = load_state(Path(path), self.cine)
-        if self._state == SessionState():
-            self._history.start_anew()
-        else:
-            self._history.remember(self._state)
-        before, self._state = self._state, replace(state, waiting={**self._state.waiting, **state.waiting})
+        changed = self._work.open(load_state(Path(path), self.cine))
         if Path(path) != self._autosave.path:  # which holds it already
-            self._autosave.save()
-        return before.differing_frames(state)
+            self.keep()
+        return changed
 
     @classmethod
     def restore(cls, path: str | Path, cine: Cine, model: Any, **options: Any) -> CineSession:
@@ -707,7 +627,7 @@ class CineSession:
             If the file is damaged or belongs to another loop.
         """
         session = cls(cine, model, **options)
-        session._state = load_state(Path(path), cine)
+        session.open(path)
         return session
 
 
@@ -722,24 +642,3 @@ def accepted_error(keys: Collection[Key]) -> PromptError:
     whom = "this object" if len(objects) == 1 else "these objects"
     what = f"{frames_in_words(frames)} {was} accepted for {whom}"
     return PromptError(what, fix=f"Press Accept frame (G) again to change {them}")
-
-
-class _Change:
-    """One change of a session's state: all of it happens, or none."""
-
-    def __init__(self, session: CineSession, values: Mapping[str, Any]) -> None:
-        self._session, self._values = session, values
-
-    def __enter__(self) -> SessionState:
-        self._draft = replace(self._session._state.copy(), **self._values)
-        return self._draft
-
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        if error is None:
-            self._session._put(self._draft)
-
-
-def _frames_around(frame: int, reach: int) -> Iterator[int]:
-    yield frame
-    for distance in range(1, reach + 1):
-        yield from (frame + distance, frame - distance)

@@ -80,6 +80,29 @@ class SessionState:
             if wanted is not None:
                 (group.add if wanted else group.discard)(object_id)
 
+    def remove_object(self, object_id: int) -> None:
+        """Take away an object with all that belongs to it."""
+        for own in (self.names, self.colours, self.cycles):
+            own.pop(object_id, None)
+        self.hidden_objects.discard(object_id)
+        for own in (self.prompts, self.prompted, self.waiting, self.tracked, self.locked, self.axes):
+            for key in [key for key in own if key[0] == object_id]:
+                del own[key]
+
+    def lock(self, keys: Iterable[Key]) -> None:
+        """Accept the results that there are."""
+        for key in keys:
+            result = self.result(key)
+            if result is not None:
+                self.locked[key] = result
+
+    def unlock(self, keys: Iterable[Key]) -> None:
+        """Accept them no more; they stay as if they had been tracked, where no prompt gave them."""
+        for key in keys:
+            result = self.locked.pop(key, None)
+            if result is not None and key not in self.prompted:
+                self.tracked[key] = result
+
     def result(self, key: Key) -> Result | None:
         """The result that counts for an object on a frame, or None where nothing is known."""
         return self.locked.get(key) or self.prompted.get(key) or self.tracked.get(key)
@@ -110,6 +133,17 @@ class SessionState:
         """Every (key, result) that counts."""
         for key in {**self.tracked, **self.prompted, **self.locked}:
             yield key, self.result(key)
+
+    def known_frames(self) -> tuple[int, ...]:
+        """Frames of which anything is known, in order."""
+        return tuple(sorted({frame for (_, frame), _ in self.results()}))
+
+    def labels(self, shape: tuple[int, int, int]) -> np.ndarray:
+        """All masks as (T, H, W) uint16 labels of that shape; 0 where nothing is known. Overlaps are as in `paint`."""
+        labels = np.zeros(shape, np.uint16)
+        for frame in self.known_frames():
+            labels[frame] = paint(self.step(frame), shape[1:])
+        return labels
 
     def step(self, frame: int) -> Step:
         """What is known of a frame."""
