@@ -252,6 +252,20 @@ def test_ctrl_c_keeps_what_is_finished(model: str, tmp_path: Path) -> None:
     assert tifffile.imread(out / "masks.tif").shape == (600, HEIGHT, WIDTH)
 
 
+@pytest.mark.parametrize("code_page", ["cp1252", "cp932"])
+def test_output_that_is_piped_is_utf8_whatever_the_code_page(code_page: str, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "masks.tif", np.ones((2, HEIGHT, WIDTH), np.uint8))
+    table = tmp_path / "心臓 ä" / "t.csv"
+    command = [sys.executable, "-m", "napari_uniultra.cli", "measure", tmp_path / "masks.tif", "--out"]
+    environment = {**os.environ, "PYTHONIOENCODING": code_page}
+    done = subprocess.run([*command, table], capture_output=True, env=environment, timeout=60)
+    assert (done.returncode, done.stdout.decode().strip()) == (0, str(table)), done.stderr.decode()
+    assert table.is_file()
+    done = subprocess.run([*command, table.with_suffix(".ä")], capture_output=True, env=environment, timeout=60)
+    assert done.returncode == 2
+    assert "心臓 ä/t.ä does not end in .csv" in done.stderr.decode().replace("\\", "/")
+
+
 # --- errors
 
 

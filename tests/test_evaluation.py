@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -632,6 +633,17 @@ def test_the_command_replaces_only_what_an_evaluation_left(cases, name, tmp_path
     (out / name).write_text("changed by hand")
     assert main(command) == 7
     assert (out / name).read_text() == "changed by hand"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no output that takes nothing")
+def test_scores_are_written_also_where_the_table_cannot_be_shown(cases, tmp_path, monkeypatch) -> None:
+    write_manifest(Manifest((replace(cases[0], part="val"),)), tmp_path / "cases.csv")
+    copied(cases[:1], tmp_path / "oracle")
+    command = ["evaluate", "--data", str(tmp_path / "cases.csv"), "--predictions", str(tmp_path / "oracle")]
+    with suppress(OSError), Path("/dev/full").open("w", buffering=1) as full:  # closing it tries once more
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main([*command, "--out", str(tmp_path / "out")]) == 1
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"scores.csv", "summary.json", "report.html"}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be sent Ctrl-C alone")

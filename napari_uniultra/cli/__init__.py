@@ -7,6 +7,7 @@ that ``uniultra --help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -87,6 +88,7 @@ Research use only: not a medical device.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors are one line on the standard error stream."""
+    _take_all_letters()
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments)
@@ -107,6 +109,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def exit_code(error: Exception) -> int:
     """The exit code that stands for an error."""
     return next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), UNEXPECTED)
+
+
+def _take_all_letters() -> None:
+    """Let no letter that a terminal cannot show end a command; what another program reads is UTF-8 everywhere."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # there is none in a process without a console
+            encoding = stream.encoding if stream.isatty() else "utf-8"
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
 def _parser() -> argparse.ArgumentParser:

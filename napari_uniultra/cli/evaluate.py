@@ -119,10 +119,10 @@ def _check_place(arguments: argparse.Namespace) -> None:
 def _keep(evaluation: Evaluation, out: Path | None) -> None:
     from napari_uniultra.training.evaluation.run import write_evaluation
 
+    written = [] if out is None else write_evaluation(evaluation, out)  # first: what reads our output may be gone
     _print(evaluation)
-    if out is not None:
-        for path in write_evaluation(evaluation, out):
-            print(path)
+    for path in written:
+        print(path)
 
 
 def _settings(arguments: argparse.Namespace) -> EvaluationSettings:
