@@ -50,7 +50,7 @@ def run_long(model: str, frames: int, image_size: int = 128) -> str:
     """
     from napari_uniultra.core.prompts import box_of_mask
     from napari_uniultra.core.types import Cine
-    from napari_uniultra.model.zoo import load_model, model_at
+    from napari_uniultra.model.load import load_model, model_at
     from napari_uniultra.segment.session import CineSession
 
     if frames < FEWEST:

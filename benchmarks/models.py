@@ -18,7 +18,7 @@ def benchmark_model(name: str, device: str, image_size: int | None = None) -> An
     ResourceError
         When the machine has no such device.
     """
-    from napari_uniultra.model.zoo import model_at
+    from napari_uniultra.model.load import model_at
 
     try:
         return model_at(name, device, image_size)

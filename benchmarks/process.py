@@ -40,7 +40,7 @@ def load(contender: str, model: str) -> dict[str, float]:
     """Seconds until a model is loaded, imports included."""
     start = time.perf_counter()
     from napari_uniultra.benchmarks import contenders
-    from napari_uniultra.model.zoo import load_model
+    from napari_uniultra.model.load import load_model
 
     getattr(contenders, contender)(load_model(model, device="cpu"))
     return {"seconds": time.perf_counter() - start}
@@ -87,7 +87,7 @@ def interact(model: str, prompts: int) -> dict[str, Any]:
     start = time.perf_counter()
     import torch  # noqa: F401 - its import is told apart from the loading
 
-    from napari_uniultra.model.zoo import load_model
+    from napari_uniultra.model.load import load_model
 
     imported = time.perf_counter()
     loaded = load_model(model, device="cpu")

@@ -19,7 +19,7 @@ _HOMES = {
     "Prompt": "napari_uniultra.core.types",
     "Step": "napari_uniultra.core.types",
     "CineSession": "napari_uniultra.segment.session",
-    "load_model": "napari_uniultra.model.zoo",
+    "load_model": "napari_uniultra.model.load",
     "read_cine": "napari_uniultra.io.readers",
     "UniUltraError": "napari_uniultra.errors",
 }

@@ -94,7 +94,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def reference_model(checkpoint: Path) -> Any:
     """The same model, for sessions that the panel's is compared with."""
-    from napari_uniultra.model.zoo import load_model
+    from napari_uniultra.model.load import load_model
 
     return load_model(checkpoint, device="cpu")
 

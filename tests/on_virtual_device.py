@@ -13,8 +13,8 @@ from napari_uniultra.benchmarks.loops import SyntheticLoop, boxes
 from napari_uniultra.core.types import Cine
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.config import architecture
+from napari_uniultra.model.load import load_model
 from napari_uniultra.model.loaded import Model
-from napari_uniultra.model.zoo import load_model
 from napari_uniultra.segment.fallback import run_with_fallback
 from napari_uniultra.segment.session import CineSession
 

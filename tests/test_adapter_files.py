@@ -17,10 +17,11 @@ from napari_uniultra.core.types import Prompt
 from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.adapter_file import is_adapter_file, read_adapter_file
 from napari_uniultra.model.build import build_network
+from napari_uniultra.model.catalogue import find_model, model_sha256
 from napari_uniultra.model.checkpoint import read_checkpoint, save_checkpoint
 from napari_uniultra.model.config import ModelConfig
 from napari_uniultra.model.loaded import Model
-from napari_uniultra.model.zoo import add_model, find_model, model_sha256
+from napari_uniultra.model.zoo import add_model
 from napari_uniultra.segment.predictor import Predictor
 from napari_uniultra.training.peft_methods import METHODS, apply_method
 from napari_uniultra.training.peft_methods.adapter_file import load_adapter, merged_state, save_adapter

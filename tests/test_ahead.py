@@ -11,7 +11,7 @@ import pytest
 from panel_window import Window, loop, settle, until
 
 from napari_uniultra.core.types import Cine
-from napari_uniultra.model.zoo import load_model
+from napari_uniultra.model.load import load_model
 from napari_uniultra.segment import engine as engine_module
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.widgets.worker import InferenceThread

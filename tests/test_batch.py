@@ -48,7 +48,7 @@ from napari_uniultra.io.writers import FORMAT_NAMES, write_masks
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.checkpoint import save_checkpoint
 from napari_uniultra.model.config import architecture
-from napari_uniultra.model.zoo import load_model
+from napari_uniultra.model.load import load_model
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.training.data.manifest import load_case, read_manifest
 
@@ -649,14 +649,14 @@ def test_a_failure_takes_no_results_away(tmp_path: Path, job_of: Callable) -> No
 
 def test_the_model_is_loaded_once(tmp_path: Path, job_of: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     from napari_uniultra.batch import worker
-    from napari_uniultra.model import zoo
+    from napari_uniultra.model import load
 
     for number in range(3):
         write_loop(tmp_path / f"in/{number}.tif", number)
     loads = []
-    real = zoo.model_at
+    real = load.model_at
     monkeypatch.setattr(worker, "_loaded", {})
-    monkeypatch.setattr(zoo, "model_at", lambda *arguments: loads.append(arguments) or real(*arguments))
+    monkeypatch.setattr(load, "model_at", lambda *arguments: loads.append(arguments) or real(*arguments))
     assert run_job(job_of()).done == 3
     assert len(loads) == 1
 

@@ -24,7 +24,7 @@ from napari_uniultra.io.readers import read_cine
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.checkpoint import save_checkpoint
 from napari_uniultra.model.config import architecture
-from napari_uniultra.model.zoo import load_model
+from napari_uniultra.model.load import load_model
 from napari_uniultra.segment.autosave import autosave_folder
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.widgets import batch_open

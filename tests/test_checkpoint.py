@@ -16,17 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from napari_uniultra.core.digest import sha256_of
 from napari_uniultra.errors import CheckpointError, WriteError
+from napari_uniultra.model.about import FORMAT, INDEX_NAME
 from napari_uniultra.model.build import build_network
-from napari_uniultra.model.checkpoint import (
-    FORMAT,
-    INDEX_NAME,
-    load_into,
-    read_checkpoint,
-    save_checkpoint,
-    sha256_of,
-)
+from napari_uniultra.model.checkpoint import read_checkpoint, save_checkpoint
 from napari_uniultra.model.config import ARCHITECTURES, ModelConfig, architecture
+from napari_uniultra.model.fit import load_into
 
 CONFIG = architecture("uniultra-mini", image_size=64)
 CARD = {"licence": "Apache-2.0", "training_data": "none", "version": "1", "intended_use": "tests"}

@@ -16,8 +16,8 @@ from napari_uniultra.model import compiled
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.compiled import Compiled
 from napari_uniultra.model.config import LIGHT_MEMORY, architecture
+from napari_uniultra.model.load import load_model
 from napari_uniultra.model.loaded import Model
-from napari_uniultra.model.zoo import load_model
 from napari_uniultra.segment.session import CineSession
 
 SHAPE_HW = 96, 128

@@ -25,8 +25,8 @@ from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.checkpoint import save_checkpoint
 from napari_uniultra.model.config import ModelConfig, architecture
+from napari_uniultra.model.load import load_model
 from napari_uniultra.model.trunk import attend
-from napari_uniultra.model.zoo import load_model
 from napari_uniultra.segment.predictor import Predictor
 from napari_uniultra.training.checkpoints import CHECKPOINT, load_training_checkpoint
 from napari_uniultra.training.config import FineTuneConfig, find_config

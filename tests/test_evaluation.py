@@ -28,7 +28,7 @@ from napari_uniultra.errors import ReadError
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.checkpoint import save_checkpoint
 from napari_uniultra.model.config import architecture
-from napari_uniultra.model.zoo import load_model, model_at
+from napari_uniultra.model.load import load_model, model_at
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.training.data.cases import Case
 from napari_uniultra.training.data.manifest import Manifest, write_manifest

@@ -10,8 +10,8 @@ import pytest
 from napari_uniultra.benchmarks.loops import SyntheticLoop, boxes
 from napari_uniultra.core.metrics import dice
 from napari_uniultra.core.types import Cine
+from napari_uniultra.model.load import load_model
 from napari_uniultra.model.loaded import Model
-from napari_uniultra.model.zoo import load_model
 from napari_uniultra.segment.session import CineSession
 
 

@@ -64,6 +64,17 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = napari_uniultra.nonsense
 
 
+def test_looking_at_models_is_light(tmp_path: Path) -> None:
+    code = """
+import napari_uniultra.model.zoo
+from napari_uniultra.model.catalogue import list_models, model_card, model_sha256
+
+info = list_models()[0]
+assert model_card(info) and model_sha256(info.name) == model_sha256(info.path)
+"""
+    assert not modules_after(code, tmp_path) & {"torch", "sam2", "numpy"}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], *([name, "--help"] for name in COMMANDS)],

@@ -14,8 +14,9 @@ from panel_window import Window, loop, settle, until
 from qtpy.QtWidgets import QMessageBox
 from weight_server import Server, source
 
-from napari_uniultra.model import download, zoo
+from napari_uniultra.model import catalogue, download
 from napari_uniultra.model.download import Download
+from napari_uniultra.model.zoo import bytes_received
 from napari_uniultra.plugin.model_shelf import Transfer
 from napari_uniultra.widgets.model_box import ModelBox
 from napari_uniultra.widgets.models_dialog import ModelsDialog
@@ -44,7 +45,7 @@ def dialog(box: ModelBox) -> ModelsDialog:
 
 def offer(server: Server, content: bytes, monkeypatch: pytest.MonkeyPatch) -> Download:
     found = source(server, content)
-    monkeypatch.setitem(zoo.DOWNLOADS, NAME, found)
+    monkeypatch.setitem(download.DOWNLOADS, NAME, found)
     return found
 
 
@@ -79,7 +80,7 @@ def test_the_card_names_the_data_a_model_was_trained_on(dialog: ModelsDialog, qt
     words = dialog.about.toPlainText()
     assert "CC BY 4.0" in words
     assert "not a medical device" in words
-    assert zoo.find_model("uniultra-mini").sha256 in words
+    assert catalogue.find_model("uniultra-mini").sha256 in words
 
 
 def test_a_download_shows_in_the_panel_and_stays(
@@ -117,18 +118,18 @@ def test_a_stopped_download_goes_on_later(
     dialog.refresh()
     dialog.choose(NAME)
     dialog.download_button.click()
-    qtbot.waitUntil(lambda: "MB" in dialog.progress.format() and zoo.bytes_received(NAME) > 0, timeout=10_000)
+    qtbot.waitUntil(lambda: "MB" in dialog.progress.format() and bytes_received(NAME) > 0, timeout=10_000)
     dialog.cancel_button.click()
     server.released.set()  # the network goes on a little
     wait(qtbot, dialog)
     assert "kept" in dialog.status.text()
-    assert 0 < zoo.bytes_received(NAME) < found.size
-    assert zoo.find_model(NAME).path is None
+    assert 0 < bytes_received(NAME) < found.size
+    assert catalogue.find_model(NAME).path is None
     assert dialog.download_button.text().startswith("Go on downloading")
     server.mode = "good"
     dialog.download_button.click()
     wait(qtbot, dialog)
-    assert zoo.find_model(NAME).origin == "added"
+    assert catalogue.find_model(NAME).origin == "added"
     assert server.requests[1].startswith("bytes=")
 
 
@@ -159,7 +160,7 @@ def test_what_goes_wrong_is_said_and_nothing_is_left_broken(
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
-        monkeypatch.setitem(zoo.DOWNLOADS, NAME, Download(url, len(official_file), "0" * 64))
+        monkeypatch.setitem(download.DOWNLOADS, NAME, Download(url, len(official_file), "0" * 64))
     elif trouble == "no room":
         full = SimpleNamespace(free=1 << 20)
         monkeypatch.setattr(download.shutil, "disk_usage", lambda _: full)
@@ -204,7 +205,7 @@ def test_a_damaged_file_is_not_added(dialog: ModelsDialog, tmp_path: Path, qtbot
     (tmp_path / "broken.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0notjson!")
     dialog.shelf.add(tmp_path / "broken.safetensors")
     qtbot.waitUntil(lambda: "broken.safetensors" in dialog.status.text() and "damaged" in dialog.status.text())
-    assert [info.origin for info in zoo.list_models()].count("added") == 0
+    assert [info.origin for info in catalogue.list_models()].count("added") == 0
 
 
 def test_closing_does_not_wait_for_a_silent_server(

@@ -16,8 +16,8 @@ from skimage.feature import match_template
 from napari_uniultra.core.metrics import dice
 from napari_uniultra.core.types import Cine
 from napari_uniultra.io.readers import read_cine
+from napari_uniultra.model.load import load_model
 from napari_uniultra.model.prior import PRIOR_LOGIT, boxes_of, moved
-from napari_uniultra.model.zoo import load_model
 from napari_uniultra.segment.correlation import Look
 from napari_uniultra.segment.motion import MotionSearch, Seen
 from napari_uniultra.segment.results import PackedMask

@@ -13,7 +13,7 @@ from panel_window import BOX, CORNERS, Window, docks, loop, open_from_menu, sett
 from qtpy.QtWidgets import QScrollArea
 
 from napari_uniultra.core.types import Cine
-from napari_uniultra.model.zoo import load_model
+from napari_uniultra.model.load import load_model
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.widgets.keys import KEYS, Shortcuts
 

@@ -24,7 +24,7 @@ from napari_uniultra.core.lock import LOCK, InUseError, owner
 from napari_uniultra.core.process import describe_process, this_process
 from napari_uniultra.core.settings import read_settings, write_file
 from napari_uniultra.errors import ReadError, TrainingError, WriteError
-from napari_uniultra.model.zoo import load_model
+from napari_uniultra.model.load import load_model
 from napari_uniultra.runner import job, launch
 from napari_uniultra.runner.history import Curve, EventTail, Follower, History
 from napari_uniultra.runner.place import runs_folder

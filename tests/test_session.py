@@ -15,8 +15,8 @@ from napari_uniultra.errors import PromptError, ReadError, ResourceError
 from napari_uniultra.io.readers.lazy import LazyFrames
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.config import architecture
+from napari_uniultra.model.load import load_model
 from napari_uniultra.model.loaded import Model
-from napari_uniultra.model.zoo import load_model
 from napari_uniultra.segment.fallback import run_with_fallback
 from napari_uniultra.segment.memory import MemoryLimits, plan_memory
 from napari_uniultra.segment.predictor import HalfPrecisionError

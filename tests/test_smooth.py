@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 
 from napari_uniultra.core.types import Cine
-from napari_uniultra.model.zoo import load_model
+from napari_uniultra.model.load import load_model
 from napari_uniultra.segment.predictor import NO_OBJECT_LOGIT
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.segment.smooth import smoothed

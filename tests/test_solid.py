@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from napari_uniultra.core.types import Cine, Prompt
-from napari_uniultra.model.zoo import load_model
+from napari_uniultra.model.load import load_model
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.segment.solid import solid_mask
 

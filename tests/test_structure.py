@@ -39,7 +39,7 @@ LAYERS = (
 # Folders of data: any part may name them, and they import nothing of ours.
 DATA_ONLY = {"sample_data", "weights"}
 # Downward imports that the design asks for; they must be inside a function.
-# The zoo applies an adapter file's method, which lives with the other methods.
+# Loading a model applies an adapter file's method, which lives with the other methods.
 LAZY_EXCEPTIONS = {("cli", "benchmarks"), ("model", "training")}
 
 # Where a heavy package may be imported when the module is loaded; elsewhere only inside a function.

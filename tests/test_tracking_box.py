@@ -9,7 +9,7 @@ import pytest
 from panel_window import BOX, CORNERS, Window, loop, settle, until
 
 from napari_uniultra.core.types import Cine
-from napari_uniultra.model.zoo import load_model
+from napari_uniultra.model.load import load_model
 from napari_uniultra.plugin.track_plan import TrackPlan, TrackRequest
 from napari_uniultra.segment.passes import Pass, after, count_frames, only, plan_passes
 from napari_uniultra.segment.session import CineSession

@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 from napari_uniultra.cli import main
-from napari_uniultra.model.zoo import load_model
+from napari_uniultra.model.load import load_model
 from napari_uniultra.training.checkpoints import CHECKPOINT, MODEL, load_training_checkpoint
 from napari_uniultra.training.events import EVENTS, read_events
 from napari_uniultra.training.peft_methods import METHODS

@@ -25,8 +25,8 @@ from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.checkpoint import save_checkpoint
 from napari_uniultra.model.config import LIGHT_MEMORY, ModelConfig, architecture
+from napari_uniultra.model.load import load_model, model_at
 from napari_uniultra.model.resize import set_image_size
-from napari_uniultra.model.zoo import load_model, model_at
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.training import average, export
 from napari_uniultra.training.average import average_runs

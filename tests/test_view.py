@@ -19,9 +19,9 @@ from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers import read_cine
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.config import MemoryConfig, architecture
+from napari_uniultra.model.load import load_model
 from napari_uniultra.model.prior import PRIOR_LOGIT
 from napari_uniultra.model.resize import network_at
-from napari_uniultra.model.zoo import load_model
 from napari_uniultra.segment.reframe import seen_from
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.segment.session_about import LoopName, SessionAbout

@@ -20,25 +20,17 @@ import torch
 from weight_server import Server, source
 
 from napari_uniultra import load_model
+from napari_uniultra.core.digest import sha256_of
 from napari_uniultra.core.lock import InUseError
 from napari_uniultra.errors import CheckpointError, ResourceError
-from napari_uniultra.model import room, zoo
+from napari_uniultra.model import catalogue, room, zoo
 from napari_uniultra.model.build import build_network
-from napari_uniultra.model.checkpoint import save_checkpoint, sha256_of
+from napari_uniultra.model.catalogue import find_model, list_models, model_card, model_sha256, models_folder
+from napari_uniultra.model.checkpoint import save_checkpoint
 from napari_uniultra.model.config import ARCHITECTURES, architecture
 from napari_uniultra.model.device import available_devices, choose_device, describe_device, where_it_runs
 from napari_uniultra.model.download import DOWNLOADS, Download, fetch
-from napari_uniultra.model.zoo import (
-    add_model,
-    download_model,
-    find_model,
-    list_models,
-    model_card,
-    model_sha256,
-    models_folder,
-    pack_model,
-    remove_model,
-)
+from napari_uniultra.model.zoo import add_model, download_model, pack_model, remove_model
 
 CONFIG = architecture("uniultra-mini", image_size=64)
 CARD = {"licence": "Apache-2.0", "description": "A model for tests"}
@@ -127,7 +119,7 @@ def test_a_small_file_cannot_ask_for_a_large_network(
     def built(_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("napari_uniultra.model.build.build_network", built)
+    monkeypatch.setattr("napari_uniultra.model.load.build_network", built)
     with pytest.raises(CheckpointError, match="far fewer weights"):
         load_model(path)
 
@@ -348,7 +340,7 @@ def test_a_bundled_model_goes_first_and_stays(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The package's folder of models, in a place of the test's own."""
-    monkeypatch.setattr(zoo, "bundled_folder", lambda: tmp_path / "bundled")
+    monkeypatch.setattr(catalogue, "bundled_folder", lambda: tmp_path / "bundled")
     pack_model(checkpoint, tmp_path / "bundled" / "uniultra-mini")
     assert find_model("uniultra-mini").origin == "bundled"
     assert load_model().name == "uniultra-mini"
@@ -494,4 +486,4 @@ def test_only_official_models_can_be_downloaded() -> None:
 
 def test_facts_are_json(checkpoint: Path) -> None:
     add_model(checkpoint)
-    assert json.loads(json.dumps([zoo.as_dict(info) for info in list_models()]))
+    assert json.loads(json.dumps([catalogue.as_dict(info) for info in list_models()]))

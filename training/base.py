@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.build import build_network
-from napari_uniultra.model.checkpoint import load_into
 from napari_uniultra.model.config import LIGHT_MEMORY, ModelConfig, architecture
-from napari_uniultra.model.zoo import load_model
+from napari_uniultra.model.fit import load_into
+from napari_uniultra.model.load import load_model
 from napari_uniultra.training.checkpoints import load_training_checkpoint
 from napari_uniultra.training.config import ModelSettings
 from napari_uniultra.training.layout import ADAPTER, CHECKPOINT, MODEL, STUDENT

@@ -16,8 +16,9 @@ import yaml
 
 from napari_uniultra.errors import ConfigError, ReadError
 from napari_uniultra.model.build import build_network
-from napari_uniultra.model.checkpoint import load_into, save_checkpoint
+from napari_uniultra.model.checkpoint import save_checkpoint
 from napari_uniultra.model.config import ModelConfig
+from napari_uniultra.model.fit import load_into
 from napari_uniultra.model.preprocess import MEAN, STD
 from napari_uniultra.model.zoo import pack_model
 from napari_uniultra.training.calibrate import calibrate

@@ -189,7 +189,7 @@ def make_plan(job: JobSettings, only: str | None = None) -> Plan:
     ReadError, PromptError, CheckpointError
         When the table, the prompts of all loops, or the model cannot be read.
     """
-    from napari_uniultra.model.zoo import model_sha256
+    from napari_uniultra.model.catalogue import model_sha256
 
     loops, refused = find_loops(job.inputs, job.folder, job.outputs.names)
     failures = [Outcome(entry.name, FAILED, "ReadError", entry.reason) for entry in refused]

@@ -173,7 +173,7 @@ def _model(task: LoopTask) -> Any:
     """The job's model, loaded once per process; of a smaller size only while it is needed."""
     import torch
 
-    from napari_uniultra.model.zoo import model_at
+    from napari_uniultra.model.load import model_at
 
     wanted = (task.model.name, task.model.device, task.model.image_size, task.model_sha256)
     with _loading:

@@ -111,7 +111,7 @@ def _memory() -> Iterator[Finding]:
 
 
 def _disk() -> Iterator[Finding]:
-    from napari_uniultra.model.zoo import models_folder
+    from napari_uniultra.model.catalogue import models_folder
 
     folder = models_folder()
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
@@ -122,7 +122,8 @@ def _disk() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
-    from napari_uniultra.model.zoo import DEFAULT_MODEL, list_models, load_model
+    from napari_uniultra.model.catalogue import DEFAULT_MODEL, list_models
+    from napari_uniultra.model.load import load_model
 
     present = [info for info in list_models() if info.path is not None]
     if DEFAULT_MODEL not in [info.name for info in present]:

@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_writable(arguments.out)  # before any work is done for nothing
     model = None
     if arguments.checkpoint is not None:
-        from napari_uniultra.model.zoo import model_at
+        from napari_uniultra.model.load import model_at
 
         model = model_at(arguments.checkpoint, arguments.device, settings.image_size)
     scoring = Scoring(settings, model, others)

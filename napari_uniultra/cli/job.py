@@ -85,7 +85,7 @@ def finish(job: Job, force: bool) -> int:
     WriteError
         Without ``force``, when the folder holds files of these names that no run wrote, or that were changed since.
     """
-    from napari_uniultra.model.zoo import model_sha256
+    from napari_uniultra.model.catalogue import model_sha256
 
     code = 0
     if not force and already_done(job, model_sha256(job.model)):
@@ -101,7 +101,7 @@ def finish(job: Job, force: bool) -> int:
 
 def run_job(job: Job) -> int:
     """Segment and write; the exit code: 0, or 130 when Ctrl-C ended the tracking and what was finished is written."""
-    from napari_uniultra.model.zoo import load_model
+    from napari_uniultra.model.load import load_model
     from napari_uniultra.segment.session import CineSession
 
     check_writable(job.out)

@@ -37,7 +37,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from napari_uniultra.model.zoo import as_dict, list_models
+    from napari_uniultra.model.catalogue import as_dict, list_models
 
     models = list_models()
     if arguments.json:
@@ -62,7 +62,7 @@ def _add(arguments: argparse.Namespace) -> int:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from napari_uniultra.model.zoo import load_model
+    from napari_uniultra.model.load import load_model
 
     model = load_model(arguments.model, device="cpu")
     parameters = sum(parameter.numel() for parameter in model.network.parameters())

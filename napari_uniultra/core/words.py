@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 
 def counted(number: int, what: str) -> str:
     """A number of things: "1 loop", "2 loops"."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def some_of(names: Sequence[str], shown: int = 5) -> str:
+    """The first of many names, and how many there are besides: "a, b, c, d, e and 3 more"."""
+    rest = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def frames_in_words(frames: Iterable[int]) -> str:

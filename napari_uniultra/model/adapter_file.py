@@ -19,17 +19,9 @@ from torch import Tensor
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.digest import sha256_of
 from napari_uniultra.errors import CheckpointError
-from napari_uniultra.model.checkpoint import (
-    ADAPTER_FORMAT,
-    about_ours,
-    as_stored,
-    read_about,
-    read_tensors,
-    save_tensors,
-    sound,
-    unreadable,
-)
+from napari_uniultra.model.about import ADAPTER_FORMAT, about_ours, checkpoint_sha256, read_about
 from napari_uniultra.model.config import ModelConfig
+from napari_uniultra.model.tensor_file import as_stored, read_tensors, save_tensors, sound
 
 _FIELDS = {"method": str, "options": dict, "memory": str, "base_name": str, "base_sha256": str}
 
@@ -106,13 +98,8 @@ def read_adapter_file(path: str | os.PathLike[str], sha256: str | None = None) -
         When it is missing, damaged, no adapter file, or not the file that was expected.
     """
     path = Path(path)
-    try:
-        digest = sha256_of(path)
-        if sha256 is not None and digest != sha256:
-            raise CheckpointError(f"{path} is not the adapter it should be", f"its SHA-256 is {digest}, not {sha256}")
-        tensors, about = read_tensors(path)
-    except OSError as error:
-        raise unreadable(path, error) from error
+    digest = checkpoint_sha256(path, sha256)
+    tensors, about = read_tensors(path)
     config, card = about_ours(path, about, ADAPTER_FORMAT)
     adapter = about.get("adapter")
     if not isinstance(adapter, dict) or any(not isinstance(adapter.get(name), kind) for name, kind in _FIELDS.items()):

@@ -99,7 +99,7 @@ class ModelMasks:
         UniUltraError
             When the model cannot be loaded.
         """
-        from napari_uniultra.model.zoo import load_model  # imports torch
+        from napari_uniultra.model.load import load_model  # imports torch
         from napari_uniultra.segment.session import CineSession
 
         state = kept_state(cine)

@@ -14,7 +14,7 @@ from typing import Any
 from qtpy.QtCore import QObject, Signal
 
 from napari_uniultra.model import zoo
-from napari_uniultra.model.zoo import ModelInfo
+from napari_uniultra.model.catalogue import ModelInfo, find_model, model_card
 from napari_uniultra.plugin.jobs import Jobs
 
 _TELL_EVERY_S = 0.1
@@ -70,7 +70,7 @@ class ModelShelf(QObject):
         self._running, self._cancel = name, threading.Event()
         report = _Report(name, self._cancel, self._received.emit)
         self.said.emit(f"Downloading {name}")
-        self.progressed.emit(Transfer(name, zoo.bytes_received(name), zoo.find_model(name).size_bytes))
+        self.progressed.emit(Transfer(name, zoo.bytes_received(name), find_model(name).size_bytes))
         self._jobs.submit(lambda: zoo.download_model(name, report), self._downloaded, self._download_failed)
 
     def cancel(self) -> None:
@@ -91,7 +91,7 @@ class ModelShelf(QObject):
 
     def read_card(self, info: ModelInfo) -> None:
         """Read what a model says of itself; `card_read` brings it."""
-        self._jobs.submit(lambda: zoo.model_card(info), lambda card: self.card_read.emit(info, card), self._failed)
+        self._jobs.submit(lambda: model_card(info), lambda card: self.card_read.emit(info, card), self._failed)
 
     def close(self) -> None:
         """Stop everything; a server that does not answer is not waited for."""

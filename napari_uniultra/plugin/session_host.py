@@ -103,7 +103,7 @@ class SessionHost:
         UniUltraError
         """
         from napari_uniultra.model.device import where_it_runs  # imports torch
-        from napari_uniultra.model.zoo import load_model
+        from napari_uniultra.model.load import load_model
 
         session = self._session
         if self._model is None or self._wanted != (name, device):
@@ -351,7 +351,7 @@ class SessionHost:
         ReadError
             If the file is damaged or belongs to another loop; the session stays as it was.
         """
-        from napari_uniultra.model.zoo import list_models
+        from napari_uniultra.model.catalogue import list_models
 
         session = self._to_begin()
         session.open(path)

@@ -12,6 +12,8 @@ from typing import Any
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.words import counted
 from napari_uniultra.errors import CheckpointError, ReadError
+from napari_uniultra.model.about import read_about
+from napari_uniultra.model.zoo import pack_model
 from napari_uniultra.runner.history import History
 from napari_uniultra.runner.run import Run
 from napari_uniultra.training.data.importers import open_manifests
@@ -94,8 +96,6 @@ def export(run: Run, folder: str | Path) -> Path:
     ------
     CheckpointError, WriteError
     """
-    from napari_uniultra.model.zoo import pack_model  # imports torch, as does the next
-
     folder = Path(folder)
     source = model_of(run)
     pack_model(source, folder)
@@ -106,8 +106,6 @@ def export(run: Run, folder: str | Path) -> Path:
 
 def model_card(run: Run, source: Path) -> str:
     """What a model is, what it learnt from and how well it did, as Markdown; without paths and names of cases."""
-    from napari_uniultra.model.checkpoint import read_about
-
     card, info = read_about(source).get("card", {}), run.info
     history = _history(run)
     steps = f"{history.step:,} of {counted(history.steps, 'step')}"

@@ -10,7 +10,7 @@ from typing import Any
 from napari_uniultra.core.atomic import atomic_dir
 from napari_uniultra.core.settings import write_file
 from napari_uniultra.errors import CheckpointError
-from napari_uniultra.model.zoo import find_model
+from napari_uniultra.model.catalogue import find_model
 from napari_uniultra.runner.data import MANIFEST
 from napari_uniultra.runner.registry import add_folder
 from napari_uniultra.runner.run import CONFIG, DATA, FINE_TUNE, Run

@@ -23,8 +23,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_uniultra.model.catalogue import ModelInfo, list_models
 from napari_uniultra.model.room import is_too_large, memory_to_load
-from napari_uniultra.model.zoo import ModelInfo, bytes_received, list_models
+from napari_uniultra.model.zoo import bytes_received
 from napari_uniultra.plugin.model_shelf import ModelShelf, Transfer
 from napari_uniultra.widgets.parts import push_button, tell
 

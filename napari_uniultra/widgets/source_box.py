@@ -9,7 +9,7 @@ from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QComboBox, QFileDialog, QSizePolicy
 
 from napari_uniultra.core.masks import Masks
-from napari_uniultra.model.zoo import list_models
+from napari_uniultra.model.catalogue import list_models
 from napari_uniultra.plugin.compare_sources import FileMasks, LayerMasks, ModelMasks, SessionMasks, Source, labels_of
 from napari_uniultra.plugin.layers import names_of_objects
 

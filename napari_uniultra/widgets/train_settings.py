@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_uniultra.core.settings import read_file
-from napari_uniultra.model.zoo import list_models
+from napari_uniultra.model.catalogue import list_models
 from napari_uniultra.runner.registry import list_runs
 from napari_uniultra.runner.run import DISTIL, FINE_TUNE, KINDS
 from napari_uniultra.training.config import find_config

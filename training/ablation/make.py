@@ -11,8 +11,8 @@ from typing import Any
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.model.device import choose_device
+from napari_uniultra.model.load import load_model
 from napari_uniultra.model.loaded import Model
-from napari_uniultra.model.zoo import load_model
 from napari_uniultra.training.ablation.plan import Plan, Settings
 from napari_uniultra.training.base import load_base
 from napari_uniultra.training.config import FineTuneConfig

@@ -13,7 +13,7 @@ from typing import Any
 from napari_uniultra import __version__
 from napari_uniultra.core.settings import ConfigError, read_settings, to_dict
 from napari_uniultra.errors import CheckpointError
-from napari_uniultra.model.zoo import model_sha256
+from napari_uniultra.model.catalogue import model_sha256
 from napari_uniultra.training.ablation.presets import (
     Recipe,
     RowSettings,

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.build import build_network
-from napari_uniultra.model.checkpoint import load_into
 from napari_uniultra.model.config import ModelConfig, architecture
+from napari_uniultra.model.fit import load_into
 from napari_uniultra.training.base import Base, load_base
 from napari_uniultra.training.config import ModelSettings
 from napari_uniultra.training.distillation.settings import StudentSettings, TeacherSettings

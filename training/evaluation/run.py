@@ -123,7 +123,7 @@ def evaluate(
     ----------
     cases : sequence of Case
     settings : EvaluationSettings
-        ``image_size`` is for `model.zoo.model_at`: the model is used as it is.
+        ``image_size`` is for `model.load.model_at`: the model is used as it is.
     model : Model, optional
     others : iterable of OtherTool
     on_case : callable, optional

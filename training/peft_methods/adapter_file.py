@@ -13,9 +13,9 @@ from napari_uniultra.core.settings import ConfigError, to_dict
 from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.adapter_file import AdapterFile, read_adapter_file, save_adapter_file
 from napari_uniultra.model.build import build_network
-from napari_uniultra.model.checkpoint import check_fit, load_into
 from napari_uniultra.model.config import ModelConfig
 from napari_uniultra.model.device import copied_to
+from napari_uniultra.model.fit import check_fit, load_into
 from napari_uniultra.training.peft_methods import apply_method
 from napari_uniultra.training.peft_methods.method import Method
 from napari_uniultra.training.peft_methods.settings import MethodSettings
