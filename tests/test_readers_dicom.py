@@ -484,7 +484,7 @@ def test_deflated_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cine = read_cine(path)
     np.testing.assert_array_equal(np.asarray(cine.frames), pixels)
     assert cine.frame_times_s[-1] == pytest.approx(0.08)
-    monkeypatch.setattr("napari_uniultra.io.readers.dicom._MAX_INFLATED", 2000)
+    monkeypatch.setattr("napari_uniultra.io.readers.dicom_header._MAX_INFLATED", 2000)
     with pytest.raises(ReadError, match="inflated"):
         read_cine(path)
 

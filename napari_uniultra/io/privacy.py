@@ -36,7 +36,7 @@ from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError, UniUltraError, WriteError
 from napari_uniultra.io.quiet import quiet_pydicom
 from napari_uniultra.io.readers import read_cine
-from napari_uniultra.io.readers.dicom import stored_frames
+from napari_uniultra.io.readers.dicom_stored import stored_frames
 
 _KEPT = (
     # what the picture is, and how it is stored

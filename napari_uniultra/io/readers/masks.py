@@ -18,7 +18,7 @@ from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError, WriteError
 from napari_uniultra.io.quiet import quiet_pydicom
 from napari_uniultra.io.readers import read_cine
-from napari_uniultra.io.readers.dicom import stored_frames
+from napari_uniultra.io.readers.dicom_stored import stored_frames
 from napari_uniultra.io.readers.images import image_files
 from napari_uniultra.io.readers.itk import stored_values
 from napari_uniultra.io.readers.lazy import check_size
