@@ -33,6 +33,7 @@ from napari_uniultra.batch.naming import without_paths
 from napari_uniultra.batch.results import RECORD, SESSION, correction_file, loop_folder, read_record
 from napari_uniultra.batch.run import make_plan, run_job
 from napari_uniultra.batch.settings import InputSettings, JobSettings, read_job, write_job
+from napari_uniultra.batch.tables import read_failures
 from napari_uniultra.batch.task import input_state, sha256_of
 from napari_uniultra.batch.worker import label_loop
 from napari_uniultra.cli import main
@@ -182,6 +183,12 @@ def test_what_people_enter_in_the_manifest_stays(tmp_path: Path, job_of: Callabl
         write_loop(tmp_path / f"in/{name}.tif", number)
     job, manifest = job_of(), tmp_path / "out/identifying/manifest.csv"
     run_job(job)
+    lines = manifest.read_text().splitlines()
+    manifest.write_text("\n".join([f"{lines[0]},notes", *(f'{line},"=seen; twice"' for line in lines[1:])]) + "\n")
+    run_job(job)
+    rows = table(manifest)
+    assert [row["notes"] for row in rows] == ["=seen; twice"] * 3
+    manifest.write_text("\n".join(lines) + "\n")
     assert main(["data", "split", str(manifest), "--shares", "1", "1", "1"]) == 0
     parts = {case.name: case.part for case in read_manifest(manifest).cases}
     assert sorted(parts.values()) == ["test", "train", "val"]
@@ -467,6 +474,24 @@ def test_one_name_for_two(tmp_path: Path) -> None:
     loops, refused = find_loops(InputSettings(table=str(table_file)), tmp_path / "out")
     assert [loop.name for loop in loops] == ["c"]
     assert len(refused) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "loop,frame,,\na.tif,1,,\n,,,\nb.tif,x,,\n",
+        "loop;frame\na.tif;1\n;\nb.tif;x\n",
+        "sep=;\nloop;frame\na.tif;1\nb.tif;x\n",
+        "loop\tframe\na.tif\t1\n\t\nb.tif\tx\n",
+    ],
+)
+def test_a_table_of_loops_as_spreadsheets_save_it(text: str, tmp_path: Path) -> None:
+    for name in "ab":
+        write_loop(tmp_path / f"{name}.tif")
+    (tmp_path / "loops.csv").write_text(text)
+    (loop,), (refused,) = find_loops(InputSettings(table=str(tmp_path / "loops.csv")), tmp_path / "out")
+    assert (loop.name, loop.frame) == ("a", 1)
+    assert refused.reason.startswith("Line 4 of loops.csv: Its column 'frame' has 'x'")
 
 
 _LEADS_OUT = ("../x", "/etc/x", "a/../../x", "C:\\x", "C:x", "..\\x", "\\\\host\\x")
@@ -923,6 +948,27 @@ def test_agreement_with_references(tmp_path: Path, job_of: Callable) -> None:
     html = (tmp_path / "out/report.html").read_text()
     assert "limits of agreement" in html
     assert "+0.0" in html
+
+
+def test_no_table_of_a_batch_runs_a_name_as_a_formula(tmp_path: Path, job_of: Callable) -> None:
+    """Names come from files and from other people; a spreadsheet runs what begins like a formula, "=1+..." too."""
+    for name in ("=1+loop", "@bad"):
+        write_loop(tmp_path / f"in/{name}.tif")
+    (tmp_path / "in/@bad.tif").write_bytes(b"II*\0nothing")
+    references = tmp_path / "references"
+    references.mkdir()
+    tifffile.imwrite(references / "=1+loop.tif", np.ones((3, HEIGHT, WIDTH), np.uint8), photometric="minisblack")
+    inputs = {"loops": [str(tmp_path / "in")], "references": str(references)}
+    job = job_of(inputs=inputs, objects={1: "=cmd|x"})
+    assert [failure.name for failure in run_job(job).failures] == ["@bad"]
+    assert {row["loop"] for row in table(tmp_path / "out/measurements.csv")} == {"'=1+loop"}
+    for row in table(tmp_path / "out/agreement.csv"):
+        assert (row["loop"], row["object"]) == ("'=1+loop", "'=cmd|x")
+    assert [row["loop"] for row in table(tmp_path / "out/failures.csv")] == ["'@bad"]
+    assert [row["loop"] for row in table(tmp_path / "out/identifying/names.csv")] == ["'=1+loop", "'@bad"]
+    assert "&#x27;=cmd" not in (tmp_path / "out/report.html").read_text(), "the quote is the table's alone"
+    assert [failure.name for failure in read_failures(tmp_path / "out")] == ["@bad"]
+    assert [row["name"] for row in table(tmp_path / "out/identifying/manifest.csv")] == ["=1+loop"]
 
 
 def test_a_dicom_segmentation_says_itself_which_frame_it_is_of(tmp_path: Path, job_of: Callable) -> None:

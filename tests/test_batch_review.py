@@ -72,6 +72,8 @@ def test_prompts_in_a_csv_file(tmp_path: Path) -> None:
     file.write_text("frame;x;y\n3;10,5;7,25\n")
     (entry,) = prompts_of_rows(read_prompt_rows(file)[""], (40, 50))
     assert entry.frames[3].points == ((10.5, 7.25),)
+    file.write_text("sep=;\nframe;x;y;;\n;;;;\n3;10,5;7,25;;\n")
+    assert prompts_of_rows(read_prompt_rows(file)[""], (40, 50)) == [entry]
     file.write_bytes("frame,x,y,name\n0,1,2,B\xe4r\n".encode("latin-1"))
     with pytest.raises(PromptError, match="UTF-8"):
         read_prompt_rows(file)

@@ -165,9 +165,9 @@ def test_sessions_and_reference_files(window: Window, compare: ComparePanel, tmp
     settle(window)
     masks = window.masks().copy()
     shifted = np.roll(masks, 3, axis=2)
-    write_masks(tmp_path / "truth.tif", Masks(shifted, {1: "Object 1"}))
+    write_masks(tmp_path / "truth.seg.nrrd", Masks(shifted, {1: "=1+2"}))
     choose(compare, 0, "session", tmp_path / "mine.uniultra")
-    choose(compare, 1, "file", tmp_path / "truth.tif")
+    choose(compare, 1, "file", tmp_path / "truth.seg.nrrd")
     compare.run()
     found = finish(window, compare)
     assert found.unit == "px"
@@ -189,7 +189,9 @@ def test_sessions_and_reference_files(window: Window, compare: ComparePanel, tmp
         rows = list(csv.DictReader(file))
     assert [int(row["frame"]) for row in rows] == list(range(8))
     compare.copy()
-    assert QApplication.clipboard().text().splitlines()[0].split("\t")[-1] == "hd95_px"
+    header, first = [line.split("\t") for line in QApplication.clipboard().text().splitlines()[:2]]
+    assert header[-1] == "hd95_px"
+    assert first[1] == rows[0]["object"] == "'=1+2", "a spreadsheet would run it"
     # Without the loop there is nothing to compare any more.
     window.viewer.layers.remove(image)
     assert compare.controller.comparison is None

@@ -92,6 +92,12 @@ def test_a_manifest_with_images_and_a_loop(folder: Path) -> None:
         ('frames;masks;spacing_mm;labels\nimages/0.png;"masks/0.png;masks/1.png";0,25;"1=a;2=b"\n;;;\n', (0.25, 0.25)),
         ('Frames; Masks; spacing_mm; labels\nimages/0.png;"masks/0.png; masks/1.png";0,1 0,2;"1=a;2=b"\n', (0.1, 0.2)),
         ('frames,masks,spacing_mm,labels\nimages/0.png,masks/0.png;masks/1.png,"0.1,0.2",1=a;2=b\n,,,\n', (0.1, 0.2)),
+        ("\n,,,,,\nframes,masks,,spacing_mm,labels,\nimages/0.png,masks/0.png;masks/1.png,,0.2,1=a;2=b,\n", (0.2, 0.2)),
+        (
+            'sep=;\nframes;masks;spacing_mm;labels\nimages/0.png;"masks/0.png;masks/1.png";0,25;"1=a;2=b"\n',
+            (0.25, 0.25),
+        ),
+        ("frames\tmasks\tspacing_mm\tlabels\t\nimages/0.png\tmasks/0.png; masks/1.png\t0,3\t1=a;2=b\t\n", (0.3, 0.3)),
     ],
 )
 def test_a_manifest_as_a_spreadsheet_saves_it(folder: Path, text: str, spacing: tuple[float, float]) -> None:
@@ -126,7 +132,7 @@ def test_a_manifest_comes_back_as_it_was_written(folder: Path, name: str) -> Non
         ("images/0.png,masks/0.png,training,", "its part is 'training'"),
         ("images/0.png,masks/0.png,,-1", "its spacing is '-1'"),
         ("images/0.png,masks/0.png,,a b", "its spacing is 'a b'"),
-        ("images/0.png,masks/0.png,,,,", "more values than there are columns"),
+        ("images/0.png,masks/0.png,,,,x", "more values than there are columns"),
         ("images/\0.png,masks/0.png,,", "not a path|cannot be read"),
         ("C:/images/0.png,masks/0.png,,", "path of another system"),
     ],
@@ -140,6 +146,15 @@ def test_a_faulty_line_is_named(folder: Path, row: str, message: str) -> None:
 def test_what_separates_values_is_named(folder: Path) -> None:
     with pytest.raises(ReadError, match=r"line 2 has more values.*Put values with ';'"):
         read_manifest(written(folder, "frames;masks\nimages/0.png;masks/0.png;masks/1.png\n"))
+
+
+@pytest.mark.parametrize("first", ["", "sep=,\n"])
+def test_lines_are_named_by_their_numbers_in_the_file(first: str, folder: Path) -> None:
+    text = f"{first}frames,masks,\n\nimages/0.png,masks/0.png,\n,,\nimages/1.png,,\n"
+    with pytest.raises(ReadError, match=f"case {5 + bool(first)}, cannot be used.*names no masks"):
+        read_manifest(written(folder, text))
+    with pytest.raises(ReadError, match=f"line {3 + bool(first)} has more values"):  # no column has a name for it
+        read_manifest(written(folder, text.replace("0.png,\n", "0.png,x\n")))
 
 
 def test_an_unknown_column_names_the_nearest(folder: Path) -> None:

@@ -273,13 +273,13 @@ def _without_doubles(loops: Sequence[Loop], names: str) -> tuple[list[Loop], lis
 
 def _read_table(path: Path, names: str) -> tuple[list[Loop], list[Refused]]:
     rows = read_table(path)
-    columns = list(rows[0]) if rows else []
+    columns = list(next(iter(rows.values()), ()))
     unknown = [name for name in columns if name not in _COLUMNS]
     if not rows or "loop" not in columns or unknown:
         why = f"it has the unknown column {unknown[0]!r}" if unknown else "it has no line, or no column 'loop'"
         raise ReadError(f"The table {path.name} cannot be used", why, f"Columns are {', '.join(_COLUMNS)}")
     loops, refused = [], []
-    for number, values in enumerate(rows, 2):
+    for number, values in rows.items():
         try:
             loops.append(_loop_of_row(values, path.parent.absolute(), names))
         except ReadError as error:

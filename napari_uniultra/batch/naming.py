@@ -6,14 +6,13 @@ moved, and nobody who lacks the loop can find it by trying names.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.csv_table import write_table
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers import data_file, is_dicom
 
@@ -85,8 +84,5 @@ def write_names(folder: Path, paths: Mapping[str, Path]) -> Path:
     WriteError
     """
     target = folder / IDENTIFYING / NAMES
-    with atomic_path(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("loop", "file"))
-        writer.writerows((name, str(path)) for name, path in sorted(paths.items()))
+    write_table(target, ("loop", "file"), ((name, str(path)) for name, path in sorted(paths.items())))
     return target

@@ -39,7 +39,7 @@ def read_prompt_rows(path: Path) -> dict[str, list[Row]]:
         When the file cannot be read, or has a column that is not known.
     """
     try:
-        rows = read_table(path)
+        rows = list(read_table(path).values())
     except ReadError as error:
         raise PromptError(error.what, error.why, error.fix) from error
     unknown = [key for key in (rows[0] if rows else ()) if key not in _COLUMNS]

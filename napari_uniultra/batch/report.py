@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import shlex
 from collections import defaultdict
@@ -17,6 +16,7 @@ from napari_uniultra.batch.results import MEASUREMENTS, SHEET, Record, loop_fold
 from napari_uniultra.batch.tables import AGREEMENT_CSV
 from napari_uniultra.batch.worker import Outcome
 from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.csv_table import read_table
 from napari_uniultra.core.words import counted
 from napari_uniultra.io.charts import Series, chart
 from napari_uniultra.io.report_parts import figure, page, table
@@ -137,7 +137,7 @@ def _loop(folder: Path, record: Record, job_file: Path) -> str:
     own = loop_folder(folder, name)
     if (own / SHEET).is_file():
         parts.append(figure(_small(own / SHEET), counted(record["frames"], "frame"), "jpeg"))
-    rows = _rows(own / MEASUREMENTS)
+    rows = list(read_table(own / MEASUREMENTS).values())
     unit = "mm2" if any("area_mm2" in row for row in rows[:1]) else "px"
     areas = _curves(rows, f"area_{unit}")
     if areas:
@@ -154,11 +154,6 @@ def _small(path: Path) -> bytes:
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=80)
     return file.getvalue()
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def _curves(rows: Iterable[Mapping[str, str]], column: str) -> list[Series]:
@@ -180,7 +175,7 @@ def _agreement(folder: Path, records: Sequence[Record]) -> str:
     compared = [record for record in records if record.get("agreement")]
     if not compared:
         return ""
-    rows = _rows(folder / AGREEMENT_CSV)
+    rows = read_table(folder / AGREEMENT_CSV).values()
     groups: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
     for row in rows:
         groups[row["object"], row["area_unit"]].append(row)

@@ -11,14 +11,15 @@ from napari_uniultra.batch.naming import IDENTIFYING
 from napari_uniultra.batch.results import AGREEMENT, MASKS, MEASUREMENTS, Record, loop_folder
 from napari_uniultra.batch.worker import FAILED, Outcome
 from napari_uniultra.core.atomic import atomic_path
-from napari_uniultra.core.csv_table import read_table
+from napari_uniultra.core.csv_table import read_table, write_table
+from napari_uniultra.core.manifest_table import plain_name, write_rows
 from napari_uniultra.errors import WriteError
 
 MEASUREMENTS_CSV, MEASUREMENTS_PARQUET = "measurements.csv", "measurements.parquet"
 AGREEMENT_CSV, FAILURES = "agreement.csv", "failures.csv"
 MANIFEST = f"{IDENTIFYING}/manifest.csv"
 
-_MANIFEST_COLUMNS = ("frames", "masks", "subject", "source", "spacing_mm", "part", "name", "labels", "separate")
+_OF_FAILURE = ("loop", "error", "why")
 _FIRST = ("loop", "subject")
 _TEXT = ("loop", "subject", "object")
 _WHOLE = ("frame", "object_id", "cut_by_border")
@@ -36,10 +37,7 @@ def write_measurements(folder: Path, records: Sequence[Record], parquet: bool) -
     """
     header = _header(folder, records)
     paths = [folder / MEASUREMENTS_CSV]
-    with atomic_path(paths[0]) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, header, restval="")
-        writer.writeheader()
-        writer.writerows(_rows(folder, records))
+    write_table(paths[0], header, ([row.get(name, "") for name in header] for row in _rows(folder, records)))
     if parquet and records:
         paths.append(folder / MEASUREMENTS_PARQUET)
         _to_parquet(paths[0], paths[1])
@@ -53,18 +51,15 @@ def write_failures(folder: Path, failures: Iterable[Outcome]) -> None:
     ------
     WriteError
     """
-    with atomic_path(folder / FAILURES) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("loop", "error", "why"))
-        writer.writerows((entry.name, entry.kind, entry.reason) for entry in failures)
+    write_table(folder / FAILURES, _OF_FAILURE, ((entry.name, entry.kind, entry.reason) for entry in failures))
 
 
 def read_failures(folder: Path) -> list[Outcome]:
     """What `write_failures` wrote, or nothing."""
     if not (folder / FAILURES).is_file():
         return []
-    with (folder / FAILURES).open(newline="", encoding="utf-8") as file:
-        return [Outcome(row["loop"], FAILED, row["error"], row["why"]) for row in csv.DictReader(file)]
+    rows = read_table(folder / FAILURES).values()
+    return [Outcome(row["loop"], FAILED, row["error"], row["why"]) for row in rows]
 
 
 def clear_tables(folder: Path) -> None:
@@ -94,8 +89,8 @@ def write_agreement(folder: Path, records: Iterable[Record]) -> Path | None:
 def write_manifest(folder: Path, records: Iterable[Record], sources: Mapping[str, Path]) -> Path | None:
     """A manifest that the trainers take as a data set: every loop with its masks; None where there is none.
 
-    What the results do not say, such as the part, stays as the manifest that was there has it. So does the line of a
-    loop that has no results this time, as long as there are masks of it.
+    What the results do not say, such as the part or a column of people's own, stays as the manifest that was there has
+    it. So does the line of a loop that has no results this time, as long as there are masks of it.
 
     Parameters
     ----------
@@ -109,38 +104,30 @@ def write_manifest(folder: Path, records: Iterable[Record], sources: Mapping[str
     WriteError
     """
     path = folder / MANIFEST
-    before = {row.get("name", ""): row for row in read_table(path)} if path.is_file() else {}
+    before = {row.get("name", ""): row for row in read_table(path).values()} if path.is_file() else {}
     kept = {
         name: row for name, row in before.items() if name in sources and (loop_folder(folder, name) / MASKS).is_file()
     }
     rows = kept | {record["name"]: _manifest_row(folder, record, sources, before) for record in records}
     if not rows:
         return None
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, _MANIFEST_COLUMNS, restval="", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows[name] for name in sorted(rows))
+    write_rows(path, (rows[name] for name in sorted(rows)))
     return path
 
 
 def _manifest_row(
     folder: Path, record: Record, sources: Mapping[str, Path], before: Mapping[str, Mapping[str, str]]
-) -> dict[str, str]:
+) -> dict[str, Any]:
     name = record["name"]
     known = {
         "frames": str(sources[name]),
         "masks": str((loop_folder(folder, name) / MASKS).absolute()),
         "subject": record["subject"],
-        "spacing_mm": " ".join(repr(value) for value in record.get("spacing_mm") or ()),
+        "spacing_mm": record.get("spacing_mm"),
         "name": name,
-        "labels": ";".join(f"{number}={_plain(words)}" for number, words in record["objects"].items()),
+        "labels": {number: plain_name(words) for number, words in record["objects"].items()},
     }
     return {**before.get(name, {}), **{column: value for column, value in known.items() if value}}
-
-
-def _plain(words: str) -> str:
-    """A name without what separates names in a manifest."""
-    return words.replace(";", ",").replace("=", " ").strip()
 
 
 def _header(folder: Path, records: Sequence[Record]) -> list[str]:

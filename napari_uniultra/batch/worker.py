@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import tempfile
 import threading
 import time
@@ -30,7 +29,7 @@ from napari_uniultra.batch.results import (
 from napari_uniultra.batch.review import review
 from napari_uniultra.batch.starts import begin
 from napari_uniultra.batch.task import LoopTask, input_state, sha256_of
-from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.csv_table import write_table
 from napari_uniultra.core.masks import Masks
 from napari_uniultra.core.measure import Measurement, measurement_rows, with_area_change
 from napari_uniultra.core.postprocess import TidySettings
@@ -269,10 +268,7 @@ def _array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 def _write_agreement(path: Path, task: LoopTask, masks: Masks) -> dict[str, Any]:
     found = compare(masks, task.reference, task.reference_frames)
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(entry.cells(task.name) for entry in found)
+    write_table(path, COLUMNS, (entry.cells(task.name) for entry in found))
     distances = [entry.hd95 for entry in found if np.isfinite(entry.hd95)]
     return {
         "frames": len({entry.frame for entry in found}),

@@ -1,22 +1,33 @@
-"""CSV files as people and spreadsheets save them."""
+"""CSV files as people and spreadsheets save them, and as they are safely opened."""
 
 from __future__ import annotations
 
 import csv
 import io
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.errors import ReadError
 
+Row = dict[str, str]  # column to value
+Cells = Iterable[Sequence[Any]]
+Table = tuple[Sequence[str], Cells]  # header and lines
+
 _FIX = "Name a table, saved as 'CSV UTF-8'"
+_SEPARATORS = (",", ";", "\t")  # a header has the first one that is in it
+_NAMES_SEPARATOR = "sep="  # a first line that some spreadsheets write
+_STARTS_FORMULA = ("=", "+", "-", "@")
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The lines of a CSV file, column to value; columns in small letters, nothing with spaces around it.
+def read_table(path: Path) -> dict[int, Row]:
+    """The lines of a CSV file by their numbers in it, the header's being 1 or, where that names the separator, 2.
 
-    Values may also be separated by semicolons, as spreadsheets of many countries save them. Empty lines at the end do
-    not count.
+    Columns are in small letters, and nothing has spaces around it. Values may also be separated by semicolons, as
+    spreadsheets of many countries save them, or by tabs. Lines without a value and columns without a name, as
+    spreadsheets leave them, do not count, and a quote that keeps a value from being a formula is no part of it.
 
     Raises
     ------
@@ -25,22 +36,49 @@ def read_table(path: Path) -> list[dict[str, str]]:
     """
     failed = f"{path.name} cannot be read"
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        separator = _separator(text)
-        rows = list(csv.DictReader(io.StringIO(text), delimiter=separator))
+        lines, separator = _lines(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ReadError(failed, error.strerror or "", "Check the path") from error
     except UnicodeDecodeError as error:
         raise ReadError(failed, "its letters are not in UTF-8", _FIX) from error
     except csv.Error as error:
         raise ReadError(failed, "it is not a CSV file", _FIX) from error
-    while rows and not any(rows[-1].values()):
-        rows.pop()
-    for number, row in enumerate(rows, 2):  # the header is line 1
-        if None in row:
+    _, header = lines[0] if lines else (1, [])
+    columns = [name.lower() for name in header]
+    rows = {}
+    for number, values in lines[1:]:
+        values = values + [""] * (len(columns) - len(values))
+        names = columns + [""] * (len(values) - len(columns))
+        if any(value and not name for name, value in zip(names, values, strict=True)):
             why = f"line {number} has more values than there are columns"
             raise ReadError(failed, why, f'Put values with {separator!r} in them into "..."')
-    return [{key.strip().lower(): (value or "").strip() for key, value in row.items()} for row in rows]
+        rows[number] = {name: _plain(value) for name, value in zip(names, values, strict=True) if name}
+    return rows
+
+
+def write_table(path: str | os.PathLike[str], header: Sequence[str], cells: Cells) -> None:
+    """Write a table that a person may open in a spreadsheet: UTF-8, commas, no cell that is run as a formula.
+
+    Raises
+    ------
+    WriteError
+    """
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        _write(file, header, cells)
+
+
+def csv_text(table: Table) -> str:
+    """A table as the text of a CSV file, harmless to a spreadsheet."""
+    text = io.StringIO(newline="")
+    _write(text, *table)
+    return text.getvalue()
+
+
+def clipboard_text(table: Table) -> str:
+    """A table with tabs between its cells, harmless to a spreadsheet that it is put into."""
+    text = io.StringIO(newline="")
+    _write(text, *table, delimiter="\t", lineterminator="\n")
+    return text.getvalue()
 
 
 def decimal(value: Any) -> float:
@@ -48,6 +86,36 @@ def decimal(value: Any) -> float:
     return float(value.replace(",", ".") if isinstance(value, str) else value)
 
 
-def _separator(text: str) -> str:
-    head = text.partition("\n")[0]
-    return ";" if ";" in head and "," not in head else ","
+def _lines(text: str) -> tuple[list[tuple[int, list[str]]], str]:
+    """(number, values) of the lines that have a value, without spaces around these, and what separates them."""
+    first, _, rest = text.partition("\n")
+    first = first.strip('\r"')
+    is_named = first.lower().startswith(_NAMES_SEPARATOR)
+    named = first[len(_NAMES_SEPARATOR) :][:1] if is_named else ""
+    head = rest.partition("\n")[0] if is_named else first
+    separator = named or next((mark for mark in _SEPARATORS if mark in head), ",")
+    reader = csv.reader(io.StringIO(rest if is_named else text, newline=""), delimiter=separator)
+    found = [(reader.line_num + is_named, [value.strip() for value in values]) for values in reader]
+    return [(number, values) for number, values in found if any(values)], separator
+
+
+def _write(file: TextIO, header: Sequence[str], cells: Cells, **form: str) -> None:
+    writer = csv.writer(file, **form)
+    writer.writerow(header)
+    writer.writerows([_harmless(cell) for cell in row] for row in cells)
+
+
+def _harmless(cell: Any) -> Any:
+    """A spreadsheet takes text that begins like a formula for one, and runs it; a quote in front keeps it text."""
+    if not (isinstance(cell, str) and cell.startswith(_STARTS_FORMULA)):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
+def _plain(value: str) -> str:
+    """As it was before `_harmless`."""
+    return value[1:] if value[:1] == "'" and value[1:].startswith(_STARTS_FORMULA) else value

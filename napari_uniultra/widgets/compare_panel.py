@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from html import escape
 from typing import Any
@@ -29,11 +27,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.csv_table import clipboard_text, write_table
 from napari_uniultra.core.palette import colour_of
 from napari_uniultra.core.words import counted
 from napari_uniultra.errors import UniUltraError
-from napari_uniultra.io.writers.measurements import csv_text
 from napari_uniultra.plugin.compare import Comparison, ObjectAgreement
 from napari_uniultra.plugin.compare_host import CompareController, image_layers
 from napari_uniultra.plugin.compare_sources import Progress
@@ -202,10 +199,7 @@ class ComparePanel(DockPanel):
 
     def copy(self) -> None:
         """Put the table of all frames on the clipboard, with tabs between the cells."""
-        header, cells = self.controller.comparison.table()
-        text = io.StringIO()
-        csv.writer(text, delimiter="\t", lineterminator="\n").writerows([header, *cells])
-        QGuiApplication.clipboard().setText(text.getvalue())
+        QGuiApplication.clipboard().setText(clipboard_text(self.controller.comparison.table()))
 
     def save(self, path: str) -> None:
         """Write the table of all frames as CSV.
@@ -214,8 +208,7 @@ class ComparePanel(DockPanel):
         ------
         WriteError
         """
-        with atomic_path(path) as temporary:
-            temporary.write_text(csv_text(self.controller.comparison.table()), encoding="utf-8", newline="")
+        write_table(path, *self.controller.comparison.table())
 
     def _ask_and_save(self) -> None:
         path, _ = QFileDialog.getSaveFileName(self, "Save the comparison", "comparison.csv", "Tables (*.csv)")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
 
 from napari.utils.notifications import show_info
@@ -22,6 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_uniultra.core.csv_table import clipboard_text
 from napari_uniultra.core.measure import CycleMeasurement
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.io.writers import write_cycles_csv, write_measurements_csv
@@ -248,10 +247,7 @@ class MeasurePanel(DockPanel):
 
     def copy(self) -> None:
         """Put the measurements of all objects on the clipboard, with tabs between the cells."""
-        header, cells = measurement_table(self.controller.rows)
-        text = io.StringIO()
-        csv.writer(text, delimiter="\t", lineterminator="\n").writerows([header, *cells])
-        QGuiApplication.clipboard().setText(text.getvalue())
+        QGuiApplication.clipboard().setText(clipboard_text(measurement_table(self.controller.rows)))
 
     def save(self, path: str) -> None:
         """Write the measurements of all objects as CSV."""

@@ -14,15 +14,14 @@ labels      ``1=nerve;2=vessel``: the mask's values that count (optional)
 separate    ``yes`` when connected parts are structures of their own (optional)
 =========== ============================================================================================
 
-A CSV file may have semicolons between its values, and commas in its numbers, as spreadsheets of many countries save it;
-several paths or labels in one value then stand in ``"..."``.
+A CSV file may have semicolons or tabs between its values, and commas in its numbers, as spreadsheets of many countries
+save it; several paths or labels in one value then stand in ``"..."``. Names of columns: core.manifest_table.
 
 Relative paths are relative to the manifest and stay within its folder; data elsewhere are named by absolute paths.
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +31,7 @@ from typing import Any
 
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.csv_table import decimal, read_table
+from napari_uniultra.core.manifest_table import COLUMNS, labels_of, list_of, write_rows
 from napari_uniultra.errors import ReadError
 from napari_uniultra.training.data.cases import PARTS, Annotated, Case, OpenCase, iterate_case, load_case
 from napari_uniultra.training.data.overlap import check_overlap
@@ -49,7 +49,6 @@ __all__ = [
     "write_manifest",
 ]
 
-COLUMNS = ("frames", "masks", "subject", "source", "spacing_mm", "part", "name", "labels", "separate")
 _ALIASES = {"image": "frames", "loop": "frames", "mask": "masks", "spacing": "spacing_mm"}
 _YES, _NO = ("yes", "true", "1"), ("", "no", "false", "0")
 
@@ -96,11 +95,10 @@ def read_manifest(path: str | Path, without_parts: bool = False) -> Manifest:
         relative path out of the manifest's folder, or parts that overlap.
     """
     path = Path(path)
-    rows = _json_rows(path) if path.suffix.lower() == ".json" else read_table(path)
+    rows = _json_rows(path) if path.suffix.lower() == ".json" else read_table(path)  # by their numbers
     if not rows:
         raise ReadError(f"The manifest {path} lists no case", fix="Give it a line a case, with 'frames' and 'masks'")
-    first = 2 if path.suffix.lower() != ".json" else 1  # the header is line 1
-    cases = (_Row(path, number, row).case() for number, row in enumerate(rows, first))
+    cases = (_Row(path, number, row).case() for number, row in rows.items())
     return Manifest(tuple(replace(case, part="") if without_parts else case for case in cases))
 
 
@@ -130,17 +128,14 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     path = Path(path)
     folder = path.parent.resolve()
     rows = [_plain(case, folder) for case in manifest.cases]
+    if path.suffix.lower() != ".json":
+        write_rows(path, rows)
+        return
     with atomic_path(path) as temporary:
-        if path.suffix.lower() == ".json":
-            temporary.write_text(json.dumps({"cases": rows}, indent=1, ensure_ascii=False), encoding="utf-8")
-            return
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+        temporary.write_text(json.dumps({"cases": rows}, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def _json_rows(path: Path) -> list[dict[str, Any]]:
+def _json_rows(path: Path) -> dict[int, dict[str, Any]]:
     failed, form = f"The manifest {path} cannot be read", 'Write {"cases": [{"frames": ..., "masks": ...}]}'
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -151,7 +146,7 @@ def _json_rows(path: Path) -> list[dict[str, Any]]:
     rows = content.get("cases") if isinstance(content, dict) else content
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ReadError(failed, "it holds no list of cases", form)
-    return rows
+    return dict(enumerate(rows, 1))
 
 
 class _Row:
@@ -173,7 +168,7 @@ class _Row:
 
     def case(self) -> Case:
         masks = self.values.get("masks")
-        masks = [text.strip() for text in masks.split(";") if text.strip()] if isinstance(masks, str) else masks
+        masks = list_of(masks) if isinstance(masks, str) else masks
         for column, value in (("frames", self.values.get("frames")), ("masks", masks)):
             if not value:
                 raise self.fault(f"it names no {column}", "Give each case 'frames' and 'masks'")
@@ -230,8 +225,7 @@ class _Row:
 
     def labels(self) -> dict[int, str]:
         value = self.values.get("labels") or {}
-        if isinstance(value, str):
-            value = dict(item.partition("=")[::2] for item in value.split(";") if item.strip())
+        value = labels_of(value) if isinstance(value, str) else value
         try:
             return {int(number): str(name).strip() or str(number).strip() for number, name in value.items()}
         except (AttributeError, TypeError, ValueError) as error:
@@ -267,18 +261,3 @@ def _plain(case: Case, folder: Path) -> dict[str, Any]:
         "labels": {str(value): name for value, name in case.labels.items()},
         "separate": case.separate,
     }
-
-
-def _cell(value: Any) -> str:
-    """As `_Row` reads it back."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else ""
-    if isinstance(value, dict):
-        return ";".join(f"{number}={name}" for number, name in value.items())
-    if isinstance(value, list):
-        return (" " if value and isinstance(value[0], float) else ";").join(
-            repr(item) if isinstance(item, float) else item for item in value
-        )
-    return str(value)

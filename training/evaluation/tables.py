@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.csv_table import write_table
 from napari_uniultra.training.evaluation.scores import Score
 from napari_uniultra.training.evaluation.summary import Drift, Reliability, Row, Statistic
 
@@ -111,14 +110,7 @@ def write_csv(path: Path, scores: Iterable[Score]) -> None:
     WriteError
     """
     columns = [field.name for field in fields(Score) if field.name != "drawn"]
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*columns, "box", "points"])
-        for score in scores:
-            values = [_csv_cell(getattr(score, name)) for name in columns]
-            box = "" if score.drawn is None or score.drawn.box is None else _numbers(score.drawn.box)
-            points = "" if score.drawn is None else ";".join(_numbers(point) for point in score.drawn.points)
-            writer.writerow([*values, box, points])
+    write_table(path, [*columns, "box", "points"], (_csv_cells(score, columns) for score in scores))
 
 
 def json_ready(value: Any) -> Any:
@@ -160,6 +152,12 @@ def _mean(own: Statistic, digits: int) -> str:
 
 def _interval(own: Statistic, digits: int) -> str:
     return NOTHING if own.low is None else f"{own.low:.{digits}f} to {own.high:.{digits}f}"
+
+
+def _csv_cells(score: Score, columns: Iterable[str]) -> list[Any]:
+    box = "" if score.drawn is None or score.drawn.box is None else _numbers(score.drawn.box)
+    points = "" if score.drawn is None else ";".join(_numbers(point) for point in score.drawn.points)
+    return [*(_csv_cell(getattr(score, name)) for name in columns), box, points]
 
 
 def _csv_cell(value: Any) -> Any:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Iterable
 
-from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.core.csv_table import Table, csv_text, write_table
 from napari_uniultra.core.measure import CycleMeasurement, Measurement
 from napari_uniultra.errors import WriteError
+
+__all__ = ["Table", "csv_text", "cycle_table", "measurement_table", "write_cycles_csv", "write_measurements_csv"]
 
 _LENGTHS = (
     "perimeter",
@@ -19,7 +19,6 @@ _LENGTHS = (
     "ellipse_circumference",
     "thickness",
 )
-Table = tuple[list[str], list[list[str]]]
 
 
 def write_measurements_csv(path: str | os.PathLike[str], rows: Iterable[Measurement]) -> None:
@@ -32,7 +31,7 @@ def write_measurements_csv(path: str | os.PathLike[str], rows: Iterable[Measurem
     WriteError
         When the rows mix mm and pixels, or the disk refuses.
     """
-    _write(path, *measurement_table(rows))
+    write_table(path, *measurement_table(rows))
 
 
 def write_cycles_csv(path: str | os.PathLike[str], cycles: Iterable[CycleMeasurement], in_mm: bool) -> None:
@@ -43,7 +42,7 @@ def write_cycles_csv(path: str | os.PathLike[str], cycles: Iterable[CycleMeasure
     WriteError
         When the disk refuses.
     """
-    _write(path, *cycle_table(cycles, in_mm))
+    write_table(path, *cycle_table(cycles, in_mm))
 
 
 def measurement_table(rows: Iterable[Measurement]) -> Table:
@@ -108,27 +107,6 @@ def _cycle_cells(cycle: CycleMeasurement) -> list[str]:
         _number(cycle.es_volume, 4),
         _percent(cycle.ejection_fraction),
     ]
-
-
-def csv_text(table: Table) -> str:
-    """A table as the text of a CSV file, harmless to a spreadsheet."""
-    header, cells = table
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(header)
-    writer.writerows([_harmless(cell) for cell in row] for row in cells)
-    return text.getvalue()
-
-
-def _write(path: str | os.PathLike[str], header: list[str], cells: list[list[str]]) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(csv_text((header, cells)), encoding="utf-8", newline="")
-
-
-def _harmless(cell: str) -> str:
-    """A spreadsheet takes text that begins like a formula for one, and runs it; a quote in front keeps it text."""
-    is_number = cell[1:2].isdigit() or cell[1:2] == "."
-    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@") and not is_number else cell
 
 
 def _percent(share: float | None) -> str:

@@ -106,7 +106,7 @@ def pixel_sizes(table: Path, name: str, size: str) -> dict[str, float]:
         When the file cannot be read, or a size is none.
     """
     sizes: dict[str, float] = {}
-    for row in read_table(table):
+    for row in read_table(table).values():
         if not (row.get(name) and row.get(size)):
             continue
         try:
