@@ -27,6 +27,7 @@ from PIL import Image
 from scipy import ndimage
 from segmentations import without_empty_frames
 
+from napari_uniultra.batch.agreement import compare
 from napari_uniultra.batch.corrections import hand_out, take_in
 from napari_uniultra.batch.loops import checked_name, find_loops
 from napari_uniultra.batch.naming import without_paths
@@ -948,6 +949,22 @@ def test_agreement_with_references(tmp_path: Path, job_of: Callable) -> None:
     html = (tmp_path / "out/report.html").read_text()
     assert "limits of agreement" in html
     assert "+0.0" in html
+
+
+def test_objects_and_their_references_go_by_name(tmp_path: Path) -> None:
+    """One home for who belongs to whom: the wall is not scored against the lumen because their numbers are the same."""
+    labels = np.zeros((1, HEIGHT, WIDTH), np.uint8)
+    labels[0, :10], labels[0, 20:] = 1, 2
+    own = Masks(labels, {1: "lumen", 2: "wall"})
+    write_masks(tmp_path / "truth.json", Masks(np.take([0, 2, 1], labels), {1: "vessel", 2: "Lumen"}))
+    assert [(entry.object_id, entry.name, entry.dice) for entry in compare(own, tmp_path / "truth.json")] == [
+        (1, "lumen", 1.0)
+    ]
+    write_masks(tmp_path / "unnamed.json", Masks(labels))
+    assert [entry.dice for entry in compare(own, tmp_path / "unnamed.json")] == [1.0, 1.0]
+    write_masks(tmp_path / "others.json", Masks(labels, {1: "bone", 2: "nerve"}))
+    with pytest.raises(ReadError, match=r"it has bone, nerve, the loop has lumen, wall\. Give what is the same"):
+        compare(own, tmp_path / "others.json")
 
 
 def test_no_table_of_a_batch_runs_a_name_as_a_formula(tmp_path: Path, job_of: Callable) -> None:

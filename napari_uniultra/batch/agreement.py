@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from napari_uniultra.core.counterparts import pair_objects
 from napari_uniultra.core.masks import Masks
 from napari_uniultra.core.metrics import PIXELS, dice, hausdorff95
 from napari_uniultra.errors import ReadError
@@ -52,7 +53,7 @@ class Agreement:
 def compare(masks: Masks, reference: Path, frames: str = "annotated") -> list[Agreement]:
     """Compare a loop's masks with those in a file, object by object.
 
-    Objects belong together by their numbers, or by their names where the numbers differ and the names are the same.
+    Objects belong together as `pair_objects` says.
 
     Parameters
     ----------
@@ -62,20 +63,24 @@ def compare(masks: Masks, reference: Path, frames: str = "annotated") -> list[Ag
     Raises
     ------
     ReadError
-        When the reference cannot be read or does not fit.
+        When the reference cannot be read, does not fit, or has none of the objects.
     """
     truth = read_masks(reference, len(masks))
     if truth.labels.shape != masks.labels.shape:
         raise ReadError(
             "The reference masks do not fit the loop", f"they are {truth.labels.shape}, it is {masks.labels.shape}"
         )
-    pairs = _pairs(masks, truth)
+    pairs = pair_objects(masks, truth)
+    if not pairs:
+        theirs, own = (", ".join(map(each.name, each.ids)) or "nothing" for each in (truth, masks))
+        why, fix = f"it has {theirs}, the loop has {own}", "Give what is the same the same names, or none"
+        raise ReadError("The reference has none of the loop's objects", why, fix)
     chosen = range(len(masks)) if frames == "all" else [n for n, labels in enumerate(truth.labels) if labels.any()]
     spacing = masks.spacing_mm or PIXELS
     pixel = spacing[0] * spacing[1]
     found = []
     for frame in chosen:
-        for own, theirs in pairs.items():
+        for own, theirs in pairs:
             mine, other = masks.labels[frame] == own, truth.labels[frame] == theirs
             distance = hausdorff95(mine, other, spacing)
             areas = np.count_nonzero(mine) * pixel, np.count_nonzero(other) * pixel
@@ -83,17 +88,6 @@ def compare(masks: Masks, reference: Path, frames: str = "annotated") -> list[Ag
             entry = Agreement(frame, own, masks.name(own), overlap, distance, *areas, masks.spacing_mm is not None)
             found.append(entry)
     return found
-
-
-def _pairs(masks: Masks, truth: Masks) -> Mapping[int, int]:
-    """Own object id to the reference's."""
-    by_name = {name.casefold(): number for number, name in truth.names.items()}
-    ids = set(truth.ids)
-    pairs = {number: by_name.get(masks.name(number).casefold(), number) for number in masks.ids}
-    pairs = {number: other for number, other in pairs.items() if other in ids}
-    if not pairs:
-        raise ReadError("The reference has none of the loop's objects", f"it has {', '.join(map(str, truth.ids))}")
-    return pairs
 
 
 @dataclass(frozen=True)
