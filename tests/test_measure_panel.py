@@ -17,9 +17,17 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QFileDialog
 
-from napari_uniultra.core.measure import Cycle, disc_volume, long_axis, measurement_rows
+from napari_uniultra.core.measure import Cycle, Markers, disc_volume, long_axis, measurement_rows
 from napari_uniultra.core.types import Cine
-from napari_uniultra.plugin.layers import METADATA_KEY, features_of_names, markers_of, metadata_for_masks, metadata_of
+from napari_uniultra.plugin import loop_measurements
+from napari_uniultra.plugin.layers import (
+    METADATA_KEY,
+    features_of_names,
+    markers_of,
+    metadata_for_masks,
+    metadata_of,
+    set_markers,
+)
 from napari_uniultra.plugin.loop_measurements import LoopMeasurements
 from napari_uniultra.plugin.loop_scale import Scale, rescale
 from napari_uniultra.widgets.measure_panel import MeasurePanel
@@ -246,10 +254,29 @@ def test_masks_that_change_are_measured_again(window: Window) -> None:
     assert panel.object_box.itemText(1) == "Vorhof"
 
 
+def test_masks_that_become_shorter_are_measured_as_such(window: Window) -> None:
+    control = window.panel.controller
+    set_markers(window.layer, Markers({1: (Cycle(16, 24),)}, {}))
+    window.until(lambda: control.cycles == [Cycle(16, 24)])
+    window.layer.data = beating()[:20]
+    window.until(lambda: len(control.rows) == 20 + 5)
+    assert len(control.cine) == len(control.positions()) == 20
+    assert control.cycles == [Cycle(0, 8)], "the one set by hand ends after the loop"
+    window.layer.data = beating()
+    window.until(lambda: len(control.rows) == FRAMES + 5)
+    assert control.cycles == [Cycle(16, 24)]
+    window.layer.data = beating()[:, : HEIGHT // 2]
+    window.until(lambda: control.rows[0].area == (beating()[0, : HEIGHT // 2] == 1).sum() * 0.2)
+    assert window.told == []
+
+
 def test_copy_and_csv(window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     panel = window.panel
+    window.layer.features = features_of_names({1: "=1+2"})
+    window.until(lambda: "=1+2" in panel.controller.objects.values())
     panel.copy_button.click()
     lines = QGuiApplication.clipboard().text().splitlines()
+    assert {line.split("\t")[3] for line in lines if line.split("\t")[2] == "1"} == {"'=1+2"}
     assert len(lines) == 1 + FRAMES + 5
     assert lines[0].split("\t")[:5] == ["frame", "time_s", "object_id", "object", "area_mm2"]
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *a, **k: (str(tmp_path / "m.csv"), ""))
@@ -288,6 +315,21 @@ def test_spacing_may_come_from_the_image_below(window: Window) -> None:
     window.panel.layer_box.setCurrentIndex(1)
     window.until(lambda: len(window.panel.controller.rows) == FRAMES + 5)
     assert window.panel.controller.cine.spacing_mm == window.viewer.layers["loop"].metadata[METADATA_KEY]["spacing_mm"]
+
+
+def test_a_loop_that_is_opened_after_its_masks_gives_times_and_scan_area(window: Window) -> None:
+    control = window.panel.controller
+    window.viewer.add_labels(beating()[:24], name="alone")
+    window.panel.layer_box.setCurrentIndex(1)
+    window.until(lambda: len(control.rows) == 24 + 5)
+    assert not control.rows[0].shape.cut_by_border
+    sector = np.ones((HEIGHT, WIDTH), bool)
+    sector[:, : WIDTH // 2] = False
+    cine = Cine(np.zeros((24, HEIGHT, WIDTH), np.uint8), None, np.arange(24) * 0.04)
+    image = window.viewer.add_image(np.asarray(cine.frames), metadata=metadata_of(cine))
+    window.until(lambda: control.cine.frame_times_s is not None)
+    image.metadata = metadata_of(cine.with_(sector=sector))
+    window.until(lambda: control.rows[0].shape.cut_by_border)
 
 
 @pytest.mark.parametrize("what", ["beat", "axis"])
@@ -381,6 +423,24 @@ def test_a_closed_dock_lets_go(window: Window) -> None:
     window.layer.data_setitem((np.array([2]), np.array([50]), np.array([2])), 9)
     window.viewer.layers.clear()
     assert window.told == []
+
+
+def test_masks_that_change_while_they_are_measured_are_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = beating(1)
+    measured, measure = LoopMeasurements(Cine(np.zeros(labels.shape, np.uint8))), loop_measurements.measure_labels
+
+    def painted_meanwhile(*args: Any) -> Any:
+        labels[0, :30, :30] = 1
+        try:
+            return measure(*args)
+        finally:
+            labels[0] = beating(1)[0]  # taken back before the next look
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_measurements, "measure_labels", painted_meanwhile)
+        measured.update(labels)
+    measured.update(labels)
+    assert measured.rows()[0].area == (labels == 1).sum()
 
 
 def test_only_changed_frames_are_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ class LoopMeasurements:
         for frame in range(len(self.cine)):
             if self._closed.is_set():
                 break
-            image = np.ascontiguousarray(labels[frame])
+            image = np.array(labels[frame], order="C")  # as it is now: it may be painted in meanwhile
             digest = zlib.crc32(image)
             if self._digests.get(frame) != digest:
                 self._rows[frame], self._digests[frame] = measure_labels(self.cine, frame, image), digest

@@ -314,17 +314,17 @@ class MeasureController(QObject):
         if self._looking:
             self._timer.start(_SOON_MS)
 
-    def _follow_spacing(self) -> None:
-        """Measure anew where spacing or times are others by now; beats and long axes, in frames and pixels, stay."""
-        loop, known = self._loop_of(self._layer), self._measured.cine
-        if loop.spacing_mm != known.spacing_mm or not np.array_equal(loop.frame_times_s, known.frame_times_s):
+    def _follow_loop(self) -> None:
+        """Measure anew where the loop is another by now; beats and long axes, in frames and pixels, stay."""
+        loop = self._loop_of(self._layer)
+        if not _is_measured_alike(loop, self._measured.cine):
             self._measured.close()
             self._measured = LoopMeasurements(loop)
 
     def _look(self) -> None:
         if self._measured is None:
             return
-        self._follow_spacing()
+        self._follow_loop()
         measured = self._measured
         labels, start = self._labels(), time.perf_counter()
 
@@ -393,6 +393,13 @@ class MeasureController(QObject):
     def _on_frame(self, event: Any = None) -> None:
         if self._layer is not None:
             self.frame_changed.emit(self.frame)
+
+
+def _is_measured_alike(one: Cine, other: Cine) -> bool:
+    """Whether masks of one loop measure the same on the other."""
+    same_size = one.frames.shape == other.frames.shape and one.spacing_mm == other.spacing_mm
+    pairs = (one.frame_times_s, other.frame_times_s), (one.sector, other.sector)
+    return same_size and all(np.array_equal(mine, theirs) for mine, theirs in pairs)
 
 
 def _nearest(curve: np.ndarray, frame: int) -> int:

@@ -109,7 +109,8 @@ def chosen_cycles(
     by_hand: Sequence[Cycle], areas: np.ndarray, frame_times_s: np.ndarray | None = None
 ) -> Sequence[Cycle]:
     """Cycles that were set by hand, while the object is on all of their frames; otherwise those that are found."""
-    is_measured = all(np.isfinite(areas[[cycle.ed, cycle.es]]).all() for cycle in by_hand)
+    frames = [frame for cycle in by_hand for frame in (cycle.ed, cycle.es)]
+    is_measured = all(frame < len(areas) and np.isfinite(areas[frame]) for frame in frames)
     return by_hand if by_hand and is_measured else find_cycles(areas, frame_times_s)
 
 
