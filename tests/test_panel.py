@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -882,6 +883,32 @@ def test_work_that_was_not_restored_is_never_written_over(window: Window, isolat
     works = saved_works(isolated_home)
     assert {(1, 0)} in works
     assert {(1, 1)} in works
+
+
+def test_work_that_cannot_be_moved_aside_is_not_written_over(
+    window: Window, isolated_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window.open(loop())
+    window.draw_box(frame=0)
+    settle(window)
+    window.viewer.layers.clear()
+    settle(window)
+    replace = os.replace
+
+    def held(source: Path, target: Path) -> None:  # as on Windows, while another program reads the file
+        if not Path(source).name.startswith("."):
+            raise PermissionError(13, "The process cannot access the file", str(source))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", held)
+    window.open(loop())
+    for frame in (3, 5):
+        window.draw_box(frame=frame)
+        settle(window)
+    assert sorted(map(sorted, saved_works(isolated_home))) == [[(1, 0)], [(1, 3), (1, 5)]]
+    assert len(window.told) == 1
+    assert "a file of its own" in window.told[0]
+    assert window.panel.restore_button.isVisibleTo(window.panel)
 
 
 def test_renamed_layers_and_a_changed_scale_are_followed(window: Window) -> None:

@@ -74,6 +74,31 @@ def test_two_viewers_work_at_the_same_time(window: Window, second: Window, refer
     assert window.told == []
 
 
+def test_two_viewers_on_one_loop_lose_nothing_and_say_so(window: Window, second: Window, isolated_home: Path) -> None:
+    def draws(one: Window, frame: int) -> None:
+        one.draw_box(frame=frame)
+        settle(one)
+
+    window.open(loop())
+    draws(window, 0)
+    second.open(loop())
+    draws(second, 4)
+    assert window.told == []
+    draws(window, 1)
+    assert len(window.told) == 1
+    assert "This loop is worked on in another window too" in window.told[0]
+    for frame in (5, 6):
+        draws(second, frame)
+    draws(window, 2)
+    assert len(window.told) == 1
+    cine = Cine(loop())
+    kept = {file: set(CineSession.restore(file, cine, None).prompts) for file in (isolated_home / "autosave").glob("*")}
+    assert {(1, 0), (1, 1), (1, 2)} in kept.values()
+    assert kept[isolated_home / "autosave" / f"{cine.key}.npz"] == {(1, 4), (1, 5), (1, 6)}
+    (own,) = (file for file, prompts in kept.items() if (1, 2) in prompts)
+    assert str(own) in window.told[0]
+
+
 def test_closing_one_viewer_leaves_the_other_at_work(window: Window, second: Window, reference_model: Any) -> None:
     data = loop(frames=30)
     for one in (window, second):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from napari_uniultra.plugin.outcomes import LoadedModel, ObjectEdit, OpenedLoop,
 from napari_uniultra.plugin.painting import Painted
 from napari_uniultra.plugin.session_tables import session_tables
 from napari_uniultra.plugin.track_plan import TrackPlan, TrackRequest
-from napari_uniultra.segment.autosave import earlier_place
+from napari_uniultra.segment.autosave import OWN_FILE, earlier_place
 from napari_uniultra.segment.passes import only
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ _SAME_CONTENT = (
     "Another open layer shows the very same loop. Each has its own work while both are open, but when the loop is "
     "opened the next time, only what was changed last is offered. Save a session of each to keep both."
 )
+_NOT_MOVED = "The work that was kept of this loop before cannot be moved to make room."
 
 
 class SessionHost:
@@ -125,8 +126,7 @@ class SessionHost:
             yield
         except UniUltraError:
             if self._own is not None and self._own.is_waiting:
-                self._take_place()
-                self._session.keep()
+                self._to_begin().keep()
             raise
 
     def release(self) -> None:
@@ -167,12 +167,18 @@ class SessionHost:
         own = self._own
         if own.saved_last:
             return
-        if own.path.is_file():
-            earlier = earlier_place(own.path)
-            with suppress(OSError):
-                os.replace(own.path, earlier)
+        place = own.path
+        if place.is_file():
+            earlier = earlier_place(place)
+            try:
+                os.replace(place, earlier)
+            except OSError:  # as on Windows, while another program reads it
+                place = earlier
+                self._on_notice(f"{_NOT_MOVED} {OWN_FILE.format(path=place)}")
+            else:
                 for loop in (own, *self._same_content()):
                     loop.saved_work = earlier if loop.saved_work == own.path else loop.saved_work
+        own.session.keep_in(place)
         self._note_saved()
 
     def _note_saved(self) -> None:
@@ -321,9 +327,10 @@ class SessionHost:
         own = self._own
         if own is None or own.saved_work is None:
             raise PromptError("There is no saved work for this loop")
+        session = self._opened()
         if own.saved_work != own.path:
             self._take_place()
-        self._opened().open(own.saved_work)
+        session.open(own.saved_work)
         self._note_saved()
         own.saved_work = None
         return self.everything()

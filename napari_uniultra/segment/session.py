@@ -57,7 +57,7 @@ class CineSession:
     limits : MemoryLimits
         How many other frames a frame attends to.
     autosave : Path, optional
-        File that is rewritten after every change.
+        File that is rewritten after every change. Where something else writes it meanwhile, another one beside it is.
     on_notice : callable, optional
         Is told in words what the user should know, such as that the session went on on the CPU.
     """
@@ -258,6 +258,10 @@ class CineSession:
     def keep(self) -> None:
         """Save now, as where something waits for an answer that does not come."""
         self._work.save()
+
+    def keep_in(self, path: Path) -> None:
+        """Rewrite this file after every change from now on, in place of another one or of what is there."""
+        self._autosave.move_to(path)
 
     def _editable(self, object_id: int, frame: int) -> Key:
         self.cine.frame(frame)
@@ -613,7 +617,9 @@ class CineSession:
             If the file is damaged or belongs to another loop; the session stays as it was.
         """
         changed = self._work.open(load_state(Path(path), self.cine))
-        if Path(path) != self._autosave.path:  # which holds it already
+        if Path(path) == self._autosave.path:  # which holds it already
+            self._autosave.take_over()
+        else:
             self.keep()
         return changed
 
