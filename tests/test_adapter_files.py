@@ -253,6 +253,16 @@ def test_a_file_that_does_not_fit(change: str, base: Path, tmp_path: Path) -> No
         load_adapter(path, model.network, CONFIG, model.sha256)
 
 
+def test_another_file_than_expected_is_refused(base: Path, tmp_path: Path) -> None:
+    path = tmp_path / "adapter.safetensors"
+    saved(path, base, "lora")
+    for file, read in ((path, read_adapter_file), (base, read_checkpoint)):
+        digest = read(file).sha256
+        assert read(file, digest).sha256 == digest
+        with pytest.raises(CheckpointError, match=f"not the checkpoint it should be.*{digest}, not {'0' * 64}"):
+            read(file, "0" * 64)
+
+
 def test_a_file_that_is_cut(base: Path, tmp_path: Path) -> None:
     path = tmp_path / "adapter.safetensors"
     saved(path, base, "lora")
