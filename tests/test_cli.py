@@ -16,7 +16,8 @@ import tifffile
 import torch
 from PIL import Image
 
-from napari_uniultra.cli import exit_code, main
+from napari_uniultra.cli import exit_codes, main
+from napari_uniultra.cli.exit_codes import exit_code
 from napari_uniultra.cli.job import OUTPUTS, RUN
 from napari_uniultra.errors import (
     CheckpointError,
@@ -367,12 +368,16 @@ def test_what_is_not_understood_is_said_in_words(
     assert words in capsys.readouterr().err
 
 
-def test_help_documents_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_and_documentation_tell_the_exit_codes(capsys: pytest.CaptureFixture[str], repo_root: Path) -> None:
+    documented = (repo_root / "docs/shell.md").read_text(encoding="utf-8")
     with pytest.raises(SystemExit) as end:
         main(["--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    assert all(f"\n  {code} " in text for code in (0, 1, 2, 3, 4, 5, 6, 7, 130))
+    codes = {value for value in vars(exit_codes).values() if type(value) is int}
+    codes |= {exit_codes.exit_code(kind("what")) for kind in (*UniUltraError.__subclasses__(), MemoryError)}
+    assert codes == {*range(10), 130}
+    assert all(f"\n  {code} " in text and f"\n| {code} |" in documented for code in codes)
 
 
 # --- weights

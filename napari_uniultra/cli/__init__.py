@@ -29,28 +29,9 @@ from napari_uniultra.cli import (
     train,
     weights,
 )
-from napari_uniultra.core.settings import ConfigError
-from napari_uniultra.errors import (
-    CheckpointError,
-    PromptError,
-    ReadError,
-    ResourceError,
-    TrainingError,
-    UniUltraError,
-    WriteError,
-)
+from napari_uniultra.cli.exit_codes import EPILOG, INTERRUPTED, OK, UNEXPECTED, exit_code, fail
+from napari_uniultra.errors import UniUltraError
 
-OK, UNEXPECTED, USAGE, INTERRUPTED = 0, 1, 2, 130
-_EXIT_CODES: dict[type[Exception], int] = {
-    ConfigError: USAGE,
-    ReadError: 3,
-    CheckpointError: 4,
-    PromptError: 5,
-    ResourceError: 6,
-    MemoryError: 6,
-    WriteError: 7,
-    TrainingError: 8,
-}
 # In the order of the help.
 _COMMANDS = (
     segment,
@@ -68,22 +49,6 @@ _COMMANDS = (
     evaluate,
     ablate,
 )
-_EPILOG = """\
-exit codes:
-  0    done
-  1    an error that was not expected
-  2    the command or its configuration was not understood
-  3    the loop or image cannot be read
-  4    the checkpoint is missing, damaged, unsafe or does not fit
-  5    a prompt cannot be used
-  6    memory, disk space, network or a device is missing
-  7    a result cannot be written
-  8    training cannot go on: its loss is not a number
-  9    some loops of a batch failed; the others are done
-  130  stopped with Ctrl-C; what was finished is kept
-
-Research use only: not a medical device.
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,11 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(f"unexpected error: {what} (--traceback shows where)", UNEXPECTED, arguments.traceback)
 
 
-def exit_code(error: Exception) -> int:
-    """The exit code that stands for an error."""
-    return next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), UNEXPECTED)
-
-
 def _take_all_letters() -> None:
     """Let no letter that a terminal cannot show end a command; what another program reads is UTF-8 everywhere."""
     for stream in (sys.stdout, sys.stderr):
@@ -123,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="uniultra",
         description="Interactive ultrasound segmentation: a box or a few clicks become a tracked, measured structure.",
-        epilog=_EPILOG,
+        epilog=f"{EPILOG}\nResearch use only: not a medical device.\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"napari-uniultra {__version__}")
@@ -132,14 +92,3 @@ def _parser() -> argparse.ArgumentParser:
     for command in _COMMANDS:
         command.add_parser(commands)
     return parser
-
-
-def fail(message: str, code: int, with_traceback: bool) -> int:
-    """Tell what went wrong, in one line on the standard error stream; returns the code."""
-    if with_traceback:
-        import traceback
-
-        traceback.print_exc()
-    line = " ".join(message.split())
-    print(f"uniultra: {line}", file=sys.stderr)
-    return code

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_uniultra.cli.exit_codes import INTERRUPTED, OK
 from napari_uniultra.cli.segment import DEVICES
 from napari_uniultra.cli.train import read_changes
 from napari_uniultra.core.atomic import check_writable
@@ -73,7 +74,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run_table(arguments: argparse.Namespace, asked: Asked) -> int:
-    from napari_uniultra.cli import INTERRUPTED, OK
     from napari_uniultra.training.ablation.make import Stopped
     from napari_uniultra.training.ablation.run import run_table
     from napari_uniultra.training.events import ConsoleBar

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_uniultra.cli.exit_codes import OK, exit_code, fail
 from napari_uniultra.core.words import counted
 from napari_uniultra.errors import UniUltraError
 
@@ -41,7 +42,6 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Copy all files; one that cannot be copied is named, and the first such one gives the exit code."""
-    from napari_uniultra.cli import OK, exit_code, fail
 
     pseudonyms = _pseudonyms(arguments.key)
     written: set[Path] = set()

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_uniultra.cli.exit_codes import OK, SOME_FAILED
+
 if TYPE_CHECKING:
     from napari_uniultra.batch.settings import JobSettings
-
-SOME_FAILED = 9
 
 
 def add_parser(commands: Any) -> None:
@@ -100,7 +100,7 @@ def _list(job: JobSettings) -> int:
         print(f"{task.name}\t{task.start.kind or 'nothing to start from'}\t{task.loop.path}")
     for failure in plan.failures:
         print(f"{failure.name}\tfailed\t{failure.reason}")
-    return SOME_FAILED if plan.failures else 0
+    return SOME_FAILED if plan.failures else OK
 
 
 def _open(job: JobSettings, job_file: Path, name: str) -> int:
@@ -127,7 +127,7 @@ def _run(job: JobSettings, as_json: bool, force: bool) -> int:
         print(f"{counted(summary.done, 'loop')} done, {summary.unchanged:,} unchanged{failed}", file=sys.stderr)
         for path in summary.written:
             print(path)
-    return SOME_FAILED if summary.failures else 0
+    return SOME_FAILED if summary.failures else OK
 
 
 class _Bar:

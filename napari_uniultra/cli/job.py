@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_uniultra import __version__
+from napari_uniultra.cli.exit_codes import INTERRUPTED, OK
 from napari_uniultra.cli.outputs import check_replaced
 from napari_uniultra.core.atomic import check_writable
 from napari_uniultra.core.own_files import is_own, read_record, write_record
@@ -87,7 +88,7 @@ def finish(job: Job, force: bool) -> int:
     """
     from napari_uniultra.model.catalogue import model_sha256
 
-    code = 0
+    code = OK
     if not force and already_done(job, model_sha256(job.model)):
         print("uniultra: the results are there already (--force computes them again)", file=sys.stderr)
     else:
@@ -100,7 +101,7 @@ def finish(job: Job, force: bool) -> int:
 
 
 def run_job(job: Job) -> int:
-    """Segment and write; the exit code: 0, or 130 when Ctrl-C ended the tracking and what was finished is written."""
+    """Segment and write; returns OK, or INTERRUPTED when Ctrl-C ended the tracking and what was finished is written."""
     from napari_uniultra.model.load import load_model
     from napari_uniultra.segment.session import CineSession
 
@@ -115,7 +116,7 @@ def run_job(job: Job) -> int:
             session.set_prompt(entry.id, frame, prompt)
     complete = _track(session, job)
     _write(session, job, complete)
-    return 0 if complete else 130
+    return OK if complete else INTERRUPTED
 
 
 def _check_formats(job: Job) -> None:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_uniultra.cli.exit_codes import INTERRUPTED, OK
 from napari_uniultra.core.duration import duration
 from napari_uniultra.core.words import counted
 from napari_uniultra.errors import CheckpointError
@@ -122,8 +123,6 @@ def fit(trainer: Trainer) -> int:
 
 def tell_end(trainer: Trainer, reason: Ending) -> int:
     """Say why a training ended, and return the exit code."""
-    from napari_uniultra.cli import INTERRUPTED, OK
-
     if trainer.fabric.is_global_zero:
         print(f"{reason.told} after step {trainer.step}; results are in {trainer.folder}")
     return INTERRUPTED if reason.is_signal else OK

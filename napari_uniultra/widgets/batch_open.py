@@ -9,7 +9,7 @@ from typing import Any
 from napari_uniultra.batch.corrections import find_task, hand_out, has_changed, take_in, work_file
 from napari_uniultra.batch.settings import JobSettings, read_job, with_absolute_paths
 from napari_uniultra.batch.task import LoopTask
-from napari_uniultra.cli import exit_code
+from napari_uniultra.cli.exit_codes import exit_code
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.io.readers import read_cine
 from napari_uniultra.plugin.reader import image_layer
