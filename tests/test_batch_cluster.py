@@ -141,14 +141,21 @@ def test_the_script_of_the_documentation_runs_and_one_without_its_guard_is_told(
     assert len(masks_in(tmp_path / "out")) == LOOPS
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
-def test_the_signal_to_end_sums_up_what_is_finished(tmp_path: Path, job: Callable) -> None:
+@pytest.mark.parametrize(
+    "by_signal", [pytest.param(True, marks=pytest.mark.skipif(sys.platform == "win32", reason="there is none")), False]
+)
+def test_the_signal_to_end_and_a_stop_file_sum_up_what_is_finished(
+    by_signal: bool, tmp_path: Path, job: Callable
+) -> None:
     write_job(tmp_path / "job.yaml", job("out", 1))
     command = [sys.executable, "-m", "napari_uniultra.cli", "batch", str(tmp_path / "job.yaml"), "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     next(line for line in process.stdout if json.loads(line)["event"] == "loop")
     workers = workers_of(psutil.Process(process.pid))
-    process.send_signal(signal.SIGTERM)
+    if by_signal:
+        process.send_signal(signal.SIGTERM)
+    else:
+        (tmp_path / "out/STOP").touch()
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130, said
     _, alive = psutil.wait_procs(workers, timeout=30)

@@ -15,7 +15,7 @@ import pytest
 import tifffile
 import torch
 from panel_window import close_dock, docks, open_from_menu
-from qtpy.QtCore import QPoint
+from qtpy.QtCore import QPoint, QProcess, Qt
 
 from napari_uniultra.batch.run import run_job
 from napari_uniultra.batch.settings import JobSettings, read_job, with_absolute_paths
@@ -27,7 +27,7 @@ from napari_uniultra.model.config import architecture
 from napari_uniultra.model.load import load_model
 from napari_uniultra.segment.autosave import autosave_folder
 from napari_uniultra.segment.session import CineSession
-from napari_uniultra.widgets import batch_open
+from napari_uniultra.widgets import batch_open, batch_panel
 from napari_uniultra.widgets.batch_panel import BatchPanel
 from napari_uniultra.widgets.settings_form import SettingsForm
 
@@ -125,7 +125,7 @@ def test_take_back_takes_the_loop_in_use(
     control = segment.controller
 
     def correct(name: str) -> None:
-        rows = [panel.results.item(row).data(256) for row in range(panel.results.count())]
+        rows = [panel.results.item(row).data(Qt.ItemDataRole.UserRole) for row in range(panel.results.count())]
         panel.results.setCurrentRow(rows.index(name))
         panel.open_button.click()
         qtbot.waitUntil(lambda: control.image.name == name and bool(control.snapshot.prompts), timeout=WAIT_MS)
@@ -180,16 +180,22 @@ def test_a_job_ends_with_its_panel(
         close_dock(panel)
     assert not process.is_running()
     assert len(list((tmp_path / "out/loops").rglob("result.json"))) < 41
-    if sys.platform != "win32":
-        assert (tmp_path / "out/report.html").is_file(), "it has summed up what was finished"
+    assert (tmp_path / "out/report.html").is_file(), "it has summed up what was finished"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no gentle signal for a process without a window")
 def test_stop_sums_up_what_is_finished(
-    make_napari_viewer: Callable[..., Any], qtbot: Any, tmp_path: Path, job: JobSettings
+    make_napari_viewer: Callable[..., Any],
+    qtbot: Any,
+    tmp_path: Path,
+    job: JobSettings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Without a signal: processes without a window hear none on Windows."""
+    monkeypatch.setattr(QProcess, "terminate", lambda self: None)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/STOP").touch()  # which came too late for an earlier run
     panel = running(make_napari_viewer(), qtbot, tmp_path, job, done=2)
-    panel.stop()
+    panel.stop_button.click()
     assert not panel.stop_button.isEnabled()
     qtbot.waitUntil(lambda: not panel.running, timeout=WAIT_MS)
     assert panel.status.text() == "Stopped; what is finished is in the results"
@@ -198,8 +204,24 @@ def test_stop_sums_up_what_is_finished(
     assert measured == {path.parent.name for path in (tmp_path / "out/loops").rglob("result.json")}
     assert 2 <= len(measured) < 41
     assert (tmp_path / "out/report.html").is_file()
-    assert not (tmp_path / "out/.lock").exists()
+    assert not {".lock", "STOP"} & {path.name for path in (tmp_path / "out").iterdir()}
     assert panel.results.count() == len(measured)
+
+
+def test_a_batch_that_does_not_stop_in_time_is_not_told_as_summed_up(
+    make_napari_viewer: Callable[..., Any],
+    qtbot: Any,
+    tmp_path: Path,
+    job: JobSettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batch_panel, "_STOP_MS", 0)
+    panel = running(make_napari_viewer(), qtbot, tmp_path, job, done=1)
+    panel.stop_button.click()
+    qtbot.waitUntil(lambda: not panel.running, timeout=WAIT_MS)
+    assert not (tmp_path / "out/report.html").exists()
+    assert panel.status.text().startswith("Ended before what is finished was summed up")
+    assert panel.run_button.isEnabled()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")

@@ -43,6 +43,7 @@ from napari_uniultra.batch.task import LoopTask, make_task
 from napari_uniultra.batch.worker import FAILED, UNCHANGED, Outcome
 from napari_uniultra.core.atomic import check_writable, write_error
 from napari_uniultra.core.lock import locked
+from napari_uniultra.core.stop_file import STOP, stopped_by
 from napari_uniultra.errors import ReadError, UniUltraError, WriteError
 
 _log = logging.getLogger(__name__)
@@ -103,7 +104,8 @@ class Summary:
 def run_job(job: JobSettings, tell: Tell = lambda event: None, force: bool = False) -> Summary:
     """Do a job; what an earlier run finished, and what holds still, is not done again.
 
-    Stopped by Ctrl-C, what was finished is summed up before KeyboardInterrupt goes on.
+    Stopped by Ctrl-C, or by a file ``STOP`` in the folder of results, what was finished is summed up before
+    KeyboardInterrupt goes on.
 
     Parameters
     ----------
@@ -132,7 +134,8 @@ def run_job(job: JobSettings, tell: Tell = lambda event: None, force: bool = Fal
             write_names(job.folder, plan.paths)
         outcomes: dict[str, Outcome] = {}
         try:
-            _label(job, plan, outcomes, tell)
+            with stopped_by(job.folder / STOP):
+                _label(job, plan, outcomes, tell)
         finally:
             failures = (*plan.failures, *(entry for entry in outcomes.values() if entry.status == FAILED))
             written = sum_up(job, plan, failures)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from napari.utils.notifications import show_info, show_warning
-from qtpy.QtCore import QProcess, QTemporaryDir, QTimer
+from qtpy.QtCore import QProcess, Qt, QTemporaryDir, QTimer
 from qtpy.QtWidgets import (
     QFileDialog,
     QGroupBox,
@@ -25,6 +26,8 @@ from napari_uniultra.batch.results import ranked_records
 from napari_uniultra.batch.run import JOB
 from napari_uniultra.batch.settings import JobSettings, check_job, read_job, with_absolute_paths, write_job
 from napari_uniultra.batch.task import LoopTask
+from napari_uniultra.cli.exit_codes import INTERRUPTED, OK, SOME_FAILED
+from napari_uniultra.core.stop_file import STOP
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.segment.autosave import autosave_folder
 from napari_uniultra.widgets.batch_open import open_loop
@@ -45,8 +48,11 @@ _TITLES = {
 _TAKE_BACK = "Put your corrections of the loop in use into the results"
 _STOP_MS = 60_000  # to finish the tables and the report after Stop
 _CLOSE_MS = 5_000
-_FINISHED, _SOME_FAILED, _STOPPED = 0, 9, 130  # exit codes
 _SUMMED_UP = "Stopped; what is finished is in the results"
+_CUT_OFF = (
+    "Ended before what is finished was summed up: tables and report are of an earlier time. What was finished stays. "
+    "Run does the rest and sums up"
+)
 _CRASHED = (
     "The batch was ended from outside, often because memory ran out. What was finished stays. Run does the rest; "
     "fewer workers take less memory"
@@ -69,6 +75,7 @@ class BatchPanel(DockPanel):
         self._followed: Any = None  # the segment panel, which tells when another loop is in use
         self._place = QTemporaryDir()  # of the job file; the run keeps a copy with the results where that is wanted
         self._process: QProcess | None = None
+        self._stop_file: Path | None = None  # that stops the job; taking a correction back is soon over
         self._rest = ""
         self._is_stopping = False
         self._grace = QTimer(self)
@@ -163,18 +170,30 @@ class BatchPanel(DockPanel):
     def run(self) -> None:
         """Run the job as a process of its own."""
         job = self._job()
-        if job is not None and not self.running and self._start(job, "--json"):
+        if job is None or self.running:
+            return
+        stop_file = job.folder / STOP
+        with suppress(OSError):  # one that came too late for an earlier run
+            stop_file.unlink(missing_ok=True)
+        if self._start(job, "--json"):
+            self._stop_file = stop_file
             self.status.setText("Starting…")
+            self._refresh()
 
     def stop(self) -> None:
         """Ask the process to end, as Ctrl-C does: it sums up what is finished. One that takes too long is ended."""
-        if self._process is None:
+        if self._stop_file is None:
             return
         self._is_stopping = True
         self.stop_button.setEnabled(False)
         self.status.setText("Stopping: what is finished is summed up…")
-        self._process.terminate()
+        self._ask_to_stop(self._stop_file)
         self._grace.start(_STOP_MS)
+
+    def _ask_to_stop(self, file: Path) -> None:
+        with suppress(OSError):  # the process cannot write there either: it will find out, or is ended
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
 
     def _on_grace_over(self) -> None:
         if self._process is not None:
@@ -216,18 +235,20 @@ class BatchPanel(DockPanel):
 
     def _on_finished(self, code: int, how: QProcess.ExitStatus) -> None:
         process, self._process = self._process, None
+        self._stop_file = None
         self._grace.stop()
         if process is None:
             return
         said = bytes(process.readAllStandardError()).decode("utf-8", "replace").strip().splitlines()
         process.deleteLater()
         has_crashed = how == QProcess.ExitStatus.CrashExit  # its code is then the signal's number, such as 9
-        if code == _STOPPED or (has_crashed and self._is_stopping):
+        if has_crashed:
+            words = _CUT_OFF if self._is_stopping else _CRASHED
+            self.status.setText(words)
+            show_warning(words)
+        elif code == INTERRUPTED:
             self.status.setText(_SUMMED_UP)
-        elif has_crashed:
-            self.status.setText(_CRASHED)
-            show_warning(_CRASHED)
-        elif code not in (_FINISHED, _SOME_FAILED) and said:
+        elif code not in (OK, SOME_FAILED) and said:
             show_warning(said[-1])
         self._refresh()
 
@@ -235,7 +256,7 @@ class BatchPanel(DockPanel):
 
     def _refresh(self) -> None:
         self.run_button.setEnabled(not self.running)
-        self.stop_button.setEnabled(self.running)
+        self.stop_button.setEnabled(self._stop_file is not None)
         self._show_taken()
         folder = self.form.controls["outputs.folder"].text()
         self.results.clear()
@@ -243,7 +264,7 @@ class BatchPanel(DockPanel):
             signs = "; ".join(record["review"]["signs"])
             entry = QListWidgetItem(f"{record['name']}  ({record['review']['rank']:.2f})", self.results)
             entry.setToolTip(signs or "Nothing stands out")
-            entry.setData(256, record["name"])
+            entry.setData(Qt.ItemDataRole.UserRole, record["name"])
         self.open_button.setEnabled(self.results.count() > 0)
 
     def open_result(self) -> None:
@@ -251,7 +272,7 @@ class BatchPanel(DockPanel):
         entry, job = self.results.currentItem(), self._job()
         if entry is None or job is None:
             return
-        name = entry.data(256)
+        name = entry.data(Qt.ItemDataRole.UserRole)
         try:
             self._show_loop(job, name)
         except UniUltraError as error:
@@ -300,7 +321,8 @@ class BatchPanel(DockPanel):
         """End the job, and wait until it has summed up what is finished; one that takes too long is ended."""
         process = self._process
         if process is not None:
-            process.terminate()
+            if self._stop_file is not None:
+                self._ask_to_stop(self._stop_file)
             if not process.waitForFinished(_CLOSE_MS):
                 process.kill()
                 process.waitForFinished(_CLOSE_MS)
