@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog, QGridLayout, QLabel, QVBoxLayout, QWidget
 
-from napari_uniultra.widgets.keys import KEYS, WORDS
+from napari_uniultra.widgets.keys import KEYS, OWN_LAYERS_KEYS, WORDS, key_in_words
 
 _COLUMNS = 2
 
@@ -21,12 +21,13 @@ class KeyList(QDialog):
         rows = -(-len(KEYS) // _COLUMNS)
         for index, (action, key) in enumerate(KEYS.items()):
             column, row = divmod(index, rows)
-            name = QLabel(f"<b>{key.replace('-', ' + ')}</b>")
+            name = QLabel(f"<b>{key_in_words(key, ' + ')}</b>")
             name.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
             grid.addWidget(name, row, 2 * column)
             grid.addWidget(QLabel(WORDS[action]), row, 2 * column + 1)
+        undo, redo = (key_in_words(OWN_LAYERS_KEYS[action]) for action in ("undo", "redo"))
         note = QLabel(
-            "They work whichever layer is chosen. On the panel's own layers Ctrl+Z and Ctrl+Shift+Z undo and redo."
+            f"They work whichever layer is chosen. On the panel's own layers {undo} and {redo} undo and redo."
         )
         note.setWordWrap(True)
         column = QVBoxLayout(self)

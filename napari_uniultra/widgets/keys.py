@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from napari.utils.key_bindings import coerce_keybinding
+
+# What napari calls the key that is Command on a Mac and Ctrl elsewhere; a Mac's Control is yet another one.
+_COMMAND = "Meta" if sys.platform == "darwin" else "Control"
+_SAID = {"Meta": "Cmd", "Control": "Ctrl"}
 
 # Letters that no layer type of napari uses for itself.
 KEYS = {
@@ -30,8 +35,8 @@ KEYS = {
     "range_end": "Shift-K",
     "previous_weak": "8",
     "next_weak": "9",
-    "save_session": "Control-Shift-E",
-    "open_session": "Control-Shift-L",
+    "save_session": f"{_COMMAND}-Shift-E",
+    "open_session": f"{_COMMAND}-Shift-L",
     "accept": "G",
     "accept_all": "Shift-G",
     "fill_between": "H",
@@ -76,7 +81,12 @@ WORDS = {
     "key_list": "This list",
 }
 # On our own layers also the usual ones; elsewhere these belong to napari and to the other layers.
-_OWN_LAYERS_KEYS = {"undo": "Control-Z", "redo": "Control-Shift-Z"}
+OWN_LAYERS_KEYS = {"undo": f"{_COMMAND}-Z", "redo": f"{_COMMAND}-Shift-Z"}
+
+
+def key_in_words(key: str, joined: str = "+") -> str:
+    """A key as it is called on this system, such as "Ctrl+Shift+E"."""
+    return joined.join(_SAID.get(part, part) for part in key.split("-"))
 
 
 class Shortcuts:
@@ -100,7 +110,7 @@ class Shortcuts:
         for layer in layers:
             if not any(layer is known for known in self._layers):
                 self._bind(layer, KEYS)
-                self._bind(layer, _OWN_LAYERS_KEYS)
+                self._bind(layer, OWN_LAYERS_KEYS)
                 self._layers.append(layer)
 
     def release(self) -> None:

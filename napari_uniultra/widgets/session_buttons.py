@@ -5,6 +5,7 @@ from __future__ import annotations
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QWidget
 
+from napari_uniultra.widgets.keys import KEYS, key_in_words
 from napari_uniultra.widgets.parts import push_button
 
 _FILES = "Sessions (*.uniultra)"
@@ -19,9 +20,10 @@ class SessionButtons(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.open_button = push_button("Open session…", "Bring back marks, masks and markers (Ctrl+Shift+L)")
+        to_open, to_save = (key_in_words(KEYS[action]) for action in ("open_session", "save_session"))
+        self.open_button = push_button("Open session…", f"Bring back marks, masks and markers ({to_open})")
         self.save_button = push_button(
-            "Save session…", "Save marks, masks, markers and measurements to a file, without the loop (Ctrl+Shift+E)"
+            "Save session…", f"Save marks, masks, markers and measurements to a file, without the loop ({to_save})"
         )
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
