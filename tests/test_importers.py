@@ -384,6 +384,18 @@ def test_an_image_with_two_masks_of_its_name_is_left_out(tmp_path: Path) -> None
     assert found.left_out == (("p.png", "p.png and p_mask.png have its name. Keep one, rename the others"),)
 
 
+def test_a_mask_with_just_the_name_of_an_image_is_that_one_s(tmp_path: Path) -> None:
+    for name in ("scan", "scan_label", "other", "other_mask"):
+        image(tmp_path / f"images/{name}.png")
+    for name in ("scan", "scan_label", "other_mask"):
+        mask(tmp_path / f"masks/{name}.png", 255)
+    found = import_data("folders", tmp_path)
+    assert [(case.frames.name, case.masks[0].name) for case in found.cases] == [
+        (f"{name}.png", f"{name}.png") for name in ("other_mask", "scan", "scan_label")
+    ]
+    assert found.left_out == (("other.png", "there is no mask of this name"),)
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not on this machine")
 def test_real_images_and_masks_in_plain_folders() -> None:
     for name in ("hc18", "usgra"):

@@ -18,7 +18,7 @@ from napari_uniultra.io.readers import read_cine
 from napari_uniultra.io.readers.images import image_files
 from napari_uniultra.training.data.labels import (
     MASK_SUFFIXES,
-    mask_of,
+    masks_by_image,
     masks_by_name,
     only_mask,
     read_labels,
@@ -41,7 +41,7 @@ class Case:
         An image, a video, a DICOM or other file of a loop, or a folder with an image a frame.
     masks : tuple of Path
         One mask file, several (each a structure of its own), with a mask a frame for a loop, or one folder with a mask
-        file a frame: named as the frame for a folder of frames (see `labels.mask_of`), else by the frame's number.
+        file a frame: named as the frame for a folder of frames (see `masks_by_image`), else by the frame's number.
     subject : str
         Whose it is; cases of a subject stay in one part. Empty when unknown: the case then stands alone.
     source : str
@@ -218,11 +218,14 @@ class OpenCase:
 
     def _in_folder(self, folder: Path) -> dict[int, tuple[Path, ...]]:
         """Mask files by the number of their frame."""
-        by_name = masks_by_name(path for path in sorted(folder.iterdir()) if path.suffix.lower() in MASK_SUFFIXES)
+        files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in MASK_SUFFIXES]
         if self.case.frames.is_dir():
-            named = [mask_of(frame, by_name) for frame in image_files(self.case.frames)]
+            frames = image_files(self.case.frames)
+            by_frame = masks_by_image(frames, files)
+            named = [only_mask(frame.name, by_frame.get(frame, ())) for frame in frames]
             found = [(number, path) for number, path in enumerate(named) if path is not None]
         else:
+            by_name = masks_by_name(files)
             numbers = sorted({int(name) for name in by_name if name.isdecimal()})
             found = [(number, self._numbered(number, by_name)) for number in numbers]
         if not found:

@@ -35,15 +35,22 @@ def masks_by_name(masks: Iterable[Path]) -> dict[str, list[Path]]:
     return found
 
 
-def mask_of(image: Path, masks: Mapping[str, Sequence[Path]]) -> Path | None:
-    """The one of `masks_by_name` with the name of an image, a file of a loop, or a folder of frames.
+def masks_by_image(images: Iterable[Path], masks: Iterable[Path]) -> dict[Path, list[Path]]:
+    """The masks of each image, file of a loop or folder of frames that has some, by its name.
 
-    Raises
-    ------
-    ReadError
-        When there are several.
+    A mask that is named just as an image is that one's. Of the others ``_mask`` and the like at the end do not count.
     """
-    return only_mask(image.name, masks.get(stem_of(image).lower()) or masks.get(_plain_name(image)) or ())
+    exact: dict[str, list[Path]] = {}
+    plain: dict[str, list[Path]] = {}
+    for image in images:
+        exact.setdefault(stem_of(image).lower(), []).append(image)
+        plain.setdefault(_plain_name(image), []).append(image)
+    found: dict[Path, list[Path]] = {}
+    for mask in masks:
+        name = _plain_name(mask)
+        for image in exact.get(stem_of(mask).lower()) or exact.get(name) or plain.get(name, ()):
+            found.setdefault(image, []).append(mask)
+    return found
 
 
 def only_mask(owner: str, masks: Sequence[Path]) -> Path | None:

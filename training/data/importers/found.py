@@ -16,7 +16,7 @@ from napari_uniultra.core.types import checked_spacing
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers.images import SUFFIXES
 from napari_uniultra.training.data.cases import Case
-from napari_uniultra.training.data.labels import mask_of, masks_by_name, stem_of
+from napari_uniultra.training.data.labels import masks_by_image, only_mask, stem_of
 
 _IMAGE_SUFFIXES = (*SUFFIXES, ".mha", ".mhd", ".nii", ".nrrd", ".dcm")
 
@@ -64,11 +64,12 @@ def image_files(folder: Path) -> list[Path]:
 
 def pairs(entries: Iterable[Path], masks: Iterable[Path]) -> tuple[list[tuple[Path, Path]], list[tuple[str, str]]]:
     """What has a mask of the same name (with or without ``_mask``) with its mask, and what has none or several."""
-    by_name = masks_by_name(masks)
+    entries = list(entries)
+    of_images = masks_by_image(entries, masks)
     found, left_out = [], []
     for entry in entries:
         try:
-            mask = mask_of(entry, by_name)
+            mask = only_mask(entry.name, of_images.get(entry, ()))
         except ReadError as error:
             left_out.append((entry.name, f"{error.why}. {error.fix}"))
             continue
