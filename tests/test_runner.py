@@ -720,5 +720,7 @@ def test_what_cannot_be_read_is_told_and_hides_and_holds_up_no_other_run(
     assert not odd.can_resume
     with pytest.raises(WriteError, match="may be running"):
         delete_run(odd)
+    with pytest.raises(WriteError, match=r"odd.* cannot be read, and may need it"):
+        delete_run(run)
     (odd.folder / LOCK).rmdir()
     assert odd.status().state is State.NEW

@@ -18,10 +18,13 @@ import yaml
 from PIL import Image
 
 from napari_uniultra.cli import main
+from napari_uniultra.core.settings import read_settings
 from napari_uniultra.model.load import load_model
 from napari_uniultra.training.checkpoints import CHECKPOINT, MODEL, load_training_checkpoint
+from napari_uniultra.training.config import FineTuneConfig
 from napari_uniultra.training.events import EVENTS, read_events
 from napari_uniultra.training.peft_methods import METHODS
+from napari_uniultra.training.places import absolute
 from napari_uniultra.training.trainer import STOP
 
 
@@ -175,6 +178,32 @@ def test_a_run_goes_on_only_with_its_cases_wherever_they_lie(
     (tmp_path / "data").rename(tmp_path / "moved")
     assert train(config, "--resume", "--set", f"data.manifests=[{tmp_path / 'moved' / 'manifest.csv'}]") == 0
     assert load_training_checkpoint(tmp_path / "run" / CHECKPOINT)["step"] == 3
+
+
+def test_cases_are_the_same_by_relative_and_absolute_paths(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "set"
+    cases = [write_case(data / "still" / "disc", str(number), 24 + 8 * number)[0] for number in range(3)]
+    images = [f"still/disc/{image}" for image in cases]
+    write_case(data / "cine" / "disc_loop", "0", 24)
+    (data / "cine" / "disc_loop" / "images").rename(data / "cine" / "disc_loop" / "frames")
+    (data / "splits.json").write_text(json.dumps({"train": [*images[:2], "cine/disc_loop"], "val": images[2:]}))
+    monkeypatch.chdir(data)
+    assert train(config, "--set", "run.steps=1", "--set", "data.manifests=[.]") == 0
+    assert train(config, "--resume", "--set", f"data.manifests=[{data}]") == 0
+    assert load_training_checkpoint(tmp_path / "run" / CHECKPOINT)["step"] == 3
+
+
+def test_a_models_name_stays_one_beside_a_folder_of_that_name(tmp_path: Path) -> None:
+    (tmp_path / "uniultra-mini").mkdir()
+    (tmp_path / "own").mkdir()
+
+    def base(name: str) -> str:
+        settings = {"output": "run", "model": {"base": name}}
+        return absolute(read_settings(FineTuneConfig, settings), tmp_path).model.base
+
+    assert [base("uniultra-mini"), base("own"), base("missing")] == ["uniultra-mini", str(tmp_path / "own"), "missing"]
 
 
 def test_an_image_that_cannot_be_read_is_left_out(config: Path, tmp_path: Path) -> None:

@@ -488,6 +488,13 @@ def test_a_validation_that_fails_costs_no_step(
     assert read_events(tmp_path)[-1]["event"] == "error"
 
 
+def test_a_run_that_goes_on_by_a_metric_that_is_none_keeps_its_steps(tmp_path: Path) -> None:
+    train(tmp_path, steps=2)
+    with pytest.raises(TrainingError, match=r"run.monitor is 'dise'.*Choose from"):
+        Trainer(config(tmp_path, monitor="dise", validate_every=4), Toy(scores=(0.5,)), ToyData()).fit()
+    assert load_training_checkpoint(tmp_path / CHECKPOINT)["step"] == 4
+
+
 class Unexportable(Toy):
     def export(self, state: Mapping[str, Tensor], folder: Path) -> list[Path]:
         raise WriteError("The model cannot be written")

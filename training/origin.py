@@ -96,18 +96,18 @@ def _differ(name: str, values: tuple[Any, Any], folders: tuple[str, str]) -> boo
 
 def _digest(cases: Sequence[Case]) -> str:
     """Hex SHA-256 of what is said of cases, wherever the folder lies that holds them all."""
-    folder = _common_folder([path for case in cases for path in (case.frames, *case.masks)])
+    folder = _common_folder([os.path.abspath(path) for case in cases for path in (case.frames, *case.masks)])
     told = [_told(case, folder) for case in cases]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def _told(case: Case, folder: str) -> list[Any]:
-    paths = [path.as_posix().removeprefix(folder) for path in (case.frames, *case.masks)]
+    paths = [Path(os.path.abspath(path)).as_posix().removeprefix(folder) for path in (case.frames, *case.masks)]
     labels = sorted(case.labels.items())
     return [case.name, case.subject, case.source, case.part, case.spacing_mm, labels, case.separate, *paths]
 
 
-def _common_folder(paths: Sequence[Path]) -> str:
+def _common_folder(paths: Sequence[str]) -> str:
     try:
         return Path(os.path.commonpath(paths)).as_posix() if paths else ""
     except ValueError:  # several drives

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from napari_uniultra.core.settings import read_settings, to_dict
+from napari_uniultra.model.catalogue import list_models
+from napari_uniultra.training.layout import CHECKPOINT
 
 T = TypeVar("T")
 _PATHS = ("output", "manifests", "simulated_pool")
@@ -34,5 +36,12 @@ def leads_to(value: Any, folder: str | Path) -> Any:
 def _absolute(name: str, value: Any, folder: str | Path) -> Any:
     if isinstance(value, dict):
         return {key: _absolute(key, item, folder) for key, item in value.items()}
-    is_path = name in _PATHS or (name in _MODELS and isinstance(value, str) and os.path.exists(Path(folder) / value))
+    is_path = name in _PATHS or (name in _MODELS and isinstance(value, str) and _leads_to_model(value, folder))
     return leads_to(value, folder) if is_path else value
+
+
+def _leads_to_model(value: str, folder: str | Path) -> bool:
+    """Whether a base or teacher is a path: the folder of a run is one, others are where no model has that name."""
+    path = Path(folder) / value
+    names = {"", *(info.name for info in list_models())}
+    return (path / CHECKPOINT).is_file() or (path.exists() and value not in names)

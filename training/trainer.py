@@ -409,6 +409,11 @@ class Trainer:
                 found = self.task.validate(run)
         finally:
             self.network.train()
+        if found and run.monitor not in found.metrics:
+            known = ", ".join(found.metrics)
+            raise TrainingError(
+                f"run.monitor is {run.monitor!r}", "validation gives no such metric", f"Choose from {known}"
+            )
         for name, reason in found.skipped if found else ():
             self._emit("notice", text=f"{name} was left out: {reason}")
         for number, picture in enumerate(found.pictures if found else ()):
@@ -418,9 +423,6 @@ class Trainer:
 
     def _is_better(self, metrics: dict[str, float]) -> bool:
         name = self._run.monitor
-        if name not in metrics:
-            known = ", ".join(metrics)
-            raise TrainingError(f"run.monitor is {name!r}", "validation gives no such metric", f"Choose from {known}")
         sign = -1 if name.endswith(("error", "loss")) else 1
         return bool(np.isfinite(metrics[name])) and (self._best is None or sign * metrics[name] > sign * self._best)
 

@@ -101,7 +101,8 @@ def delete_run(run: Run) -> None:
     Raises
     ------
     WriteError
-        When it is running, cannot be read, another run needs its data or its model, or the system refuses.
+        When it is running or cannot be read, another run needs its data or its model, or cannot be read, or the system
+        refuses.
     """
     if run.folder in _added():
         _write_added([path for path in _added() if path != run.folder])
@@ -123,6 +124,8 @@ def delete_run(run: Run) -> None:
 
 def _needs(run: Run, folder: Path) -> str:
     """What a run needs of a folder, in words; "" for nothing."""
+    if run.status().state is State.UNREADABLE:
+        return "cannot be read, and may need it"
     values = run.settings_values()
     data, model, teacher = (values.get(group) or {} for group in ("data", "model", "teacher"))
     needs = {

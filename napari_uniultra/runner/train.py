@@ -11,17 +11,18 @@ from typing import Any
 
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.runner.run import FINE_TUNE, Run
+from napari_uniultra.training.ending import Ending
 
 FAILED = "uniultra: "  # what the log's line begins with that says why a process gave up
 
 
-def train(run: Run) -> str:
+def train(run: Run) -> Ending:
     """Train by the run's settings, from its checkpoint where there is one.
 
     Returns
     -------
-    str
-        Why it ended, as `Trainer.fit` says.
+    Ending
+        Why it ended.
 
     Raises
     ------
