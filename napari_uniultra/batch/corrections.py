@@ -16,7 +16,7 @@ from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.lock import locked
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers import read_cine
-from napari_uniultra.segment.autosave import earlier_place
+from napari_uniultra.segment.autosave import autosave_file, earlier_place
 
 
 def find_task(job: JobSettings, name: str) -> LoopTask:
@@ -77,7 +77,7 @@ def hand_out(task: LoopTask, autosave_folder: Path) -> Path:
 
 def work_file(task: LoopTask, autosave_folder: Path) -> Path:
     """Where the viewer keeps its work on a loop."""
-    return autosave_folder / f"{read_cine(task.loop.path).key}.npz"
+    return autosave_file(read_cine(task.loop.path), autosave_folder)
 
 
 def has_changed(task: LoopTask, work: Path) -> bool:

@@ -251,7 +251,7 @@ def _results(
     labels = _array((len(cine), *cine.shape_hw), np.dtype(kind))
     state = put_results(state.copy(), tidied_results(state, post, sorted(state.names)))
     rows: list[Measurement] = []
-    for frame in sorted({frame for (_, frame), _ in state.results()}):
+    for frame in state.known_frames():
         step = state.step(frame)
         labels[frame] = paint(step, cine.shape_hw)
         rows += measurement_rows(cine, [step], names)

@@ -13,7 +13,7 @@ from napari_uniultra.core.masks import Masks
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import PromptError, UniUltraError
 from napari_uniultra.io.readers.masks import read_masks
-from napari_uniultra.segment.autosave import autosave_folder
+from napari_uniultra.segment.autosave import autosave_file
 from napari_uniultra.segment.session_file import load_state
 from napari_uniultra.segment.state import SessionState
 
@@ -127,9 +127,8 @@ def kept_state(cine: Cine) -> SessionState:
     PromptError
         When there are no marks.
     """
-    path = autosave_folder() / f"{cine.key}.npz"
     try:
-        state = load_state(path, cine)
+        state = load_state(autosave_file(cine), cine)
     except UniUltraError as error:
         raise PromptError("There are no marks on this loop", error.why, _MARK_FIRST) from error
     if not state.prompts:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_uniultra.core.types import Cine
-from napari_uniultra.segment.autosave import autosave_folder
+from napari_uniultra.segment.autosave import autosave_file
 
 if TYPE_CHECKING:
     from napari_uniultra.segment.session import CineSession
@@ -43,7 +43,7 @@ class LoopSession:
     @property
     def path(self) -> Path:
         """Where its work is kept: one place for each content."""
-        return autosave_folder() / f"{self.cine.key}.npz"
+        return autosave_file(self.cine)
 
     @property
     def has_begun(self) -> bool:

@@ -149,9 +149,7 @@ class Objects(QObject):
                 work.known.discard(edit.object_id)
             else:
                 own = work.objects.get(edit.object_id) or _new_structure(edit.object_id)
-                given = {name: getattr(edit, name) for name in ("name", "colour", "locked", "hidden")}
-                changes = {name: value for name, value in given.items() if value is not None}
-                work.objects[edit.object_id] = replace(own, **changes)
+                work.objects[edit.object_id] = replace(own, **edit.changes)
                 work.known.add(edit.object_id)
         self._choose_known()
         self._sent += 1

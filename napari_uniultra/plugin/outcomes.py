@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -69,6 +69,12 @@ class ObjectEdit:
     locked: bool | None = None
     hidden: bool | None = None
     removed: bool = False
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What the object is given, by the names of these fields."""
+        given = {"name": self.name, "colour": self.colour, "locked": self.locked, "hidden": self.hidden}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)

@@ -218,11 +218,13 @@ class SessionHost:
             self.ask(prompts_of_frame(self._opened(), frame, own))
         return set(painted)
 
-    def ask_left(self, drawn: Mapping[Key, Prompt], painted: Mapping[int, Painted], markers: Markers) -> Outcome:
+    def ask_left(
+        self, drawn: Mapping[Key, Prompt], painted: Mapping[int, Painted], markers: Markers | None
+    ) -> Outcome:
         """Ask for what layers say that were left to the user, where that is not asked for already; take the markers."""
         self.ask_painted(painted)
         self.ask(new_prompts(self._opened(), drawn))
-        if markers and self._opened().names:
+        if markers is not None and self._opened().names:
             self._to_begin().set_markers(markers)
         return self._outcome(painted)
 
@@ -243,8 +245,7 @@ class SessionHost:
         with session.one_change():
             for edit in edits:
                 if not edit.removed:
-                    changes = {name: getattr(edit, name) for name in ("name", "colour", "locked", "hidden")}
-                    session.edit_object(edit.object_id, **changes)
+                    session.edit_object(edit.object_id, **edit.changes)
                 elif edit.object_id in {*session.names, *(object_id for object_id, _ in session.waiting)}:
                     session.remove_object(edit.object_id)
         return self._outcome(before if any(edit.removed for edit in edits) else ())

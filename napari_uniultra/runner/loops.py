@@ -12,6 +12,7 @@ from napari_uniultra.batch.tables import MANIFEST
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError, UniUltraError
 from napari_uniultra.io.readers import read_cine
+from napari_uniultra.segment.autosave import autosave_file
 from napari_uniultra.segment.results import Result
 from napari_uniultra.segment.session_file import SUFFIX, load_state, read_about
 from napari_uniultra.segment.state import SessionState
@@ -85,7 +86,7 @@ def find_open(cines: Iterable[tuple[str, Cine]], autosaves: Path) -> Found:
     """
     found = Found()
     for shown, cine in cines:
-        session = autosaves / f"{cine.key}.npz"
+        session = autosave_file(cine, autosaves)
         if session.is_file():
             found.add(shown, cine, session)
     return found
@@ -104,7 +105,7 @@ def find_in_files(paths: Sequence[str | Path], autosaves: Path) -> Found:
         except UniUltraError as error:
             found.problems.append((path.name, str(error)))
             continue
-        session = sessions.get(cine.key, autosaves / f"{cine.key}.npz")
+        session = sessions.get(cine.key, autosave_file(cine, autosaves))
         used.add(cine.key)
         if session.is_file():
             found.add(path.name, cine, session)

@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 
 from napari_uniultra.core.places import cache_folder
+from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import WriteError
 
 OWN_FILE = (
@@ -24,6 +25,11 @@ _AGAIN_S = 30.0  # after one that failed
 def autosave_folder() -> Path:
     """Where unfinished work is kept."""
     return cache_folder() / "autosave"
+
+
+def autosave_file(cine: Cine, folder: Path | None = None) -> Path:
+    """Where the work on a loop is kept, of all in one folder, by default the viewer's: one place for each content."""
+    return (folder or autosave_folder()) / f"{cine.key}.npz"
 
 
 def earlier_place(path: Path) -> Path:
