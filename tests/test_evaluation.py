@@ -239,6 +239,15 @@ def test_masks_of_another_size_and_damaged_ones_are_failures(cases, tmp_path) ->
     assert all(score.dice == 0 and math.isinf(score.hd_px) for score in evaluation.scores)
 
 
+def test_of_two_masks_of_a_frame_none_is_chosen(cases, tmp_path) -> None:
+    tool = copied([cases[0], cases[2]], tmp_path / "twice")
+    save(tool.folder / Path(cases[0].name).with_suffix(".bmp"), np.ones((HEIGHT, WIDTH)))
+    save(tool.folder / "loop/1.png", np.ones((HEIGHT, WIDTH)))  # beside 001.png
+    scores = only(evaluate([cases[0], cases[2]], PLAIN, others=[tool]), method="twice", object=IMAGE)
+    assert [(own.dice, own.failure) for own in scores[:3]] == [(0, "several files"), (1, ""), (0, "several files")]
+    assert {own.failure for own in scores[3:]} == {""}
+
+
 def test_a_mask_that_fails_is_no_success_where_there_is_nothing(tmp_path) -> None:
     nothing, disc = np.zeros((HEIGHT, WIDTH), int), rectangle(10, 20, 30, 30)
     case = loop(tmp_path, [disc, nothing, nothing, nothing, nothing])
@@ -615,6 +624,9 @@ def test_the_command(cases, checkpoint, tmp_path, capsys) -> None:
     assert main([*common, "--part", "test", "--preset", "paper", "--image-size", "64", "--prompts", "all"]) == 0
     printed = capsys.readouterr().out
     assert [line.split("|")[2].strip() for line in printed.splitlines() if "| model " in line] == list(PROMPTS)
+    assert main([*common, "--no-tracking", "--prompts", "point", "--prompts", "none,3points"]) == 0
+    printed = capsys.readouterr().out
+    assert {line.split("|")[2].strip() for line in printed.splitlines() if "| model " in line} == set(PROMPTS[:3])
 
 
 @pytest.mark.parametrize("name", ["scores.csv", "summary.json", "report.html"])

@@ -36,10 +36,11 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--prompts",
-        type=lambda text: tuple(text.split(",")),
-        default=("box",),
+        type=lambda text: text.split(","),
+        action="extend",
         metavar="KINDS",
-        help="of none,point,3points,box,box+point, with commas between, or 'all' (default: box)",
+        help="of none,point,3points,box,box+point, with commas between, or 'all' (default: box); may be given several "
+        "times",
     )
     parser.add_argument(
         "--preset", choices=("paper",), help="as the paper scores: 1024 px, smooth 1, infinite HD dropped"
@@ -131,7 +132,7 @@ def _settings(arguments: argparse.Namespace) -> EvaluationSettings:
 
     values = {
         "part": arguments.part,
-        "prompts": PROMPTS if arguments.prompts == ("all",) else arguments.prompts,
+        "prompts": PROMPTS if arguments.prompts == ["all"] else arguments.prompts,
         "jitter": arguments.jitter,
         "jitter_sweep": SWEEP if arguments.jitter_sweep else (),
         "stills": not arguments.no_stills,

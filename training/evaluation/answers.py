@@ -14,6 +14,7 @@ IMAGE = "image"  # the object's name of scores and masks of all objects of a fra
 # Why a mask could not be scored as it is. Dice, IoU and NSD are 0 then.
 EMPTY = "empty"  # nothing was found where there is something
 MISSING = "missing"  # another tool left no mask, or no object of it overlaps
+SEVERAL = "several files"  # another tool left more than one mask that may be it
 OTHER_SIZE = "other size"
 UNREADABLE = "unreadable"
 ERROR = "error"  # the model could not answer

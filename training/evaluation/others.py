@@ -7,7 +7,7 @@ frame or by its number.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers.images import image_files
 from napari_uniultra.training.data.cases import Case
 from napari_uniultra.training.data.labels import MASK_SUFFIXES, read_labels, stem_of, structures
-from napari_uniultra.training.evaluation.answers import IMAGE, MISSING, OTHER_SIZE, UNREADABLE, FrameAnswer
+from napari_uniultra.training.evaluation.answers import IMAGE, MISSING, OTHER_SIZE, SEVERAL, UNREADABLE, FrameAnswer
 from napari_uniultra.training.evaluation.cases import LabelledCase, Masks, union
 
 AS_GIVEN = "as given"
@@ -48,7 +48,7 @@ class OtherTool:
         ReadError
         """
         cases = list(cases)
-        if not any((self.folder / case.name).is_dir() or self._file(case, 0)[0] for case in cases):
+        if not any((self.folder / case.name).is_dir() or self._files(case, 0)[0] for case in cases):
             why = f"masks lie there under the names of the cases, such as {cases[0].name}"
             raise ReadError(f"{self.folder} holds no mask of any case", why, "Name another folder, or rename them")
 
@@ -71,29 +71,28 @@ class OtherTool:
 
     def _labels(self, case: Case, number: int) -> tuple[np.ndarray | None, str]:
         """A frame's label image (H, W), or why there is none."""
-        path, index = self._file(case, number)
-        if path is None:
-            return None, MISSING
+        files, index = self._files(case, number)
+        if len(files) != 1:
+            return None, SEVERAL if files else MISSING
         try:
-            labels = self._read(path)
+            labels = self._read(files[0])
         except ReadError:
             return None, UNREADABLE
         return (labels[index], "") if index < len(labels) else (None, MISSING)
 
-    def _file(self, case: Case, number: int) -> tuple[Path | None, int]:
-        """The file of a frame's mask, and the frame's place in it."""
+    def _files(self, case: Case, number: int) -> tuple[list[Path], int]:
+        """The file of a frame's mask, or all that may be it, and the frame's place in it."""
         place = self.folder / case.name
         if not place.resolve().is_relative_to(self.folder.resolve()):
-            return None, 0
+            return [], 0
         if place.is_dir():
             stems = [f"{number}"]
             if case.frames.is_dir():
                 stems.insert(0, stem_of(image_files(case.frames)[number]))
-            return _first_file(place, lambda stem: stem in stems or (stem.isdecimal() and int(stem) == number)), 0
-        if place.is_file():
-            return place, number
+            return _masks(place, lambda stem: stem in stems or (stem.isdecimal() and int(stem) == number)), 0
         stems = {place.name, stem_of(place)}
-        return _first_file(place.parent, lambda stem: stem in stems), number
+        found = _masks(place.parent, lambda stem: stem in stems)
+        return [*found, *([place] if place.is_file() and place not in found else [])], number
 
 
 def objects_found(labels: np.ndarray, truth: Masks, case: Case, known: Collection[str]) -> Masks:
@@ -127,8 +126,7 @@ def _parts(masks: np.ndarray) -> Iterator[np.ndarray]:
             yield numbered == part
 
 
-def _first_file(folder: Path, matches) -> Path | None:
-    if not folder.is_dir():
-        return None
-    files = (path for path in sorted(folder.iterdir()) if path.name.lower().endswith(MASK_SUFFIXES))
-    return next((path for path in files if matches(stem_of(path))), None)
+def _masks(folder: Path, matches: Callable[[str], bool]) -> list[Path]:
+    """The mask files of a folder whose names without suffixes match."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in files if path.name.lower().endswith(MASK_SUFFIXES) and matches(stem_of(path))]
