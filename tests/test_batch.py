@@ -660,6 +660,59 @@ def test_what_an_earlier_run_found_of_a_loop_that_fails_stays(tmp_path: Path, jo
         assert {case.name: case.part for case in read_manifest(manifest).cases} == parts
 
 
+def test_a_lost_loop_leaves_a_data_set_of_the_others(tmp_path: Path, job_of: Callable) -> None:
+    for number, name in enumerate("ab"):
+        write_loop(tmp_path / f"in/{name}.tif", number)
+    (tmp_path / "loops.csv").write_text("loop\nin/a.tif\nin/b.tif\n")
+    job, manifest = job_of(inputs={"table": str(tmp_path / "loops.csv")}), tmp_path / "out/identifying/manifest.csv"
+    run_job(job)
+    assert main(["data", "split", str(manifest), "--shares", "1", "1", "0"]) == 0
+    parts = {case.name: case.part for case in read_manifest(manifest).cases}
+    for gone, left in (("b", {"a"}), ("a", set())):
+        (tmp_path / f"in/{gone}.tif").rename(tmp_path / f"{gone}.tif")
+        run_job(job)
+        assert {case.name for case in (read_manifest(manifest).cases if left else ())} == left
+    assert not manifest.exists()  # which no loop is left for
+    for name in "ab":
+        (tmp_path / f"{name}.tif").rename(tmp_path / f"in/{name}.tif")
+    run_job(job)
+    assert {case.name: case.part for case in read_manifest(manifest).cases} == parts
+    assert {path.name for path in manifest.parent.iterdir()} == {"job.yaml", "names.csv", "manifest.csv"}
+
+
+def test_results_of_what_a_file_held_before_are_not_shown(tmp_path: Path, job_of: Callable) -> None:
+    for number, name in enumerate("ab"):
+        write_loop(tmp_path / f"in/{name}.tif", number)
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(prompts.read_text().replace('"0"', f'"{FRAMES - 1}"'))
+    run_job(job_of())
+    manifest = tmp_path / "out/identifying/manifest.csv"
+    assert main(["data", "split", str(manifest), "--shares", "1", "1", "0"]) == 0
+    parts = {case.name: case.part for case in read_manifest(manifest).cases}
+    write_loop(tmp_path / "in/b.tif", 2, frames=FRAMES - 1)  # which has no frame for the prompt
+    for objects in ({}, {1: "lumen"}):
+        (failure,) = run_job(job_of(objects=objects)).failures
+        assert failure.name == "b"
+        assert "earlier" not in failure.reason
+        assert {row["loop"] for row in table(tmp_path / "out/measurements.csv")} == {"a"}
+        assert {case.name: case.part for case in read_manifest(manifest).cases} == {"a": parts["a"]}
+    write_loop(tmp_path / "in/b.tif", 1)
+    run_job(job_of())
+    assert {case.name: case.part for case in read_manifest(manifest).cases} == parts
+
+
+def test_no_manifest_stays_of_results_that_are_gone(tmp_path: Path, job_of: Callable) -> None:
+    write_loop(tmp_path / "in/a.tif")
+    run_job(job_of())
+    manifest = tmp_path / "out/identifying/manifest.csv"
+    assert manifest.is_file()
+    shutil.rmtree(tmp_path / "out/loops")
+    prompts = (tmp_path / "prompts.json").read_text()
+    (tmp_path / "prompts.json").write_text(prompts.replace(str(BOX[0]), "9000", 1).replace(str(BOX[2]), "9100", 1))
+    assert len(run_job(job_of()).failures) == 1
+    assert not manifest.exists()
+
+
 def test_a_failure_takes_no_results_away(tmp_path: Path, job_of: Callable) -> None:
     write_loop(tmp_path / "in/a.tif")
     job = job_of(outputs={"folder": str(tmp_path / "out"), "formats": ["png"]})

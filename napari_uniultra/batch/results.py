@@ -14,6 +14,8 @@ from typing import Any
 
 from napari_uniultra.batch.task import LoopTask, input_state, sha256_of
 from napari_uniultra.core.atomic import atomic_path
+from napari_uniultra.errors import UniUltraError
+from napari_uniultra.io.readers import read_cine
 from napari_uniultra.io.writers import FORMAT_NAMES, usual_path
 
 LOOPS, CORRECTIONS = "loops", "corrections"
@@ -75,14 +77,30 @@ def holds(task: LoopTask, record: Record | None) -> bool:
 
     An input whose size and time of change are as they were is taken as unchanged; else its content decides.
     """
-    if not is_of_job(task, record):
-        return False
-    return record.get("input_state") == input_state(task.loop.path) or record.get("input_sha256") == sha256_of(
-        task.loop.path
-    )
+    return _is_of_job(task, record) and _is_of_input(task.loop.path, record)
 
 
-def is_of_job(task: LoopTask, record: Record | None) -> bool:
+def counts(task: LoopTask, record: Record | None) -> bool:
+    """Whether a loop's results are shown: they hold, or held for a file that cannot be read now."""
+    return _is_of_job(task, record) and may_be_of(task.loop.path, record)
+
+
+def may_be_of(path: Path, record: Record) -> bool:
+    """Whether a record is of a loop's file, as far as can be told: one that cannot be read now has no other content."""
+    try:
+        if _is_of_input(path, record):
+            return True
+        read_cine(path)
+    except (UniUltraError, OSError):
+        return True
+    return False
+
+
+def _is_of_input(path: Path, record: Record) -> bool:
+    return record.get("input_state") == input_state(path) or record.get("input_sha256") == sha256_of(path)
+
+
+def _is_of_job(task: LoopTask, record: Record | None) -> bool:
     """Whether a loop's results are there, whole, and of these prompts, model and settings, whatever its file is now."""
     if record is None or record.get("rest") != task.rest or not isinstance(record.get("files"), dict):
         return False

@@ -19,8 +19,8 @@ from napari_uniultra.batch.results import (
     LOOPS,
     RECORD,
     Record,
+    counts,
     holds,
-    is_of_job,
     loop_folder,
     read_record,
     sweep,
@@ -33,6 +33,7 @@ from napari_uniultra.batch.tables import (
     MANIFEST,
     MEASUREMENTS_CSV,
     MEASUREMENTS_PARQUET,
+    NOT_IN_MANIFEST,
     clear_tables,
     write_agreement,
     write_failures,
@@ -56,6 +57,7 @@ _OF_ALL_LOOPS = (
     FAILURES,
     REPORT,
     MANIFEST,
+    NOT_IN_MANIFEST,
     f"{IDENTIFYING}/{NAMES}",
     f"{IDENTIFYING}/{JOB}",
 )
@@ -247,7 +249,7 @@ def _label(job: JobSettings, plan: Plan, outcomes: dict[str, Outcome], tell: Tel
 
 def _with_earlier(task: LoopTask, outcome: Outcome) -> Outcome:
     """What became of a loop; of one that failed it is said when results of an earlier run count on."""
-    if outcome.status != FAILED or not is_of_job(task, read_record(task.folder, task.name)):
+    if outcome.status != FAILED or not counts(task, read_record(task.folder, task.name)):
         return outcome
     return replace(outcome, reason=f"{outcome.reason} The results shown are of an earlier run.")
 
@@ -282,10 +284,10 @@ def sum_up(job: JobSettings, plan: Plan, failures: tuple[Outcome, ...]) -> list[
 
 
 def _records(tasks: Iterable[LoopTask]) -> Iterator[Record]:
-    """Records of the loops whose results are of this job."""
+    """Records of the loops whose results are of this job, and not of what a file held before."""
     for task in tasks:
         record = read_record(task.folder, task.name)
-        if is_of_job(task, record):
+        if counts(task, record):
             yield record
 
 

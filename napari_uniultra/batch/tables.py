@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_uniultra.batch.naming import IDENTIFYING
-from napari_uniultra.batch.results import AGREEMENT, MASKS, MEASUREMENTS, Record, loop_folder
+from napari_uniultra.batch.results import AGREEMENT, MASKS, MEASUREMENTS, Record, loop_folder, may_be_of, read_record
 from napari_uniultra.batch.worker import FAILED, Outcome
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.csv_table import read_table, write_table
@@ -18,6 +18,7 @@ from napari_uniultra.errors import WriteError
 MEASUREMENTS_CSV, MEASUREMENTS_PARQUET = "measurements.csv", "measurements.parquet"
 AGREEMENT_CSV, FAILURES = "agreement.csv", "failures.csv"
 MANIFEST = f"{IDENTIFYING}/manifest.csv"
+NOT_IN_MANIFEST = f"{IDENTIFYING}/not_in_manifest.csv"  # its lines of loops without results, until they have some
 
 _OF_FAILURE = ("loop", "error", "why")
 _FIRST = ("loop", "subject")
@@ -87,10 +88,11 @@ def write_agreement(folder: Path, records: Iterable[Record]) -> Path | None:
 
 
 def write_manifest(folder: Path, records: Iterable[Record], sources: Mapping[str, Path]) -> Path | None:
-    """A manifest that the trainers take as a data set: every loop with its masks; None where there is none.
+    """A manifest that the trainers take as a data set: every loop that is there, with its masks; None where none is.
 
     What the results do not say, such as the part or a column of people's own, stays as the manifest that was there has
-    it. So does the line of a loop that has no results this time, as long as there are masks of it.
+    it. So does the line of a loop that has no results this time, as long as there are masks of it as it is; all other
+    lines wait in a file beside the manifest.
 
     Parameters
     ----------
@@ -100,19 +102,39 @@ def write_manifest(folder: Path, records: Iterable[Record], sources: Mapping[str
     Raises
     ------
     ReadError
-        When the manifest that was there cannot be read.
+        When what was there cannot be read.
     WriteError
     """
-    path = folder / MANIFEST
-    before = {row.get("name", ""): row for row in read_table(path).values()} if path.is_file() else {}
-    kept = {
-        name: row for name, row in before.items() if name in sources and (loop_folder(folder, name) / MASKS).is_file()
+    path, waiting = folder / MANIFEST, folder / NOT_IN_MANIFEST
+    before = {
+        row.get("name", ""): row for file in (waiting, path) if file.is_file() for row in read_table(file).values()
     }
-    rows = kept | {record["name"]: _manifest_row(folder, record, sources, before) for record in records}
-    if not rows:
-        return None
-    write_rows(path, (rows[name] for name in sorted(rows)))
-    return path
+    there = {name: source for name, source in sources.items() if source.exists()}
+    rows = {
+        name: {**before[name], "frames": str(source)}
+        for name, source in there.items()
+        if name in before and _has_masks(folder, name, source)
+    }
+    rows |= {
+        record["name"]: _manifest_row(folder, record, there, before) for record in records if record["name"] in there
+    }
+    _write_lines(waiting, {name: row for name, row in before.items() if name not in rows})
+    _write_lines(path, rows)
+    return path if rows else None
+
+
+def _has_masks(folder: Path, name: str, source: Path) -> bool:
+    """Whether there are masks of a loop's file as it is now, whatever job they are of."""
+    record = read_record(folder, name)
+    return (loop_folder(folder, name) / MASKS).is_file() and record is not None and may_be_of(source, record)
+
+
+def _write_lines(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """A file without a line is none."""
+    if rows:
+        write_rows(path, (rows[name] for name in sorted(rows)))
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _manifest_row(
