@@ -551,10 +551,44 @@ def test_what_was_painted_while_the_panel_was_closed_reaches_the_session(
         assert np.array_equal(window.masks(), before)
         assert len(viewer.layers["UniUltra boxes"].data) == 1
     assert len(window.told) == (1 if restorable else 2)
-    assert (
-        window.told[0]
-        == "What was painted on frames 5 and 6 while the panel was closed is taken over. Undo takes it back."
-    )
+    taken = "What was painted on frames 5 and 6 while the panel was closed is taken over. Undo takes it back."
+    assert taken in window.told
+
+
+@pytest.mark.parametrize("tool", ["paint", "box"])
+def test_a_tool_taken_before_the_loop_is_open_again_costs_nothing(window: Window, checkpoint: Path, tool: str) -> None:
+    viewer = window.viewer
+    window.open(loop())
+    window.draw_box()
+    window.panel.tracking_box.forward_button.click()
+    settle(window)
+    masks = viewer.layers["UniUltra masks"]
+    set_markers(masks, Markers({1: (Cycle(0, 4),)}))
+    settle(window)
+    close_dock(window.panel)
+    window.qtbot.wait(50)
+    masks.paint((5, 8, 8), 1)
+    set_markers(masks, Markers())
+    painted = masks.data.copy()
+    _, window.panel = viewer.window.add_plugin_dock_widget("napari-uniultra", "Segment loop")
+    window.panel.add_model_file(str(checkpoint))
+    window.panel.marks_box.tools[tool].click()
+    if tool == "paint":
+        viewer.layers["UniUltra masks"].paint((3, 60, 84), 2)
+    else:
+        window.draw_box(frame=3)
+    settle(window)
+    assert window.panel.controller.marks.tool == tool
+    prompts = window.panel.controller.snapshot.prompts
+    assert set(prompts) == {(1, 0), (1, 5), (2, 3) if tool == "paint" else (1, 3)}
+    assert np.array_equal(prompts[1, 5].mask, painted[5] == 1)
+    assert np.array_equal(np.delete(window.masks(), 3, axis=0), np.delete(painted, 3, axis=0))
+    assert window.masks()[3, 60, 84] == (2 if tool == "paint" else 0)
+    assert len(viewer.layers["UniUltra boxes"].data) == (1 if tool == "paint" else 2)
+    assert {layer.name for layer in viewer.layers if layer.visible} == {"loop", "UniUltra masks", "UniUltra boxes"}
+    assert window.panel.controller.snapshot.markers == Markers(), "the beats were deleted meanwhile"
+    (words,) = window.told
+    assert words.startswith("What was painted on frame 5 while the panel was closed is taken over.")
 
 
 def test_what_was_painted_for_other_pixels_is_set_aside_at_once(window: Window, checkpoint: Path) -> None:

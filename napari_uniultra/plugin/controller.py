@@ -158,7 +158,9 @@ class SegmentController(QObject):
         if not is_known:
             work.scale.take_as_own()
         self._connect_image(layer, connect=True)
+        left = left_behind.take_aside(self.viewer, layer, work.layers)
         self.submit(lambda: self.host.open(cine, work.session), self._opened)
+        left_behind.go_on(self, left)
         self.marks.send_again()
 
     def _opened(self, opened: OpenedLoop) -> None:
@@ -168,7 +170,6 @@ class SegmentController(QObject):
         else:
             self.say("There is saved work for this loop" if self.restorable else "Draw a box around a structure")
             self.changed.emit()
-        left_behind.go_on(self)
 
     def _connect_image(self, layer: Any, connect: bool) -> None:
         for name in TRANSFORM:

@@ -7,10 +7,15 @@ from typing import Any
 from napari_uniultra.plugin.layers import disown, names_image
 
 
-def set_aside(viewer: Any, image: Any, kind: type) -> None:
-    """Hide what was left on an image, and name it so, before a new layer of the kind takes its place."""
+def make_room(viewer: Any, image: Any, kind: type) -> None:
+    """Set aside what is left on an image before a new layer of the kind takes its place."""
     for layer in list(viewer.layers):
         if isinstance(layer, kind) and names_image(layer, image):
-            disown(layer)
-            layer.name = f"{layer.name} (earlier)"
-            layer.visible = False
+            set_aside(layer)
+
+
+def set_aside(layer: Any) -> None:
+    """Hide a layer, name it so, and let it say no more of which image it is."""
+    disown(layer)
+    layer.name = f"{layer.name} (earlier)"
+    layer.visible = False

@@ -14,7 +14,7 @@ from napari.layers import Points, Shapes
 from napari_uniultra.core.palette import Colour
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.errors import PromptError
-from napari_uniultra.plugin.earlier import set_aside
+from napari_uniultra.plugin.earlier import make_room
 from napari_uniultra.plugin.layers import (
     Found,
     Key,
@@ -150,7 +150,7 @@ class PromptLayers:
 
     def _ensure_boxes(self) -> Shapes:
         if self.boxes is None:
-            set_aside(self._viewer, self._image, Shapes)
+            make_room(self._viewer, self._image, Shapes)
             self.boxes = Shapes(
                 name=BOXES_NAME,
                 features={_OBJECT: np.zeros(0, int), _EXACT: np.zeros(0, int)},
@@ -165,7 +165,7 @@ class PromptLayers:
 
     def _ensure_points(self) -> Points:
         if self.points is None:
-            set_aside(self._viewer, self._image, Points)
+            make_room(self._viewer, self._image, Points)
             self.points = Points(
                 name=POINTS_NAME,
                 features={_OBJECT: np.zeros(0, int), _LABEL: np.zeros(0, int)},
@@ -179,7 +179,9 @@ class PromptLayers:
         return self.points
 
     def _add(self, layer: Any) -> None:
+        active = self._viewer.layers.selection.active
         self._viewer.add_layer(layer)
+        self._viewer.layers.selection.active = active  # the tool in hand stays in hand
         draw_only_where_marked(self._viewer, layer)
         layer.events.data.connect(self._on_data)
         layer.events.features.connect(self._on_features)  # pasted shapes come without a data event

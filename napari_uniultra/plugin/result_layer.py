@@ -13,7 +13,7 @@ from qtpy.QtGui import QGuiApplication
 
 from napari_uniultra.core.measure import Markers
 from napari_uniultra.core.palette import Colour
-from napari_uniultra.plugin.earlier import set_aside
+from napari_uniultra.plugin.earlier import make_room
 from napari_uniultra.plugin.layers import (
     disown,
     features_of_names,
@@ -267,7 +267,7 @@ class ResultLayer:
         self._own = data
         set_colours(self.layer, self._colours)
         set_markers(self.layer, self._markers)
-        set_aside(self._viewer, self._image, Labels)
+        make_room(self._viewer, self._image, Labels)
         active = self._viewer.layers.selection.active
         self._viewer.layers.insert(self._viewer.layers.index(self._image) + 1, self.layer)
         self._viewer.layers.selection.active = active  # the tool in hand stays in hand

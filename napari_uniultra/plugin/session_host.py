@@ -218,9 +218,7 @@ class SessionHost:
             self.ask(prompts_of_frame(self._opened(), frame, own))
         return set(painted)
 
-    def ask_left(
-        self, drawn: Mapping[Key, Prompt], painted: Mapping[int, Painted], markers: Markers | None
-    ) -> Outcome:
+    def ask_left(self, drawn: Mapping[Key, Prompt], painted: Mapping[int, Painted], markers: Markers | None) -> Outcome:
         """Ask for what layers say that were left to the user, where that is not asked for already; take the markers."""
         self.ask_painted(painted)
         self.ask(new_prompts(self._opened(), drawn))
