@@ -481,6 +481,7 @@ def test_one_name_for_two(tmp_path: Path) -> None:
     "text",
     [
         "loop,frame,,\na.tif,1,,\n,,,\nb.tif,x,,\n",
+        "loop,frame\na.tif,1.0\n,\nb.tif,x\n",
         "loop;frame\na.tif;1\n;\nb.tif;x\n",
         "sep=;\nloop;frame\na.tif;1\nb.tif;x\n",
         "loop\tframe\na.tif\t1\n\t\nb.tif\tx\n",

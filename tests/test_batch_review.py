@@ -74,6 +74,8 @@ def test_prompts_in_a_csv_file(tmp_path: Path) -> None:
     assert entry.frames[3].points == ((10.5, 7.25),)
     file.write_text("sep=;\nframe;x;y;;\n;;;;\n3;10,5;7,25;;\n")
     assert prompts_of_rows(read_prompt_rows(file)[""], (40, 50)) == [entry]
+    file.write_text("object,frame,x,y,label\n1.0,3.0,10.5,7.25,1.0\n")  # as pandas writes columns with gaps
+    assert prompts_of_rows(read_prompt_rows(file)[""], (40, 50)) == [entry]
     file.write_bytes("frame,x,y,name\n0,1,2,B\xe4r\n".encode("latin-1"))
     with pytest.raises(PromptError, match="UTF-8"):
         read_prompt_rows(file)
@@ -87,6 +89,7 @@ def test_prompts_in_a_csv_file(tmp_path: Path) -> None:
         ("x,y\n1,1\n", "column frame"),
         ("frame,x,y\nnan,1,1\n", "column frame has 'nan': it should be a whole number"),
         ("frame,x,y\n1.5,1,1\n", "whole number"),
+        ("frame,x,y\ninf,1,1\n", "whole number"),
         ("frame,colour\n0,red\n", "colour"),
         ("frame,x,y\n", "no line"),
         ("frame,x,y\n0,1,2,3\n", "line 2 has more values"),

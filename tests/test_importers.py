@@ -356,13 +356,30 @@ def test_a_pixel_size_that_is_none_is_named(size: str, tmp_path: Path) -> None:
     mask(tmp_path / "still/s/masks/a.png", 255)
     (tmp_path / "splits.json").write_text(json.dumps({"val": ["still/s/images/a.png"]}))
     (tmp_path / "still/s/px.csv").write_text(f"file,mm_per_px\na.png,{size}\n")
-    with pytest.raises(ReadError, match=rf"px\.csv cannot be used.*mm_per_px of a\.png is '{size}'"):
+    with pytest.raises(ReadError, match=rf"still/s/px\.csv cannot be used.*mm_per_px of a\.png is '{size}'"):
         open_manifest(tmp_path)
     image(tmp_path / "hc/training_set/1_HC.png")
     mask(tmp_path / "hc/training_set/1_HC_Annotation.png", 255)
     (tmp_path / "hc" / "training_set_pixel_size_and_HC.csv").write_text(f"filename,pixel size(mm)\n1_HC.png,{size}\n")
     with pytest.raises(ReadError, match=rf"pixel size\(mm\) of 1_HC\.png is '{size}'"):
         import_data("hc18", tmp_path / "hc", tmp_path / "out")
+
+
+def test_other_tables_beside_a_still_set_are_none_of_pixel_sizes(tmp_path: Path) -> None:
+    image(tmp_path / "still/s/images/a.png")
+    mask(tmp_path / "still/s/masks/a.png", 255)
+    (tmp_path / "splits.json").write_text(json.dumps({"val": ["still/s/images/a.png"]}))
+    group = tmp_path / "still/s"
+    (group / "a.csv").write_text("who,what\nme,first, second\n")
+    (group / "._px.csv").write_bytes(b"\0\5\x16\7\xff")
+    (group / "folder.csv").mkdir()
+    (group / "latin.csv").write_bytes("naïve\ncafé\n".encode("latin-1"))
+    (group / "px.csv").write_text("sep=;\nFile;mm_per_px\na.png;0,2\n")
+    (case,) = open_manifest(tmp_path).cases
+    assert case.spacing_mm == (0.2, 0.2)
+    (group / "px.csv").write_bytes("file,mm_per_px\ncafé.png,0.2\n".encode("latin-1"))
+    with pytest.raises(ReadError, match=r"still/s/px\.csv cannot be read: its letters are not in UTF-8"):
+        open_manifest(tmp_path)
 
 
 def test_an_imported_manifest_can_be_written_and_read(tmp_path: Path) -> None:

@@ -97,6 +97,10 @@ def test_a_manifest_with_images_and_a_loop(folder: Path) -> None:
             'sep=;\nframes;masks;spacing_mm;labels\nimages/0.png;"masks/0.png;masks/1.png";0,25;"1=a;2=b"\n',
             (0.25, 0.25),
         ),
+        ('frames,masks,spacing_mm,labels\nimages/0.png,masks/0.png;masks/1.png,"1,1",1=a;2=b\n', (1.0, 1.0)),
+        ('frames,masks,spacing_mm,labels\nimages/0.png,masks/0.png;masks/1.png,"2, 3",1=a;2=b\n', (2.0, 3.0)),
+        ('frames,masks,spacing_mm,labels\nimages/0.png,masks/0.png;masks/1.png,"0,2 0,3",1=a;2=b\n', (0.2, 0.3)),
+        ('frames;masks;spacing_mm;labels\nimages/0.png;"masks/0.png;masks/1.png";1,1;"1=a;2=b"\n', (1.1, 1.1)),
         ("frames\tmasks\tspacing_mm\tlabels\t\nimages/0.png\tmasks/0.png; masks/1.png\t0,3\t1=a;2=b\t\n", (0.3, 0.3)),
     ],
 )
@@ -155,6 +159,18 @@ def test_lines_are_named_by_their_numbers_in_the_file(first: str, folder: Path) 
         read_manifest(written(folder, text))
     with pytest.raises(ReadError, match=f"line {3 + bool(first)} has more values"):  # no column has a name for it
         read_manifest(written(folder, text.replace("0.png,\n", "0.png,x\n")))
+
+
+def test_errors_name_the_manifest_by_its_path(folder: Path) -> None:
+    for text in ("frames,masks\nimages/9.png,masks/0.png\n", "frames,masks\na,b,c\n"):
+        path = written(folder, text)
+        with pytest.raises(ReadError) as caught:
+            read_manifest(path)
+        assert str(path) in str(caught.value)
+        path.unlink()
+    with pytest.raises(ReadError) as caught:
+        read_manifest(path)
+    assert f"{path} cannot be read" in str(caught.value)
 
 
 def test_an_unknown_column_names_the_nearest(folder: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from napari_uniultra.batch.naming import code_name, needs_code, without_paths
 from napari_uniultra.batch.settings import InputSettings
-from napari_uniultra.core.csv_table import read_table
+from napari_uniultra.core.csv_table import read_table, whole
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers import SUFFIXES, can_read, is_zarr
 from napari_uniultra.io.study import is_dicomdir
@@ -311,6 +311,6 @@ def _loop_of_row(values: Mapping[str, str], folder: Path, names: str) -> Loop:
 
 def _frame(text: str) -> int | None:
     try:
-        return int(text) if text else None
+        return whole(text) if text else None
     except ValueError:
         raise ReadError(f"Its column 'frame' has {text!r}", "it should be a whole number") from None

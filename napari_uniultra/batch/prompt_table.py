@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_uniultra.core.csv_table import decimal, read_table
+from napari_uniultra.core.csv_table import decimal, read_table, whole
 from napari_uniultra.core.prompts import checked_points, normalise_box
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.errors import PromptError, ReadError
@@ -40,8 +40,8 @@ def read_prompt_rows(path: Path) -> dict[str, list[Row]]:
     """
     try:
         rows = list(read_table(path).values())
-    except ReadError as error:
-        raise PromptError(error.what, error.why, error.fix) from error
+    except ReadError as error:  # told in reports, which name no folders
+        raise PromptError(f"{path.name} cannot be read", error.why, error.fix) from error
     unknown = [key for key in (rows[0] if rows else ()) if key not in _COLUMNS]
     if unknown or not rows:
         why = f"it has the unknown column {unknown[0]!r}" if unknown else "it has no line"
@@ -64,7 +64,7 @@ def prompts_of_rows(rows: Sequence[Row], shape_hw: tuple[int, int]) -> list[Obje
     points: dict[tuple[int, int], list[tuple[float, float, int]]] = {}
     names: dict[int, str] = {}
     for row in rows:
-        key = _number(row, "object", 1, int), _number(row, "frame", kind=int)
+        key = _number(row, "object", 1, whole), _number(row, "frame", kind=whole)
         names.setdefault(key[0], row.get("name") or f"object {key[0]}")
         if any(row.get(column) for column in _BOX):
             if key in boxes:
@@ -72,7 +72,7 @@ def prompts_of_rows(rows: Sequence[Row], shape_hw: tuple[int, int]) -> list[Obje
             boxes[key] = normalise_box([_number(row, column) for column in _BOX], shape_hw)
         else:
             (point,) = checked_points([(_number(row, "x"), _number(row, "y"))], shape_hw)
-            points.setdefault(key, []).append((*point, _number(row, "label", 1, int)))
+            points.setdefault(key, []).append((*point, _number(row, "label", 1, whole)))
     objects: dict[int, dict[int, Prompt]] = {}
     for object_id, frame in sorted({*boxes, *points}):
         own = points.get((object_id, frame), [])
@@ -88,5 +88,5 @@ def _number(row: Row, column: str, default: int | None = None, kind: Callable[[s
     try:
         return kind(text)
     except ValueError:
-        why = f"it should be a {'whole ' if kind is int else ''}number"
+        why = f"it should be a {'whole ' if kind is whole else ''}number"
         raise PromptError(f"The prompts' column {column} has {text!r}", why, "Each line is a box or a point") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -34,9 +34,15 @@ def read_table(path: Path) -> dict[int, Row]:
     ReadError
         When it cannot be opened, is not in UTF-8, or a line has more values than there are columns.
     """
-    failed = f"{path.name} cannot be read"
+    return read_separated(path)[0]
+
+
+def read_separated(path: Path) -> tuple[dict[int, Row], str]:
+    """As `read_table`, and what separates the values: where it is no comma, numbers may have one."""
+    failed = f"{path} cannot be read"
     try:
-        lines, separator = _lines(path.read_text(encoding="utf-8-sig"))
+        found, separator = _lines(path.read_text(encoding="utf-8-sig"))
+        lines = list(found)
     except OSError as error:
         raise ReadError(failed, error.strerror or "", "Check the path") from error
     except UnicodeDecodeError as error:
@@ -53,7 +59,25 @@ def read_table(path: Path) -> dict[int, Row]:
             why = f"line {number} has more values than there are columns"
             raise ReadError(failed, why, f'Put values with {separator!r} in them into "..."')
         rows[number] = {name: _plain(value) for name, value in zip(names, values, strict=True) if name}
-    return rows
+    return rows, separator
+
+
+def has_columns(path: Path, names: Iterable[str]) -> bool:
+    """Whether a file is headed as a table with columns of these names, in small letters; its lines are not looked at.
+
+    Raises
+    ------
+    ReadError
+        When it cannot be opened.
+    """
+    try:
+        found, _ = _lines(path.read_text(encoding="utf-8-sig", errors="replace"))
+        _, header = next(found, (1, []))
+    except OSError as error:
+        raise ReadError(f"{path} cannot be read", error.strerror or "", "Check the path") from error
+    except csv.Error:
+        return False
+    return {*names} <= {name.lower() for name in header}
 
 
 def write_table(path: str | os.PathLike[str], header: Sequence[str], cells: Cells) -> None:
@@ -86,7 +110,15 @@ def decimal(value: Any) -> float:
     return float(value.replace(",", ".") if isinstance(value, str) else value)
 
 
-def _lines(text: str) -> tuple[list[tuple[int, list[str]]], str]:
+def whole(value: Any) -> int:
+    """A whole number, also written with decimals, as "1.0". Raises ValueError or TypeError where it is none."""
+    number = decimal(value)
+    if not number.is_integer():
+        raise ValueError(f"{value!r} is no whole number")
+    return int(number)
+
+
+def _lines(text: str) -> tuple[Iterator[tuple[int, list[str]]], str]:
     """(number, values) of the lines that have a value, without spaces around these, and what separates them."""
     first, _, rest = text.partition("\n")
     first = first.strip('\r"')
@@ -95,8 +127,8 @@ def _lines(text: str) -> tuple[list[tuple[int, list[str]]], str]:
     head = rest.partition("\n")[0] if is_named else first
     separator = named or next((mark for mark in _SEPARATORS if mark in head), ",")
     reader = csv.reader(io.StringIO(rest if is_named else text, newline=""), delimiter=separator)
-    found = [(reader.line_num + is_named, [value.strip() for value in values]) for values in reader]
-    return [(number, values) for number, values in found if any(values)], separator
+    found = ((reader.line_num + is_named, [value.strip() for value in values]) for values in reader)
+    return ((number, values) for number, values in found if any(values)), separator
 
 
 def _write(file: TextIO, header: Sequence[str], cells: Cells, **form: str) -> None:

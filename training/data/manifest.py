@@ -30,7 +30,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from napari_uniultra.core.atomic import atomic_path
-from napari_uniultra.core.csv_table import decimal, read_table
+from napari_uniultra.core.csv_table import decimal, read_separated
 from napari_uniultra.core.manifest_table import COLUMNS, labels_of, list_of, write_rows
 from napari_uniultra.errors import ReadError
 from napari_uniultra.training.data.cases import PARTS, Annotated, Case, OpenCase, iterate_case, load_case
@@ -95,10 +95,11 @@ def read_manifest(path: str | Path, without_parts: bool = False) -> Manifest:
         relative path out of the manifest's folder, or parts that overlap.
     """
     path = Path(path)
-    rows = _json_rows(path) if path.suffix.lower() == ".json" else read_table(path)  # by their numbers
+    is_json = path.suffix.lower() == ".json"
+    rows, separator = (_json_rows(path), ",") if is_json else read_separated(path)  # rows by their numbers
     if not rows:
         raise ReadError(f"The manifest {path} lists no case", fix="Give it a line a case, with 'frames' and 'masks'")
-    cases = (_Row(path, number, row).case() for number, row in rows.items())
+    cases = (_Row(path, number, row, separator).case() for number, row in rows.items())
     return Manifest(tuple(replace(case, part="") if without_parts else case for case in cases))
 
 
@@ -152,8 +153,8 @@ def _json_rows(path: Path) -> dict[int, dict[str, Any]]:
 class _Row:
     """One line of a manifest on its way to a `Case`."""
 
-    def __init__(self, manifest: Path, number: int, row: Mapping[str, Any]) -> None:
-        self.manifest, self.number = manifest, number
+    def __init__(self, manifest: Path, number: int, row: Mapping[str, Any], separator: str) -> None:
+        self.manifest, self.number, self.separator = manifest, number, separator
         self.values = {}
         for key, value in row.items():
             column = _ALIASES.get(key.strip().lower(), key.strip().lower())
@@ -164,7 +165,7 @@ class _Row:
             self.values[column] = value.strip() if isinstance(value, str) else value
 
     def fault(self, why: str, fix: str = "") -> ReadError:
-        return ReadError(f"{self.manifest.name}, case {self.number}, cannot be used", why, fix)
+        return ReadError(f"{self.manifest}, case {self.number}, cannot be used", why, fix)
 
     def case(self) -> Case:
         masks = self.values.get("masks")
@@ -213,7 +214,7 @@ class _Row:
         value = self.values.get("spacing_mm")
         if value in (None, "", []):
             return None
-        sizes = _sizes(value) if isinstance(value, str) else value
+        sizes = _sizes(value, self.separator) if isinstance(value, str) else value
         sizes = sizes if isinstance(sizes, Sequence) else [sizes]
         try:
             spacing = tuple(decimal(size) for size in (sizes if len(sizes) == 2 else [*sizes, *sizes]))
@@ -238,9 +239,13 @@ class _Row:
         return text in _YES
 
 
-def _sizes(text: str) -> list[str]:
-    """One number or two; a comma stands between them, or in them: "0.2,0.3", "0.2 0.3", "0,2 0,3"."""
-    return (text.replace(",", " ") if "." in text else text).split()
+def _sizes(text: str, separator: str) -> list[str]:
+    """One number or two: "0.2", "0.2,0.3", "1,1" or "0.2 0.3"; or with commas in them: "0,2 0,3".
+
+    "0,2" is one number too, in a table that has no commas between its values.
+    """
+    has_commas_in_numbers = "." not in text and (separator != "," or len(text.split()) > 1)
+    return (text if has_commas_in_numbers else text.replace(",", " ")).split()
 
 
 def _plain(case: Case, folder: Path) -> dict[str, Any]:

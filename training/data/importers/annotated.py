@@ -14,6 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from napari_uniultra.core.csv_table import has_columns
 from napari_uniultra.errors import ReadError
 from napari_uniultra.training.data.cases import PARTS, Case
 from napari_uniultra.training.data.importers.found import Found, pixel_sizes
@@ -67,7 +68,7 @@ def _still(folder: Path, name: str, part: str, spacings: dict[Path, dict[str, fl
     except OSError as error:
         raise ReadError(f"The mask of {name} cannot be read", error.strerror or "it is damaged") from error
     if group not in spacings:
-        tables = sorted(group.glob("*.csv"))
+        tables = [path for path in sorted(group.glob("*.csv")) if path.is_file() and has_columns(path, _COLUMNS)]
         spacings[group] = {key: value for table in tables for key, value in pixel_sizes(table, *_COLUMNS).items()}
     size = spacings[group].get(image.name)
     return Case(

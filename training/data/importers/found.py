@@ -114,7 +114,7 @@ def pixel_sizes(table: Path, name: str, size: str) -> dict[str, float]:
             sizes[row[name]] = checked_spacing([decimal(row[size])] * 2)[0]
         except (ReadError, ValueError) as error:
             why = f"{size} of {row[name]} is {row[size]!r}"
-            raise ReadError(f"The table {table.name} cannot be used", why, "Write mm, or leave it empty") from error
+            raise ReadError(f"The table {table} cannot be used", why, "Write mm, or leave it empty") from error
     return sizes
 
 
