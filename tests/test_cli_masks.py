@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 import tifffile
 import torch
+from PIL import Image
 from segmentations import without_empty_frames
 
 from napari_uniultra.cli import main
@@ -56,6 +58,34 @@ def test_measure(suffix: str, tmp_path: Path) -> None:
     assert float(cycle["ejection_fraction_percent"]) == pytest.approx(100 * (1 - 14**3 / 20**3), abs=2)
     if suffix != ".seg.nrrd":
         assert float(cycle["es_time_ms"]) == pytest.approx(480)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".nii.gz", ".png"])
+def test_a_loop_in_place_of_its_masks_is_refused(
+    suffix: str, repo_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop = tifffile.imread(repo_root / "sample_data/simulated.tif")[:2]
+    file = tmp_path / f"loop{suffix}"
+    if suffix == ".png":
+        Image.fromarray(loop[0]).save(file)
+    elif suffix == ".tif":
+        tifffile.imwrite(file, loop, photometric="minisblack")
+    else:
+        sitk.WriteImage(sitk.GetImageFromArray(loop), file)
+    for command in (["measure", file, "--out", tmp_path / "t.csv"], ["export", file, tmp_path / "out.seg.nrrd"]):
+        assert run(*command) == 3
+        assert "holds no masks: it is a picture" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_masks_of_many_objects_are_masks(tmp_path: Path) -> None:
+    """1,200 of 4 x 4 pixels side by side, and 100 that another one covers in the middle."""
+    blocks = np.kron(1 + np.arange(1200).reshape(30, 40), np.ones((4, 4), int)).astype(np.uint16)
+    bars = np.repeat(np.arange(1, 101, dtype=np.uint16), 3)[:, None] * np.ones(200, np.uint16)
+    bars[:, 90:110] = 101
+    for number, labels in enumerate((blocks, bars)):
+        tifffile.imwrite(tmp_path / f"{number}.tif", labels, photometric="minisblack")
+        np.testing.assert_array_equal(read_masks(tmp_path / f"{number}.tif").labels[0], labels)
 
 
 def test_measure_takes_what_the_loop_knows(tmp_path: Path) -> None:
@@ -245,7 +275,9 @@ def test_segment_in_further_formats(tmp_path: Path) -> None:
         np.testing.assert_array_equal(labels, expected[: len(labels)])
     assert (out / "overlay.gif").is_file()
     assert (out / "masks_yolo" / "data.yaml").is_file()
-    assert run(*command, "--format", "png") == 7  # the folder is there already
+    assert run(*command, "--format", "png") == 0  # the folder is as its run left it
+    (out / "masks_png" / "mine.txt").touch()
+    assert run(*command, "--format", "png", "--force") == 7
     assert run(*command, "--format", "nonsense") == 7
 
 

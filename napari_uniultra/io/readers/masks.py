@@ -25,6 +25,8 @@ from napari_uniultra.io.readers.lazy import check_size
 
 _MAX_JSON_BYTES = 1 << 30
 _ITK = (".nrrd", ".nhdr", ".mha", ".mhd", ".nii", ".gz")
+_FEW_VALUES = 64  # no picture has fewer
+_MOST_PIECES = 1.8  # of an object in a row of pixels, on average
 _LAYER = re.compile(r"Segment\d+_Layer")
 
 
@@ -41,7 +43,7 @@ def read_masks(path: str | os.PathLike[str], frames: int | None = None) -> Masks
     Raises
     ------
     ReadError
-        When it cannot be read, or does not hold masks: whole numbers, one channel.
+        When it cannot be read, or does not hold masks: whole numbers, one channel, no picture.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -53,9 +55,27 @@ def read_masks(path: str | os.PathLike[str], frames: int | None = None) -> Masks
         cine = read_cine(path)  # which also refuses what is damaged or far too large
         if cine.details.get("format") == "DICOM":
             return _dicom(path, frames)
-        return Masks(_pixels(path, cine), _names(path), cine.spacing_mm, cine.frame_times_s)
+        masks = Masks(_pixels(path, cine), _names(path), cine.spacing_mm, cine.frame_times_s)
     except WriteError as error:
         raise ReadError(f"{path.name} holds no masks", error.why or error.what) from error
+    if any(_is_picture(masks.labels[frame]) for frame in {0, len(masks) // 2}):
+        why = "it is a picture: its numbers are shades of grey"
+        raise ReadError(f"{path.name} holds no masks", why, "Give masks, which have one number for each object")
+    return masks
+
+
+def _is_picture(labels: np.ndarray) -> bool:
+    """Whether (H, W) numbers are those of a picture: many, and each of them again and again in a row of pixels.
+
+    In rows of masks an object is mostly in one piece: at most 1.1 pieces in the data at hand, 2.0 and more in pictures.
+    """
+    if len(np.unique(labels)) <= _FEW_VALUES:
+        return False
+    begins = labels > 0
+    begins[:, 1:] &= labels[:, 1:] != labels[:, :-1]
+    rows, _ = np.nonzero(begins)
+    objects = np.unique(rows * (1 << 16) + labels[begins])
+    return len(rows) > _MOST_PIECES * len(objects)
 
 
 def _pixels(path: Path, cine: Cine) -> np.ndarray:
