@@ -35,7 +35,7 @@ from napari_uniultra.batch.results import RECORD, SESSION, correction_file, loop
 from napari_uniultra.batch.run import make_plan, run_job
 from napari_uniultra.batch.settings import InputSettings, JobSettings, read_job, write_job
 from napari_uniultra.batch.tables import read_failures
-from napari_uniultra.batch.task import input_state, sha256_of
+from napari_uniultra.batch.task import input_sha256, input_state
 from napari_uniultra.batch.worker import label_loop
 from napari_uniultra.cli import main
 from napari_uniultra.core.lock import LOCK, locked
@@ -318,19 +318,19 @@ def test_all_that_an_input_is_made_of_counts(kind: str, tmp_path: Path) -> None:
         file = Path(os.path.normpath(path / part))
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(heads.get(file.name, str(number)))
-    before, state = sha256_of(path), input_state(path)
-    assert (sha256_of(path), input_state(path)) == (before, state)
+    before, state = input_sha256(path), input_state(path)
+    assert (input_sha256(path), input_state(path)) == (before, state)
     assert len(state) == len(parts)
     for part in parts[1:]:
         file = Path(os.path.normpath(path / part))
         file.write_text(content := file.read_text() + "changed")
-        assert sha256_of(path) != before
+        assert input_sha256(path) != before
         assert input_state(path) != state
         file.write_text(content.removesuffix("changed"))
-        assert sha256_of(path) == before
+        assert input_sha256(path) == before
     if kind == "zarr":
         (path / "0/c/1").rename(path / "0/c/2")
-        assert sha256_of(path) != before
+        assert input_sha256(path) != before
 
 
 def test_words_about_a_zarr_loop_keep_their_numbers(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from napari_uniultra.batch.prompt_table import prompts_of_rows, read_prompt_rows
 from napari_uniultra.batch.review import review
 from napari_uniultra.batch.settings import InputSettings
 from napari_uniultra.core.measure import Measurement
-from napari_uniultra.core.types import Prompt
+from napari_uniultra.core.types import WEAK_IOU, Prompt
 from napari_uniultra.errors import PromptError
 from napari_uniultra.io.charts import Series, chart
 
@@ -29,6 +29,7 @@ def rows_of(areas: list[float], iou: float = 0.9) -> list[Measurement]:
     [
         ([100, 95, 100], 0.9, 0.1, []),
         ([100, 95, 100], 0.4, 0.6, ["confidence down to 0.40"]),
+        ([100, 95, 100], WEAK_IOU, 0.3, []),  # at which the viewer has no doubt either
         (
             [1, *[0] * 1199],
             0.9,

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from napari_uniultra.batch.task import LoopTask, input_state, sha256_of
+from napari_uniultra.batch.task import LoopTask, input_sha256, input_state
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.io.readers import read_cine
@@ -97,7 +97,7 @@ def may_be_of(path: Path, record: Record) -> bool:
 
 
 def _is_of_input(path: Path, record: Record) -> bool:
-    return record.get("input_state") == input_state(path) or record.get("input_sha256") == sha256_of(path)
+    return record.get("input_state") == input_state(path) or record.get("input_sha256") == input_sha256(path)
 
 
 def _is_of_job(task: LoopTask, record: Record | None) -> bool:

@@ -1,6 +1,6 @@
 """Which loops need a look: signs of trouble in a loop's measurements.
 
-The rank is a sum of plain signs, not a calibrated probability; it is for the order in which a person looks.
+The rank is that of the strongest sign, not a calibrated probability; it is for the order in which a person looks.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_uniultra.core.measure import Measurement
+from napari_uniultra.core.types import WEAK_IOU
 from napari_uniultra.core.words import counted
 
 _JUMP = 0.35  # of the larger area: less than this from frame to frame is common in a beating heart
-_DOUBT = 0.3  # 1 - predicted IoU
 _LOW_PERCENT = 5
 
 
@@ -25,7 +25,8 @@ class Review:
     Attributes
     ----------
     rank : float
-        0 for nothing; the largest of the signs below, 0 to 1.
+        0 to 1: the largest of 1 - ``lowest_confidence``, a jump of an area as a share of the larger one and, where an
+        object is lost, 0.5 and half of the share of frames; 1 where nothing was found.
     confidence : float or None
         Mean predicted IoU, 0 to 1.
     lowest_confidence : float or None
@@ -46,7 +47,7 @@ def review(rows: Sequence[Measurement]) -> Review:
     mean = float(np.mean(ious)) if ious else None
     lowest = float(np.percentile(ious, _LOW_PERCENT)) if ious else None
     worst = 0.0 if lowest is None else max(0.0, 1 - lowest)
-    signs = [f"confidence down to {lowest:.2f}"] if lowest is not None and worst > _DOUBT else []
+    signs = [f"confidence down to {lowest:.2f}"] if lowest is not None and lowest < WEAK_IOU else []
     for object_id in sorted({row.object_id for row in rows}):
         own = [row for row in rows if row.object_id == object_id]
         for strength, words in (_jump(own), _lost(own)):

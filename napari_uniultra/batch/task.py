@@ -48,9 +48,9 @@ class Start:
         paths = [self.path] if self.path else []
         if self.template:
             paths += list(self.template[:2])
-        inside = [sha256_of(path) for path in paths]
+        inside = [input_sha256(path) for path in paths]
         if self.kind == "prompts":
-            inside += [sha256_of(mask) for mask in named_masks(self.path)]
+            inside += [input_sha256(mask) for mask in named_masks(self.path)]
         frame = self.template[2] if self.template else None
         return [self.kind, inside, [dict(row) for row in self.rows], self.frame, frame]
 
@@ -118,7 +118,7 @@ def make_task(loop: Loop, job: JobSettings, start: Start, model_sha256: str, ref
         job.objects,
         start.digest(),
         loop.subject,
-        None if reference is None else [sha256_of(reference), job.inputs.reference_frames],
+        None if reference is None else [input_sha256(reference), job.inputs.reference_frames],
     ]
     return LoopTask(
         loop=loop,
@@ -151,7 +151,7 @@ def input_state(path: Path) -> list[list[int]]:
     return [[stat.st_size, stat.st_mtime_ns] for stat in stats]
 
 
-def sha256_of(path: Path) -> str:
+def input_sha256(path: Path) -> str:
     """Hex SHA-256 of the files that make up an input.
 
     Raises

@@ -28,7 +28,7 @@ from napari_uniultra.batch.results import (
 )
 from napari_uniultra.batch.review import review
 from napari_uniultra.batch.starts import begin
-from napari_uniultra.batch.task import LoopTask, input_state, sha256_of
+from napari_uniultra.batch.task import LoopTask, input_sha256, input_state
 from napari_uniultra.core.csv_table import write_table
 from napari_uniultra.core.masks import Masks
 from napari_uniultra.core.measure import Measurement, measurement_rows, with_area_change
@@ -112,7 +112,7 @@ def _attempt(task: LoopTask) -> int | None:
 
 def _label(task: LoopTask) -> int:
     started = time.perf_counter()
-    before = {"input_state": input_state(task.loop.path), "input_sha256": sha256_of(task.loop.path)}
+    before = {"input_state": input_state(task.loop.path), "input_sha256": input_sha256(task.loop.path)}
     cine = read_cine(task.loop.path)
     state, model = _segment(task, cine)
     record = {
