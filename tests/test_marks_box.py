@@ -68,6 +68,8 @@ def test_strokes_on_a_frame_are_one() -> None:
     first, second = Painted(labels("00"), labels("10")), Painted(labels("10"), labels("11"))
     assert first.then(second).before.tolist() == [[0, 0]]
     assert first.then(second).after.tolist() == [[1, 1]]
+    rewritten = Painted(labels("00"), labels("02"))  # by something that did not know of the first
+    assert first.then(rewritten).after.tolist() == [[1, 2]]
 
 
 def test_outlines_are_found_by_what_they_asked_for() -> None:
@@ -344,6 +346,37 @@ def test_marks_are_collected_until_they_are_asked_for(window: Window, reference_
     box.auto_box.click()
     settle(window)
     assert (1, 6) in window.panel.controller.snapshot.prompts
+
+
+def test_a_stroke_that_waits_with_a_click_stays_whatever_is_shown_meanwhile(window: Window) -> None:
+    window.open(loop())
+    window.draw_box()
+    settle(window)
+    window.panel.marks_box.auto_box.click()
+    tool(window, "paint").click()
+    paint(window, 10, 84, frame=1)
+    window.click("add", (5, 30, 40))
+    painted = window.masks()[1].copy()
+    window.panel.controller.tracker.go_on()  # takes them along
+    tool(window, "paint").click()
+    paint(window, 60, 10, frame=4)
+    window.click("remove", (6, 5, 5))
+    with_stroke = window.masks()[4].copy()
+    settle(window)
+    assert window.masks()[2].any(), "tracked"
+    assert np.array_equal(window.panel.controller.snapshot.prompts[1, 1].mask, painted == 1)
+    assert (window.masks()[4][with_stroke > 0] == 1).all()
+    window.panel.controller.show_everything()
+    settle(window)
+    assert (window.masks()[4][with_stroke > 0] == 1).all()
+    paint(window, 60, 84, frame=4)
+    both = window.masks()[4] == 1
+    assert both.sum() == 2 * (with_stroke > 0).sum()
+    window.panel.marks_box.segment_button.click()
+    settle(window)
+    mask = window.panel.controller.snapshot.prompts[1, 4].mask
+    assert mask[both].all()
+    assert np.array_equal(window.masks()[4] == 1, mask)
 
 
 def test_marks_that_were_sent_together_are_undone_together(window: Window) -> None:

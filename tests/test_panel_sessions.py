@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from panel_window import CORNERS, Window, close_dock, docks, loop, open_from_menu, settle
+from panel_window import CORNERS, Window, close_dock, docks, loop, open_from_menu, settle, thread_held
 from qtpy.QtWidgets import QFileDialog
 
 from napari_uniultra.core.measure import Cycle, Markers
@@ -295,6 +295,20 @@ def test_markers_set_in_the_measure_panel_are_the_sessions(window: Window, tmp_p
     control.set_layer(window.viewer.layers["UniUltra masks"])
     assert control._edited[1][0].ed == 1
     measure.thread_.stop()
+
+
+def test_markers_on_masks_whose_loop_was_removed_are_nobodys(window: Window) -> None:
+    image = window.open(loop())
+    window.draw_box()
+    settle(window)
+    masks = window.viewer.layers["UniUltra masks"]
+    with thread_held(window):
+        window.panel.controller.tracker.track("forward")
+        window.viewer.layers.remove(image)
+        set_markers(masks, MARKERS)
+    settle(window)
+    assert markers_of(masks) == MARKERS
+    assert window.told == ["The image was removed, so tracking stopped. The masks found so far stay."]
 
 
 def test_markers_of_a_loop_that_is_not_in_use_are_its_sessions(window: Window, qtbot: Any) -> None:

@@ -185,8 +185,8 @@ class SegmentController(QObject):
 
     def _on_markers(self, result: ResultLayer) -> None:
         """Beats or axes were set by hand on masks, as in the panel "Measure": they belong to their session."""
-        work = next(known for known in self._workspaces if known.result is result)
-        if work.snapshot.names:
+        work = next((known for known in self._workspaces if known.result is result), None)
+        if work is not None and work.snapshot.names:
             markers, done = result.markers, self.show if work is self.work else _drop
             self.submit(lambda: self.host.set_markers(work.session, markers), done, key=f"markers {id(work)}")
 
@@ -303,7 +303,7 @@ class SegmentController(QObject):
         is_new = work.result.layer is None
         if is_new and self.tracker.cancelled:
             return  # the masks were deleted while tracking: they do not come back by themselves
-        work.result.write(outcome.labels, outcome.everything)
+        work.result.write(outcome.labels, outcome.everything, unsent=work.pending_paint)
         self.scores_changed.emit(work.confidence.update(outcome.scores, outcome.everything))
         if before.markers != outcome.snapshot.markers:
             work.result.set_markers(outcome.snapshot.markers)
@@ -336,10 +336,11 @@ class SegmentController(QObject):
 
     def _forget(self, image: Any) -> None:
         """Let go of the work on a layer that is gone, or holds another loop; it stays saved."""
-        gone = [work.session for work in self._workspaces if work.image == image]
+        gone = [work for work in self._workspaces if work.image == image]
         self._workspaces = [work for work in self._workspaces if work.image != image]
-        for session in gone:
-            self.submit(partial(self.host.forget, session), _drop)
+        for work in gone:
+            work.disconnect()
+            self.submit(partial(self.host.forget, work.session), _drop)
 
     def _on_active(self, event: Any = None) -> None:
         self.marks.tool_changed()
@@ -371,8 +372,7 @@ class SegmentController(QObject):
         self.viewer.layers.events.removed.disconnect(self._on_layer_removed)
         self.viewer.layers.selection.events.active.disconnect(self._on_active)
         for work in self._workspaces:
-            work.prompts.disconnect()
-            work.result.disconnect()
+            work.disconnect()
             left_behind.leave(work)
         if self.work is not None:
             self._connect_image(self.work.image, connect=False)

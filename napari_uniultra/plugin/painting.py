@@ -21,8 +21,10 @@ class Painted:
     after: np.ndarray
 
     def then(self, later: Painted) -> Painted:
-        """This and what was painted afterwards as one."""
-        return Painted(self.before, later.after)
+        """This and what was painted afterwards as one, whatever was written into the frame in between."""
+        if later.before is None:
+            return Painted(self.before, later.after)
+        return Painted(self.before, np.where(later.after != later.before, later.after, self.after))
 
 
 def prompts_of_painted(painted: Painted, shown: np.ndarray, masks: Mapping[int, np.ndarray]) -> dict[int, Prompt]:

@@ -31,6 +31,9 @@ class Pending(Generic[K, E]):
     def __bool__(self) -> bool:
         return bool(self._edits)
 
+    def __contains__(self, key: K) -> bool:
+        return key in self._edits
+
     def add(self, edits: Mapping[K, E]) -> None:
         """Ask for changes. One of something that still waits to be changed is added to that change."""
         with self._lock:

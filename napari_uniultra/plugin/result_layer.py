@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -137,8 +137,11 @@ class ResultLayer:
             self._create()
         return is_new
 
-    def write(self, labels: Mapping[int, np.ndarray], everything: bool = False) -> None:
-        """Show label images (H, W) of some frames; with ``everything`` all other frames become empty."""
+    def write(self, labels: Mapping[int, np.ndarray], everything: bool = False, unsent: Container[int] = ()) -> None:
+        """Show label images (H, W) of some frames; with ``everything`` all other frames become empty.
+
+        Frames that were painted stay as they are until that is taken, and those whose painting is still ``unsent``.
+        """
         if self.layer is None and not labels:
             return
         self.make()
@@ -146,7 +149,8 @@ class ResultLayer:
         changes = {**dict.fromkeys(self._written if everything else (), 0), **labels}
         self._hold(changes)
         for frame, image in changes.items():
-            if frame not in self._painted and frame not in self._held:  # the user's own hand comes first
+            # The user's own hand comes first.
+            if frame not in self._painted and frame not in self._held and frame not in unsent:
                 data[frame] = image
         self._written |= set(labels)
         # In place, and redrawn only where it shows: a new array, or napari's edit history, for each frame of a long

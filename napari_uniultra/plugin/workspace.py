@@ -77,6 +77,11 @@ class Workspace:
         """The layers of ours that exist for the image."""
         return [*self.prompts.layers, *([] if self.result.layer is None else [self.result.layer])]
 
+    def disconnect(self) -> None:
+        """Leave the layers to the user."""
+        self.prompts.disconnect()
+        self.result.disconnect()
+
     @property
     def has_tool(self) -> bool:
         """Whether one of these layers is in a mode in which the mouse changes it."""
