@@ -5,7 +5,6 @@ A `SessionHost` belongs to one thread: all its methods run there. torch is impor
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -22,23 +21,16 @@ from napari_uniultra.plugin.drawing import Drawn
 from napari_uniultra.plugin.exports import export_masks, export_measurements
 from napari_uniultra.plugin.layers import Key
 from napari_uniultra.plugin.loop_session import LoopSession
+from napari_uniultra.plugin.open_loops import OpenLoops
 from napari_uniultra.plugin.outcomes import LoadedModel, ObjectEdit, OpenedLoop, OpenedSession, Outcome, Snapshot
 from napari_uniultra.plugin.painting import Painted
 from napari_uniultra.plugin.session_tables import session_tables
 from napari_uniultra.plugin.track_plan import TrackPlan, TrackRequest
-from napari_uniultra.segment.autosave import OWN_FILE, earlier_place
 from napari_uniultra.segment.passes import only
 
 if TYPE_CHECKING:
     from napari_uniultra.core.postprocess import TidySettings
     from napari_uniultra.segment.session import CineSession
-
-
-_SAME_CONTENT = (
-    "Another open layer shows the very same loop. Each has its own work while both are open, but when the loop is "
-    "opened the next time, only what was changed last is offered. Save a session of each to keep both."
-)
-_NOT_MOVED = "The work that was kept of this loop before cannot be moved to make room."
 
 
 class SessionHost:
@@ -54,7 +46,7 @@ class SessionHost:
         self._on_notice = on_notice
         self._wanted = ("", "auto")
         self._model: Any = None
-        self._open: list[LoopSession] = []
+        self._loops = OpenLoops(on_notice)
         self._own: LoopSession | None = None  # the one in use
         self._object_edits = 0
 
@@ -68,33 +60,21 @@ class SessionHost:
             own.begin(cine)
         else:
             own.session.model = self._model
-        if own not in self._open:
-            self._open.append(own)
         self._own = own
-        self._tell_of_same_content()
+        self._loops.add(own)
         return OpenedLoop(self.everything() if own.has_begun else None, own.saved_work is not None)
 
     def forget(self, own: LoopSession) -> None:
         """Let go of a loop's session; its work stays saved."""
         if own is self._own:
             self._put_aside()
-        self._open = [other for other in self._open if other is not own]
+        self._loops.forget(own)
 
     def _put_aside(self) -> None:
         own, self._own = self._own, None
         if own is not None and own.session is not None:
             self._model = own.session.model or self._model  # it may have gone to the CPU
             own.put_aside()
-
-    def _tell_of_same_content(self) -> None:
-        own = self._own
-        if not own.is_told and any(other.has_begun for other in self._same_content()):
-            own.is_told = True
-            self._on_notice(_SAME_CONTENT)
-
-    def _same_content(self) -> list[LoopSession]:
-        """The other open loops that show the same as the one in use."""
-        return [other for other in self._open if other is not self._own and other.path == self._own.path]
 
     def use_model(self, name: str, device: str) -> LoadedModel:
         """Load a model. If that fails, the one in use so far stays, and the session with it.
@@ -152,40 +132,15 @@ class SessionHost:
     def _to_begin(self) -> CineSession:
         """The session, for a change that may be its first."""
         session = self._opened()
-        self._take_place()
+        self._loops.take_place(self._own)
         return session
 
     def _to_change(self) -> CineSession:
         """The session, for a change of what is there; in one without work nothing changes, and nothing is saved."""
         session = self._opened()
         if self._own.has_begun:
-            self._take_place()
+            self._loops.take_place(self._own)
         return session
-
-    def _take_place(self) -> None:
-        """Before the session saves itself: work in the same place that is not its own moves out of the way."""
-        own = self._own
-        if own.saved_last:
-            return
-        place = own.path
-        if place.is_file():
-            earlier = earlier_place(place)
-            try:
-                os.replace(place, earlier)
-            except OSError:  # as on Windows, while another program reads it
-                place = earlier
-                self._on_notice(f"{_NOT_MOVED} {OWN_FILE.format(path=place)}")
-            else:
-                for loop in (own, *self._same_content()):
-                    loop.saved_work = earlier if loop.saved_work == own.path else loop.saved_work
-        own.session.keep_in(place)
-        self._note_saved()
-
-    def _note_saved(self) -> None:
-        """What is kept of this loop's content is the work of the session in use from now on."""
-        for other in self._same_content():
-            other.saved_last = False
-        self._own.saved_last = True
 
     # What the user does ---------------------------------------------------------------------------------------------
 
@@ -326,12 +281,8 @@ class SessionHost:
         own = self._own
         if own is None or own.saved_work is None:
             raise PromptError("There is no saved work for this loop")
-        session = self._opened()
-        if own.saved_work != own.path:
-            self._take_place()
-        session.open(own.saved_work)
-        self._note_saved()
-        own.saved_work = None
+        self._opened()
+        self._loops.restore(own)
         return self.everything()
 
     def save_session(self, path: Path, cine: Cine) -> None:
