@@ -11,7 +11,8 @@ import numpy as np
 
 from napari_uniultra.core.counterparts import pair_objects
 from napari_uniultra.core.masks import Masks
-from napari_uniultra.core.metrics import PIXELS, dice, hausdorff95
+from napari_uniultra.core.metrics import dice, hausdorff95
+from napari_uniultra.core.types import PIXELS
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.readers.masks import read_masks
 

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from napari_uniultra.core.types import PIXELS, Spacing
 from napari_uniultra.errors import UniUltraError
-
-Spacing = tuple[float, float]
-PIXELS: Spacing = (1.0, 1.0)
 
 
 def dice(predicted: np.ndarray, truth: np.ndarray, smooth: float = 0.0) -> float:

@@ -16,7 +16,9 @@ from napari_uniultra.errors import PromptError, ReadError
 
 Box = tuple[float, float, float, float]
 Direction = Literal["forward", "backward", "both"]
+Spacing = tuple[float, float]  # size of a pixel, (row, column), in mm
 
+PIXELS: Spacing = (1.0, 1.0)  # in place of a spacing that is not known: lengths are in px then
 WEAK_IOU = 0.7  # a predicted IoU below needs a look: at a Dice of 0.82 nearly a fifth of the two outlines differs
 _KEY_FRAMES = 8  # frames in a loop's content key: enough to tell loops apart, few enough to open a long one fast
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_uniultra.core.metrics import PIXELS, boundary_distances, dice, iou
-from napari_uniultra.core.types import Prompt
+from napari_uniultra.core.metrics import boundary_distances, dice, iou
+from napari_uniultra.core.types import PIXELS, Prompt
 from napari_uniultra.training.evaluation.answers import EMPTY, IMAGE, FrameAnswer
 from napari_uniultra.training.evaluation.cases import LabelledCase, union
 from napari_uniultra.training.evaluation.settings import EvaluationSettings

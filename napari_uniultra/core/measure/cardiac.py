@@ -11,14 +11,12 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.signal import find_peaks
 
 from napari_uniultra.core.measure.outline import (
-    PIXELS,
-    Spacing,
     along_and_across,
     chords,
     outline_of,
     principal_axis,
 )
-from napari_uniultra.core.types import Cine
+from napari_uniultra.core.types import PIXELS, Cine, Spacing
 
 Point = tuple[float, float]
 Axis = tuple[Point, Point]

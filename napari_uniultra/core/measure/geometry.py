@@ -9,14 +9,13 @@ from scipy.spatial import ConvexHull
 from scipy.special import ellipe
 
 from napari_uniultra.core.measure.outline import (
-    PIXELS,
-    Spacing,
     along_and_across,
     longest_chords,
     outline_of,
     perimeter_of,
 )
 from napari_uniultra.core.measure.thickness import thickness_of_outline
+from napari_uniultra.core.types import PIXELS, Spacing
 
 _CHORDS = 256
 _POINTS_OF_AN_ELLIPSE = 6  # five fix it; one more, or it says nothing about the mask

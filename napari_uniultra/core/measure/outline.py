@@ -10,9 +10,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from skimage.measure import find_contours
 
-Spacing = tuple[float, float]
+from napari_uniultra.core.types import PIXELS, Spacing
 
-PIXELS: Spacing = (1.0, 1.0)
 _SMOOTHING = (
     1.5  # pixels along the outline; evens out the stairs of pixels, which would make every slanted outline too long
 )

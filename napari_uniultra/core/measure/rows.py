@@ -10,8 +10,7 @@ import numpy as np
 from scipy.ndimage import find_objects
 
 from napari_uniultra.core.measure.geometry import MaskShape, measure_shape
-from napari_uniultra.core.measure.outline import PIXELS
-from napari_uniultra.core.types import Cine, Step
+from napari_uniultra.core.types import PIXELS, Cine, Step
 
 AreaUnit = Literal["mm2", "px"]
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_uniultra.core.measure.outline import (
-    PIXELS,
-    Spacing,
     along_and_across,
     longest_chords,
     outline_of,
     principal_axis,
 )
+from napari_uniultra.core.types import PIXELS, Spacing
 
 _PART = 0.8  # of the length is measured: the ends are round, or cut obliquely
 _LINES = 101
