@@ -28,6 +28,7 @@ from napari_uniultra.errors import (
     WriteError,
 )
 from napari_uniultra.io.readers import read_cine
+from napari_uniultra.io.writers import write_overlay_video, write_prompts
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.checkpoint import save_checkpoint
 from napari_uniultra.model.config import architecture
@@ -211,6 +212,75 @@ def test_a_folder_of_masks_is_replaced_only_as_its_run_left_it(
         assert segment(loop, model, tmp_path / "out", *asked) == 7
         assert "masks_png exists already" in capsys.readouterr().err
     assert own[0].read_bytes() == b"corrected by hand"
+
+
+def test_a_folder_of_masks_that_no_record_lists_counts_as_there(
+    loop: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, first, second = tmp_path / "out", *(("--box", box, "--format", "png") for box in ("10,8,30,25", "20,8,40,25"))
+    assert segment(loop, model, out, *first) == 0
+    record = json.loads((out / RUN).read_text())
+    del record["files"]["masks_png"]  # as an earlier version wrote it
+    (out / RUN).write_text(json.dumps(record))
+    capsys.readouterr()
+    assert segment(loop, model, out, *first) == 0
+    assert "there already" in capsys.readouterr().err
+    for asked in (second, (*second, "--force")):
+        assert segment(loop, model, out, *asked) == 7
+        said = capsys.readouterr().err
+        assert "masks_png exists already" in said
+        assert "remove it" in said.lower()
+        assert "--force" not in said
+
+
+def test_what_a_system_leaves_in_a_folder_of_masks_is_no_change(
+    loop: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, first, second = tmp_path / "out", *(("--box", box, "--format", "png") for box in ("10,8,30,25", "20,8,40,25"))
+    assert segment(loop, model, out, *first) == 0
+    for name in (".DS_Store", "Thumbs.db"):
+        (out / "masks_png" / name).write_bytes(b"x")
+    capsys.readouterr()
+    assert segment(loop, model, out, *first) == 0
+    assert "there already" in capsys.readouterr().err
+    assert segment(loop, model, out, *second) == 0
+    stack = tifffile.imread(out / "masks.tif")
+    own = sorted((out / "masks_png").glob("*.png"))
+    assert len(own) == len(stack)
+    np.testing.assert_array_equal(np.asarray(Image.open(own[0])), stack[0])
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_masks_that_are_corrected_while_others_are_made_stay(
+    loop: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert segment(loop, model, out, "--box", "10,8,30,25", "--format", "png") == 0
+    own = min((out / "masks_png").iterdir())
+
+    def write_and_correct(*arguments: object) -> None:
+        write_overlay_video(*arguments)
+        own.write_bytes(b"corrected by hand")
+
+    monkeypatch.setattr("napari_uniultra.io.writers.write_overlay_video", write_and_correct)
+    assert segment(loop, model, out, "--box", "20,8,40,25", "--format", "png") == 7
+    assert "masks_png exists already" in capsys.readouterr().err
+    assert own.read_bytes() == b"corrected by hand"
+
+
+def test_a_file_that_was_written_last_before_a_stop_is_our_own(
+    loop: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_and_stop(*arguments: object) -> None:
+        write_prompts(*arguments)
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_uniultra.io.writers.write_prompts", write_and_stop)
+        assert segment(loop, model, out, "--box", "10,8,30,25") == 130
+    assert (out / "prompts.json").is_file()
+    assert segment(loop, model, out, "--box", "10,8,30,25") == 0
 
 
 def test_segment_writes_over_nothing_that_it_reads(model: str, tmp_path: Path) -> None:

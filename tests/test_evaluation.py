@@ -40,7 +40,7 @@ from napari_uniultra.training.evaluation.run import Evaluation, evaluate, select
 from napari_uniultra.training.evaluation.scores import Score, is_layer, scores_of, thickness
 from napari_uniultra.training.evaluation.settings import PROMPTS, EvaluationSettings
 from napari_uniultra.training.evaluation.summary import drifts, reliability, statistic, table
-from napari_uniultra.training.evaluation.tables import markdown
+from napari_uniultra.training.evaluation.tables import markdown, write_csv
 
 HEIGHT, WIDTH, FRAMES = 60, 80, 13
 PLAIN = EvaluationSettings(pictures=0, resamples=200)
@@ -645,6 +645,38 @@ def test_the_command_replaces_only_what_an_evaluation_left(cases, name, tmp_path
     (out / name).write_text("changed by hand")
     assert main(command) == 7
     assert (out / name).read_text() == "changed by hand"
+
+
+def test_the_command_tells_of_what_an_earlier_version_left(cases, tmp_path, capsys) -> None:
+    write_manifest(Manifest((replace(cases[0], part="val"),)), tmp_path / "cases.csv")
+    copied(cases[:1], tmp_path / "oracle")
+    summary = tmp_path / "out/summary.json"
+    command = ["evaluate", "--data", str(tmp_path / "cases.csv"), "--predictions", str(tmp_path / "oracle")]
+    command += ["--out", str(tmp_path / "out"), "--pictures", "0"]
+    assert main(command) == 0
+    about = json.loads(summary.read_text())
+    assert set(about.pop("files")) == {"scores.csv", "report.html"}
+    summary.write_text(json.dumps(about))  # as an earlier version wrote it
+    assert main(command) == 7
+    assert "one of an earlier version did" in capsys.readouterr().err
+    assert main([*command, "--force"]) == main(command) == 0
+
+
+def test_scores_that_were_written_last_before_a_stop_are_our_own(cases, tmp_path, monkeypatch) -> None:
+    write_manifest(Manifest((replace(cases[0], part="val"),)), tmp_path / "cases.csv")
+    copied(cases[:1], tmp_path / "oracle")
+    command = ["evaluate", "--data", str(tmp_path / "cases.csv"), "--predictions", str(tmp_path / "oracle")]
+    command += ["--out", str(tmp_path / "out"), "--pictures", "0"]
+
+    def write_and_stop(path: Path, scores: object) -> None:
+        write_csv(path, scores)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_uniultra.training.evaluation.run.write_csv", write_and_stop)
+        assert main(command) == 130
+    assert (tmp_path / "out/scores.csv").is_file()
+    assert main(command) == 0
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no output that takes nothing")

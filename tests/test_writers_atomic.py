@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_uniultra.core.atomic import atomic_dir, atomic_path
+from napari_uniultra.core.atomic import atomic_dir, atomic_path, set_aside
 from napari_uniultra.core.masks import Masks
 from napari_uniultra.core.measure import Measurement
 from napari_uniultra.core.types import Cine, Prompt
@@ -44,6 +44,21 @@ def test_success_replaces_and_failure_does_not(tmp_path: Path) -> None:
         temporary.write_text(f"half of it {1 / 0}")
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_that_is_to_be_replaced_comes_back_where_that_fails(tmp_path: Path) -> None:
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    (folder / "0.png").write_text("old")
+    with pytest.raises(WriteError), set_aside(folder), atomic_dir(folder):
+        raise OSError(errno.ENOSPC, "full")
+    assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("0.png", "old")]
+    with set_aside(folder), atomic_dir(folder) as temporary:
+        (temporary / "0.png").write_text("new")
+    assert (folder / "0.png").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["masks"]
+    with pytest.raises(WriteError, match="gone cannot be written"), set_aside(tmp_path / "gone"):
+        pass
 
 
 def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:

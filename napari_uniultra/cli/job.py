@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from napari_uniultra import __version__
 from napari_uniultra.cli.exit_codes import INTERRUPTED, OK
 from napari_uniultra.cli.outputs import check_replaced
-from napari_uniultra.core.atomic import check_writable
-from napari_uniultra.core.own_files import is_own, read_record, write_record
+from napari_uniultra.core.atomic import check_writable, set_aside
+from napari_uniultra.core.own_files import contents, is_own, read_record, recorded, write_record
 from napari_uniultra.errors import PromptError, WriteError
 
 if TYPE_CHECKING:
@@ -121,12 +120,16 @@ def run_job(job: Job) -> int:
 
 def _check_formats(job: Job) -> None:
     """Refuse what could not be written, before any work is done for nothing."""
-    record = read_record(job.out / RUN)
-    for path in (_path_of_format(job.out, name) for name in job.formats):
-        if path.is_dir() and any(path.iterdir()) and not is_own(path, record):
-            raise WriteError(f"{path} exists already", fix="Remove it, or choose another folder for the results")
+    for name in job.formats:
+        _check_folder(_path_of_format(job.out, name), job.out)
     if "dicom" in job.formats and job.cine.details.get("format") != "DICOM":
         raise WriteError("A DICOM segmentation cannot be written", "the loop is not a DICOM file")
+
+
+def _check_folder(path: Path, out: Path) -> None:
+    """Refuse to replace a folder in which something is that no run left as it is."""
+    if path.is_dir() and contents(path) and not is_own(path, read_record(out / RUN)):
+        raise WriteError(f"{path} exists already", fix="Remove it, or choose another folder for the results")
 
 
 def _path_of_format(out: Path, name: str) -> Path:
@@ -137,10 +140,16 @@ def _path_of_format(out: Path, name: str) -> Path:
 
 
 def already_done(job: Job, model_sha256: str) -> bool:
-    """Whether the folder holds the complete results of this very job, as its run left them."""
+    """Whether the folder holds the complete results of this very job, as its run left them.
+
+    Of folders, records of earlier versions say nothing.
+    """
     record = read_record(job.out / RUN)
     same = record.get("complete") is True and record.get("fingerprint") == fingerprint(job, model_sha256)
-    return same and all(is_own(path, record) for path in _results(job.out, job.formats))
+    return same and all(
+        is_own(path, record) or (path.name not in record["files"] and path.is_dir() and contents(path))
+        for path in _results(job.out, job.formats)
+    )
 
 
 def fingerprint(job: Job, model_sha256: str) -> str:
@@ -220,8 +229,9 @@ def _write(session: CineSession, job: Job, complete: bool) -> None:
         writers.setdefault(path.name, partial(_write_format, masks=Masks.of_cine(cine, masks, names), name=name))
     write_record(out / RUN, _ABOUT)  # from here on the folder does not hold an earlier run's results any more
     for name, write in writers.items():
-        write(out / name)
-        write_record(out / RUN, _ABOUT, [out / name])
+        _check_folder(out / name, out)  # it may have been changed while the work was done
+        with recorded(out / RUN, _ABOUT, out / name):
+            write(out / name)
     model = session.model
     record = {
         **_ABOUT,
@@ -237,6 +247,5 @@ def _write(session: CineSession, job: Job, complete: bool) -> None:
 def _write_format(path: Path, masks: Masks, name: str) -> None:
     from napari_uniultra.io.writers import write_masks
 
-    if path.is_dir():  # ours, see `_check_formats`; its writer takes no folder that has something in it
-        shutil.rmtree(path)
-    write_masks(path, masks, name)
+    with set_aside(path) if path.is_dir() else nullcontext():  # its writer takes no folder that has something in it
+        write_masks(path, masks, name)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import combinations, product
 from pathlib import Path
 
-from napari_uniultra.core.own_files import is_own, read_record
+from napari_uniultra.core.own_files import contents, is_own, read_record
 from napari_uniultra.errors import WriteError
 
 _FIX = "Choose another place for the result"
@@ -45,13 +45,15 @@ def check_replaced(record_file: Path, results: Iterable[Path]) -> None:
     others = [path for path in results if _is_there(path) and not is_own(path, record)]
     if record_file.exists() and not record:
         others.append(record_file)
+    folder = next((path for path in others if path.is_dir()), None)  # which no option replaces
     if others:
-        why, fix = "no run wrote it, or it was changed since", "Choose another folder with --out, or add --force"
-        raise WriteError(f"{others[0]} exists already", why, fix)
+        why = "no run wrote it, one of an earlier version did, or it was changed since"
+        fix = f"Choose another folder with --out, or {'remove it' if folder else 'add --force'}"
+        raise WriteError(f"{folder or others[0]} exists already", why, fix)
 
 
 def _is_there(path: Path) -> bool:
-    return any(path.iterdir()) if path.is_dir() else path.exists()
+    return bool(contents(path)) if path.is_dir() else path.exists()
 
 
 def _is_same(one: Path, other: Path) -> bool:

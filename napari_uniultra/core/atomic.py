@@ -83,6 +83,29 @@ def atomic_dir(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def set_aside(folder: Path) -> Iterator[None]:
+    """Replace a folder: it is out of the way while another is written, then goes, and comes back on any failure.
+
+    Raises
+    ------
+    WriteError
+        When the operating system does not let go of it, as Windows while a file in it is open.
+    """
+    aside = _beside(folder)
+    try:
+        os.replace(folder, aside)
+    except OSError as error:
+        raise write_error(folder, error) from error
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            os.replace(aside, folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def check_writable(folder: Path) -> None:
     """Make a folder where it is not there, and see that something can be written into it.
 

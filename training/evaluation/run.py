@@ -10,7 +10,7 @@ from typing import Any
 
 from napari_uniultra import __version__
 from napari_uniultra.core.atomic import atomic_path
-from napari_uniultra.core.own_files import write_record
+from napari_uniultra.core.own_files import recorded
 from napari_uniultra.errors import ReadError
 from napari_uniultra.training.data.cases import Case
 from napari_uniultra.training.data.importers import open_manifest
@@ -208,11 +208,10 @@ def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str]) -> 
     """
     scores, summary, report = paths = [Path(folder) / name for name in (SCORES, SUMMARY, REPORT)]
     about = json_ready(evaluation.summary())
-    write_csv(scores, evaluation.scores)
-    write_record(summary, about, [scores])
-    with atomic_path(report) as temporary:
+    with recorded(summary, about, scores):
+        write_csv(scores, evaluation.scores)
+    with recorded(summary, about, report), atomic_path(report) as temporary:
         temporary.write_text(report_html(evaluation), encoding="utf-8")
-    write_record(summary, about, [report])
     return paths
 
 
