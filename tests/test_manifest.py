@@ -515,6 +515,12 @@ def test_a_dry_run_tells_of_such_a_subject(tmp_path: Path, capsys: pytest.Captur
     assert "subject s1" in warning
 
 
+def test_an_import_into_a_folder_is_refused_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options in ([], ["--force"]):
+        assert main(["data", "import", "folders", str(folder / "none"), "--out", str(folder), *options]) == 7
+        assert f"{folder} is a folder" in capsys.readouterr().err
+
+
 def test_the_command_imports_splits_and_checks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "all.csv"
     command = ["data", "import", "folders", str(folder), "--out", str(out)]

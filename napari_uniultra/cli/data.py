@@ -65,6 +65,8 @@ def _import(arguments: argparse.Namespace) -> int:
     from napari_uniultra.training.data.manifest import Manifest, write_manifest
 
     out = arguments.out
+    if out.is_dir():
+        raise WriteError(f"{out} is a folder", fix="Name a file for the manifest: --out FILE.csv")
     if out.is_file() and not arguments.force:
         raise WriteError(f"{out} exists already", "its parts would be lost", "Name another file, or add --force")
     found = import_data(arguments.importer, arguments.folder, out.parent / out.stem)
