@@ -111,12 +111,12 @@ def write_manifest(folder: Path, records: Iterable[Record], sources: Mapping[str
     }
     there = {name: source for name, source in sources.items() if source.exists()}
     rows = {
-        name: {**before[name], "frames": str(source)}
-        for name, source in there.items()
-        if name in before and _has_masks(folder, name, source)
+        record["name"]: _manifest_row(folder, record, there, before) for record in records if record["name"] in there
     }
     rows |= {
-        record["name"]: _manifest_row(folder, record, there, before) for record in records if record["name"] in there
+        name: {**before[name], "frames": str(source)}
+        for name, source in there.items()
+        if name in before and name not in rows and _has_masks(folder, name, source)
     }
     _write_lines(waiting, {name: row for name, row in before.items() if name not in rows})
     _write_lines(path, rows)
