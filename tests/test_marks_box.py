@@ -307,6 +307,37 @@ def test_not_here_can_be_taken_back(window: Window) -> None:
     assert not window.panel.marks_box.absent_button.isChecked()
 
 
+def test_not_here_can_be_taken_back_while_it_waits_for_a_model(
+    window: Window, tmp_path: Path, checkpoint: Path
+) -> None:
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"\x08\0\0\0\0\0\0\0notjson!")
+    window.open(loop())
+    window.draw_box()
+    window.panel.tracking_box.forward_button.click()
+    settle(window)
+    before = window.masks().copy()
+    window.panel.add_model_file(str(broken))
+    window.viewer.dims.set_point(0, 2)
+    absent = window.panel.marks_box.absent_button
+    for on in (True, False, True, False):
+        absent.click()
+        settle(window)
+        assert absent.isChecked() == on
+        assert window.masks()[2].any() != on
+    window.draw_box(frame=5)
+    settle(window)
+    (words,) = window.told
+    assert "broken.safetensors" in words, "and told once"
+    window.panel.add_model_file(str(checkpoint))
+    settle(window)
+    assert set(window.panel.controller.snapshot.prompts) == {(1, 0), (1, 5)}
+    assert np.array_equal(np.delete(window.masks(), 5, axis=0), np.delete(before, 5, axis=0))
+    window.panel.add_model_file(str(broken))
+    settle(window)
+    assert len(window.told) == 2, "chosen again"
+
+
 # Marks that are collected ---------------------------------------------------------------------------------------------
 
 

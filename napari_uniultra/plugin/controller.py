@@ -71,7 +71,7 @@ class SegmentController(QObject):
         self._notice_from_host.connect(self.noticed)
         self.host = SessionHost(self._notice_from_host.emit)
         self.model = ("", "auto")
-        self._loaded = False
+        self._loaded, self._told_of_model = False, ""
         self._workspaces: list[Workspace] = []
         self.work: Workspace | None = None
         self.restorable = False
@@ -206,7 +206,7 @@ class SegmentController(QObject):
         """Use another model from the next job on. Prompts and masks stay."""
         if (name, device) == self.model:
             return
-        self.model = (name, device)
+        self.model, self._told_of_model = (name, device), ""
         if not self.marks.send_again() and self._loaded:
             self._load_model()
 
@@ -262,22 +262,29 @@ class SegmentController(QObject):
     ) -> None:
         """Run a job; what comes back after the user went to another image is dropped: it is in that one's session.
 
-        What comes ``first`` is done before a model is loaded, and even if none can be; ``work`` is given what it
-        returns. A job that is not ``lasting`` is for the eye alone, or for speed: closing the window leaves it out.
+        What comes ``first`` is done before a model is loaded; ``work`` is given what it returns. Without a model,
+        ``done`` is given what then waits in place of what ``work`` returns. A job that is not ``lasting`` is for the
+        eye alone, or for speed: closing the window leaves it out.
         """
         workspace, model = self.work, self.model
 
-        def job() -> tuple[LoadedModel | None, Any]:
+        def job() -> tuple[LoadedModel | UniUltraError | None, Any]:
             given = () if first is None else (first(),)
-            info = self.host.use_model(*model) if with_model else None
+            try:
+                info = self.host.use_model(*model) if with_model else None
+            except UniUltraError as error:
+                return error, self.host.unanswered() if given else None
             return info, work(*given)
 
-        def finished(result: tuple[LoadedModel | None, Any]) -> None:
+        def finished(result: tuple[LoadedModel | UniUltraError | None, Any]) -> None:
             info, value = result
-            if info is not None:
+            is_done = not isinstance(info, UniUltraError)
+            if is_done and info is not None:
                 self.note_model(info)
-            if workspace == self.work:
+            if workspace == self.work and (is_done or first is not None):
                 done(value)
+            if not is_done:
+                self._model_failed(info)
 
         self.jobs.submit(job, finished, self._job_failed, key=key, lasting=lasting)
 
@@ -286,11 +293,19 @@ class SegmentController(QObject):
         self.failed.emit(error)
         self.changed.emit()
 
+    def _model_failed(self, error: UniUltraError) -> None:
+        """No model can be used, which is told once, however many jobs find out."""
+        self.say("There is no model to use; marks wait for one")
+        if str(error) != self._told_of_model:
+            self._told_of_model = str(error)
+            self.failed.emit(error)
+        self.changed.emit()
+
     def note_model(self, info: LoadedModel) -> None:
         """A model was loaded, or was there already."""
         if not self._loaded:
             self.say("Ready")
-        self._loaded = True
+        self._loaded, self._told_of_model = True, ""
         self.model_loaded.emit(info)
 
     def show(self, outcome: Outcome, quiet: bool = False) -> None:

@@ -161,9 +161,9 @@ class Marks(QObject):
 
     @property
     def absent(self) -> bool:
-        """Whether the current object is said not to be in the frame shown."""
+        """Whether the current object is said not to be in the frame shown, answered or not."""
         control = self._control
-        prompt = control.snapshot.prompts.get((control.objects.current, control.frame))
+        prompt = control.snapshot.asked.get((control.objects.current, control.frame))
         return prompt is not None and prompt.absent
 
     def toggle_absent(self) -> None:

@@ -190,6 +190,10 @@ class SessionHost:
         errors = self._to_begin().answer() if waiting else {}
         return self._outcome({*frames, *(frame for _, frame in waiting)}, errors=errors)
 
+    def unanswered(self) -> Outcome:
+        """What waits for an answer, with its frames."""
+        return self._outcome({frame for _, frame in self._opened().waiting})
+
     def edit_objects(self, edits: Iterable[ObjectEdit], number: int) -> Outcome:
         """Change objects, as one change; ``number`` counts such jobs."""
         self._object_edits = number
