@@ -370,7 +370,7 @@ def test_errors_read_as_sentences(parts: tuple[str, ...], words: str) -> None:
         (["anonymise", "{tmp}", "--out", "{tmp}/o"], 3, "Name the files in it"),
         (["data", "check", "{tmp}"], 3, "No such file or directory. Name a manifest, or a folder with a splits.json"),
         (["data", "check", "{model}"], 3, "not in UTF-8. Name a table"),
-        (["data", "import", "folders", "{tmp}", "--out", "{tmp}"], 3, "has no folder images"),
+        (["data", "import", "folders", "{tmp}", "--out", "{tmp}/m.csv"], 3, "has no folder images"),
         (["segment", "{loop}", "--prompts", "{tmp}/none.json", "--out", "{tmp}/o"], 5, "none.json"),
         (["segment", "{loop}", "--box", "1,1,9,9", "--out", "{model}"], 7, "is a file, not a folder"),
         (["weights", "info", "uniultra-l"], 4, "published none"),
