@@ -474,6 +474,39 @@ def test_what_is_asked_for_waits_for_an_answer_and_is_saved(model, tmp_path, mon
     assert CineSession.restore(path, session.cine, model).waiting == {}
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_an_object_that_comes_back_has_the_marks_that_waited(model, tmp_path, named: bool) -> None:
+    path = tmp_path / "autosave.npz"
+    session = CineSession(Cine(discs()), None, autosave=path)
+    one = {(1, 0): Prompt(box=BOX), (1, 4): Prompt(mask=np.eye(HEIGHT, WIDTH, dtype=bool))}
+    two, three = {(2, 1): Prompt(box=BOX)}, {(3, 1): Prompt(box=BOX)}
+    session.ask(one | two)
+    if named:
+        session.name_object(1, "one")
+
+    def waits() -> dict:
+        assert CineSession.restore(path, session.cine, model).waiting == session.waiting
+        return session.waiting
+
+    with session.one_change():
+        session.remove_object(1)
+    assert waits() == two
+    session.ask(three)
+    assert session.undo() == {0, 4}
+    assert waits() == one | two | three
+    assert session.redo() == {0, 4}
+    assert waits() == two | three
+    session.remove_object(2)
+    assert waits() == three
+    session.undo()
+    session.undo()
+    assert waits() == one | two | three
+    session.model = model
+    session.answer()
+    session.undo()
+    assert waits() == {}, "what was answered does not wait again"
+
+
 def test_whatever_ends_an_answer_takes_away_nothing_that_was_asked_for(model, monkeypatch) -> None:
     session = CineSession(Cine(discs()), model)
     asked = {(1, 0): Prompt(box=BOX), (1, 4): Prompt(box=BOX), (2, 1): Prompt(box=BOX)}

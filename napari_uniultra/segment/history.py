@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 from napari_uniultra.segment.state import SessionState
 
@@ -10,7 +11,10 @@ _DEPTH = 50
 
 
 class History:
-    """The states before and after the present one."""
+    """The states before and after the present one.
+
+    What waits in them is what the change between one and the next took away; all else that waits is no part of it.
+    """
 
     def __init__(self) -> None:
         self._past: deque[SessionState] = deque(maxlen=_DEPTH)
@@ -37,12 +41,14 @@ class History:
         """The state before the last change, or None."""
         if not self._past:
             return None
-        self._future.append(present)
-        return self._past.pop()
+        state = self._past.pop()
+        self._future.append(replace(present, waiting=state.waiting))
+        return state
 
     def redo(self, present: SessionState) -> SessionState | None:
         """The state that was last left by `undo`, or None."""
         if not self._future:
             return None
-        self._past.append(present)
-        return self._future.pop()
+        state = self._future.pop()
+        self._past.append(replace(present, waiting=state.waiting))
+        return state

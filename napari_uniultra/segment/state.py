@@ -36,7 +36,7 @@ class SessionState:
         The answers to the prompts.
     waiting : dict of Key to Prompt
         What was asked for in place of the prompts there and not answered yet, as without a model; an empty one takes
-        them away. Undo leaves it alone.
+        them away. Undo leaves it alone, unless its object was removed.
     tracked : dict of Key to Result
         What propagation found, also where a prompt has since corrected it.
     locked : dict of Key to Result
@@ -159,9 +159,9 @@ class SessionState:
         )
 
     def differing_frames(self, other: SessionState) -> frozenset[int]:
-        """Frames on which the two states hold different prompts, results or locks."""
+        """Frames on which the two states hold different prompts, answered or not, results or locks."""
         changed = set()
-        for name in ("prompts", "prompted", "tracked", "locked"):
+        for name in ("prompts", "waiting", "prompted", "tracked", "locked"):
             mine, theirs = getattr(self, name), getattr(other, name)
             changed |= {key[1] for key in mine.keys() | theirs.keys() if mine.get(key) is not theirs.get(key)}
         return frozenset(changed)

@@ -34,6 +34,7 @@ class Work:
         self._autosave = autosave
         self._history = History()
         self._in_one_change = False
+        self._dropped: dict[Key, Prompt] = {}  # what waited until the change under way took it away
 
     @property
     def can_undo(self) -> bool:
@@ -50,6 +51,7 @@ class Work:
         """A copy of the state to change, with these values: all that is done to it happens, or none on an error."""
         draft = replace(self.state.copy(), **values)
         yield draft
+        self._dropped |= {key: own for key, own in self.state.waiting.items() if key not in draft.waiting}
         self._put(draft)
 
     @contextmanager
@@ -76,7 +78,7 @@ class Work:
             if not found:
                 return
             if not has_begun:
-                self._history.remember(self.state)
+                self._remember()
                 self.state, has_begun = self.state.copy(), True
             self.state.tracked.update(found)
             self.state = replace(self.state, made_with=made_with)
@@ -95,19 +97,25 @@ class Work:
         self.state = replace(self.state, waiting=dict(prompts))
 
     def undo(self) -> frozenset[int]:
-        """Go back by one change; what waits stays. Returns the frames that changed."""
-        return self._go_to(self._history.undo(self.state))
+        """Go back by one change; what waits stays, and what the change took away waits again.
+
+        Returns the frames that changed.
+        """
+        state = self._history.undo(self.state)
+        return self._go_to(state, {} if state is None else {**state.waiting, **self.state.waiting})
 
     def redo(self) -> frozenset[int]:
         """Make the change again that was last taken back. Returns the frames that changed."""
-        return self._go_to(self._history.redo(self.state))
+        state = self._history.redo(self.state)
+        gone = {} if state is None else state.waiting
+        return self._go_to(state, {key: own for key, own in self.state.waiting.items() if own != gone.get(key)})
 
     def open(self, state: SessionState) -> frozenset[int]:
         """Go to a saved state, from which `undo` goes back; all that waits here or there waits. Saves nothing."""
         if self.state == SessionState():
             self._history.start_anew()
         else:
-            self._history.remember(self.state)
+            self._remember()
         before, self.state = self.state, replace(state, waiting={**self.state.waiting, **state.waiting})
         return before.differing_frames(state)
 
@@ -115,18 +123,21 @@ class Work:
         """Save now."""
         self._autosave.save()
 
-    def _go_to(self, state: SessionState | None) -> frozenset[int]:
+    def _go_to(self, state: SessionState | None, waiting: dict[Key, Prompt]) -> frozenset[int]:
         if state is None:
             return frozenset()
-        before, self.state = self.state, replace(state, waiting=self.state.waiting)
+        before, self.state = self.state, replace(state, waiting=waiting)
         self.save()
-        return before.differing_frames(state)
+        return before.differing_frames(self.state)
 
     def _put(self, state: SessionState) -> None:
-        if state == self.state:
-            return
-        if not self._in_one_change:
-            self._history.remember(self.state)
-        self.state = state
-        if not self._in_one_change:
+        if self._in_one_change:
+            self.state = state
+        elif state != self.state or self._dropped:
+            self._remember()
+            self.state = state
             self.save()
+
+    def _remember(self) -> None:
+        dropped, self._dropped = self._dropped, {}
+        self._history.remember(replace(self.state, waiting=dropped))
