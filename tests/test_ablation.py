@@ -14,6 +14,7 @@ from PIL import Image
 
 from napari_uniultra.cli import main
 from napari_uniultra.core.settings import ConfigError
+from napari_uniultra.core.stop_file import STOP
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.config import AdapterConfig, architecture
 from napari_uniultra.model.device import copied_to
@@ -34,7 +35,6 @@ from napari_uniultra.training.ablation.scores import chosen_sets, score_masks, s
 from napari_uniultra.training.ablation.shapes import count_parameters
 from napari_uniultra.training.data.importers import open_manifest
 from napari_uniultra.training.data.manifest import Case, Manifest
-from napari_uniultra.training.trainer import STOP
 
 # Presets
 

@@ -12,11 +12,12 @@ import pytest
 from panel_window import Window, close_dock, loop, settle
 from qtpy.QtWidgets import QApplication
 
+from napari_uniultra.core.counterparts import pair_objects
 from napari_uniultra.core.masks import Masks
 from napari_uniultra.errors import ReadError
 from napari_uniultra.io.writers import write_masks
 from napari_uniultra.model.load import load_model
-from napari_uniultra.plugin.compare import Comparison, compare_masks, pair_objects
+from napari_uniultra.plugin.compare import Comparison, compare_masks
 from napari_uniultra.plugin.layers import METADATA_KEY
 from napari_uniultra.segment.session import CineSession
 from napari_uniultra.widgets.compare_panel import ComparePanel

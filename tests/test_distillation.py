@@ -20,6 +20,7 @@ from torch import nn
 
 from napari_uniultra.cli import main
 from napari_uniultra.core.settings import ConfigError, read_file, read_settings, to_dict, write_file
+from napari_uniultra.core.stop_file import STOP
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.errors import CheckpointError
 from napari_uniultra.model.build import build_network
@@ -40,7 +41,6 @@ from napari_uniultra.training.distillation.taps import STAGES, TERMS, encode, fe
 from napari_uniultra.training.distillation.task import MATCHED, STUDENT, Distill
 from napari_uniultra.training.events import read_events
 from napari_uniultra.training.layout import JOINT
-from napari_uniultra.training.trainer import STOP
 
 SIZE = 64
 ALL = feature_names(tuple(TERMS), STAGES, STAGES)

@@ -23,6 +23,7 @@ from toy_training import toy_manifest, toy_settings
 from napari_uniultra.core.lock import LOCK, InUseError, owner
 from napari_uniultra.core.process import describe_process, this_process
 from napari_uniultra.core.settings import read_settings, write_file
+from napari_uniultra.core.stop_file import STOP
 from napari_uniultra.errors import ReadError, TrainingError, WriteError
 from napari_uniultra.model.load import load_model
 from napari_uniultra.runner import job, launch
@@ -50,7 +51,7 @@ from napari_uniultra.training.config import FineTuneConfig
 from napari_uniultra.training.distillation.config import DistillConfig
 from napari_uniultra.training.ending import Ending
 from napari_uniultra.training.events import EVENTS, Events, read_events
-from napari_uniultra.training.layout import CHECKPOINT, MODEL, STOP, STUDENT
+from napari_uniultra.training.layout import CHECKPOINT, MODEL, STUDENT
 
 WAIT_S = 90
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -433,6 +435,22 @@ def test_autosave_holds_the_last_action(model, tmp_path) -> None:
         assert restored.prompts == session.prompts
 
 
+@contextmanager
+def failing_at(key, error: Exception, session: CineSession, monkeypatch) -> Iterator[None]:
+    """Computing an answer for one object on one frame raises an error."""
+    engine_type = type(session._engine)
+    predict = engine_type._predict
+
+    def fails(engine, state, asked, prompt):
+        if asked == key:
+            raise error
+        return predict(engine, state, asked, prompt)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_type, "_predict", fails)
+        yield
+
+
 def test_what_is_asked_for_waits_for_an_answer_and_is_saved(model, tmp_path, monkeypatch) -> None:
     path = tmp_path / "autosave.npz"
     session = CineSession(Cine(discs()), None, autosave=path)
@@ -446,17 +464,8 @@ def test_what_is_asked_for_waits_for_an_answer_and_is_saved(model, tmp_path, mon
     assert again.waiting == session.waiting == asked
     # Without room to compute it waits on; what cannot be used does not, nor does what was answered.
     again.ask({(2, 1): None, (2, 5): Prompt(box=(500, 500, 600, 600))})
-    predict = type(again._engine)._predict
-
-    def full(engine, state, key, prompt):
-        if key == (1, 4):
-            raise ResourceError("No room")
-        return predict(engine, state, key, prompt)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(again._engine), "_predict", full)
-        with pytest.raises(ResourceError):
-            again.answer()
+    with failing_at((1, 4), ResourceError("No room"), again, monkeypatch), pytest.raises(ResourceError):
+        again.answer()
     assert set(again.prompts) == {(1, 0)}
     assert (1, 4) in again.waiting
     assert set(again.answer()) == {(2, 5)}
@@ -511,17 +520,9 @@ def test_whatever_ends_an_answer_takes_away_nothing_that_was_asked_for(model, mo
     session = CineSession(Cine(discs()), model)
     asked = {(1, 0): Prompt(box=BOX), (1, 4): Prompt(box=BOX), (2, 1): Prompt(box=BOX)}
     session.ask(asked)
-    predict = type(session._engine)._predict
-
-    def breaks(engine, state, key, prompt):
-        if key == (1, 4):
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        return predict(engine, state, key, prompt)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(session._engine), "_predict", breaks)
-        with pytest.raises(RuntimeError):
-            session.answer()
+    error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    with failing_at((1, 4), error, session, monkeypatch), pytest.raises(RuntimeError):
+        session.answer()
     assert {**session.prompts, **session.waiting} == asked
     assert session.answer() == {}
     assert session.prompts == asked

@@ -19,13 +19,13 @@ from PIL import Image
 
 from napari_uniultra.cli import main
 from napari_uniultra.core.settings import read_settings
+from napari_uniultra.core.stop_file import STOP
 from napari_uniultra.model.load import load_model
 from napari_uniultra.training.checkpoints import CHECKPOINT, MODEL, load_training_checkpoint
 from napari_uniultra.training.config import FineTuneConfig
 from napari_uniultra.training.events import EVENTS, read_events
 from napari_uniultra.training.peft_methods import METHODS
 from napari_uniultra.training.places import absolute
-from napari_uniultra.training.trainer import STOP
 
 
 def write_case(folder: Path, name: str, centre: int) -> tuple[str, str]:

@@ -25,6 +25,7 @@ from toy_training import toy_manifest, toy_settings
 
 from napari_uniultra.core.lock import LOCK, owner
 from napari_uniultra.core.settings import read_file
+from napari_uniultra.core.stop_file import STOP as STOP_FILE
 from napari_uniultra.runner import launch
 from napari_uniultra.runner.place import runs_folder
 from napari_uniultra.runner.registry import add_folder, keep_draft, list_runs, new_run
@@ -32,7 +33,6 @@ from napari_uniultra.runner.run import CONFIG, Run, RunInfo, State
 from napari_uniultra.training.config import FineTuneConfig
 from napari_uniultra.training.data.manifest import load_case, read_manifest
 from napari_uniultra.training.layout import EVENTS, MODEL
-from napari_uniultra.training.layout import STOP as STOP_FILE
 from napari_uniultra.widgets.train_close import CANCEL, KEEP, STOP, CloseGuard
 from napari_uniultra.widgets.train_data import BATCH, FILES, OPEN, PUBLIC
 from napari_uniultra.widgets.train_panel import TrainPanel

@@ -27,6 +27,7 @@ from torch import Generator, Tensor, nn
 from torch.utils.data import Dataset
 
 from napari_uniultra.core.lock import InUseError, locked
+from napari_uniultra.core.stop_file import STOP
 from napari_uniultra.errors import CheckpointError, ReadError, ResourceError, TrainingError, WriteError
 from napari_uniultra.model.config import architecture
 from napari_uniultra.training import optim
@@ -41,7 +42,7 @@ from napari_uniultra.training.layout import SETTINGS
 from napari_uniultra.training.loading import make_loader
 from napari_uniultra.training.sharpness import worst_neighbour
 from napari_uniultra.training.task import Outcome, Validation
-from napari_uniultra.training.trainer import STOP, Trainer
+from napari_uniultra.training.trainer import Trainer
 
 CANARY = "CANARY^PATIENT"
 

@@ -9,4 +9,3 @@ MODEL, ADAPTER = "model.safetensors", "adapter.safetensors"
 STUDENT = "student.safetensors"
 MATCHED = "matched.safetensors"  # the student before its joint stage, where there is one
 JOINT = "joint"  # the folder of a distillation's second stage, a run of its own
-STOP = "STOP"  # a file of this name ends the run after the step in progress, with a checkpoint

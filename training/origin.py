@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_uniultra.core.settings import ConfigError, to_dict
+from napari_uniultra.core.settings import ConfigError, flat, to_dict
 from napari_uniultra.training.data.cases import Case
 from napari_uniultra.training.data.importers import open_manifests
 from napari_uniultra.training.places import PLACES, leads_to
@@ -75,7 +75,7 @@ def check_origin(before: Mapping[str, Any], now: Mapping[str, Any], folder: str 
         Naming every setting that differs and matters.
     """
     knows_cases = "cases" in before
-    old, new = ({"processes": origin["processes"], **dict(_flat(origin["config"]))} for origin in (before, now))
+    old, new = ({"processes": origin["processes"], **flat(origin["config"])} for origin in (before, now))
     names = (old.keys() | new.keys()) - {*_HARMLESS, *([_MANIFESTS] if knows_cases else [])}
     folders = before.get("working_folder", now["working_folder"]), now["working_folder"]
     changed = [name for name in sorted(names) if _differ(name, (old.get(name), new.get(name)), folders)]
@@ -112,11 +112,3 @@ def _common_folder(paths: Sequence[str]) -> str:
         return Path(os.path.commonpath(paths)).as_posix() if paths else ""
     except ValueError:  # several drives
         return ""
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from napari_uniultra.core.atomic import atomic_path, write_error
 from napari_uniultra.core.lock import locked
 from napari_uniultra.core.settings import write_file
+from napari_uniultra.core.stop_file import STOP
 from napari_uniultra.errors import ResourceError, TrainingError, UniUltraError
 from napari_uniultra.model.attempt import attempt
 from napari_uniultra.model.device import describe_device
@@ -36,7 +37,7 @@ from napari_uniultra.training.data.samples import Batch, Samples
 from napari_uniultra.training.ending import Ending
 from napari_uniultra.training.events import Events, Listener, tensorboard
 from napari_uniultra.training.launch import StopSignal, make_fabric
-from napari_uniultra.training.layout import CHECKPOINT, OVERLAYS, SETTINGS, STOP
+from napari_uniultra.training.layout import CHECKPOINT, OVERLAYS, SETTINGS
 from napari_uniultra.training.loading import batches_of
 from napari_uniultra.training.meter import Meter
 from napari_uniultra.training.optim import Average, average_gradients, learning_rate, make_optimiser, trainable
@@ -45,7 +46,7 @@ from napari_uniultra.training.places import absolute
 from napari_uniultra.training.sharpness import worst_neighbour
 from napari_uniultra.training.task import Outcome, Task, TaskConfig, Validation
 
-__all__ = ["CHECKPOINT", "STOP", "Outcome", "Task", "Trainer", "TrainingError", "Validation"]
+__all__ = ["CHECKPOINT", "Outcome", "Task", "Trainer", "TrainingError", "Validation"]
 
 T = TypeVar("T")
 _REASONS = (None, *Ending)  # as processes tell each other

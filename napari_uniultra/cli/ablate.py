@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_uniultra.cli.evaluate import PARTS
 from napari_uniultra.cli.exit_codes import INTERRUPTED, OK
 from napari_uniultra.cli.segment import DEVICES
 from napari_uniultra.cli.train import read_changes
@@ -36,7 +37,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--part",
         default="test",
-        choices=("train", "val", "test", "all"),
+        choices=PARTS,
         help="the part to score (default: %(default)s)",
     )
     parser.add_argument("--dry-run", action="store_true", help="list runs, parameter counts and the time they may take")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from napari_uniultra.training.evaluation.run import Evaluation
     from napari_uniultra.training.evaluation.settings import EvaluationSettings
 
+PARTS = ("train", "val", "test", "all")  # that can be scored
+
 
 def add_parser(commands: Any) -> None:
     """Add this command to the command line."""
@@ -31,9 +33,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--force", action="store_true", help="replace files of the results' names that no evaluation wrote, or changed"
     )
-    parser.add_argument(
-        "--part", default="val", choices=("train", "val", "test", "all"), help="default: %(default)s; all is every case"
-    )
+    parser.add_argument("--part", default="val", choices=PARTS, help="default: %(default)s; all is every case")
     parser.add_argument(
         "--prompts",
         type=lambda text: text.split(","),

@@ -104,7 +104,7 @@ def run_job(job: Job) -> int:
     from napari_uniultra.model.load import load_model
     from napari_uniultra.segment.session import CineSession
 
-    check_writable(job.out)
+    check_writable(job.out)  # before any work is done for nothing
     _check_formats(job)
     model = load_model(job.model, device=job.device)
     session = CineSession(job.cine, model, on_notice=lambda text: print(f"uniultra: {text}", file=sys.stderr))

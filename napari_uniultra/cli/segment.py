@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from napari_uniultra.cli.job import Job, finish, output_paths
 from napari_uniultra.cli.outputs import check_outputs
-from napari_uniultra.core.atomic import check_writable
 
 if TYPE_CHECKING:
     from napari_uniultra.core.types import Cine
@@ -82,7 +81,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         objects = _objects_of_boxes(arguments.box, arguments.frame or 0, cine)
     check_outputs(output_paths(arguments.out, arguments.format), [arguments.loop, arguments.prompts])
-    check_writable(arguments.out)  # before any work is done for nothing
     job = Job(
         cine=cine,
         objects=objects,

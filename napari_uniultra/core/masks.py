@@ -114,6 +114,11 @@ class Masks:
 _UNEVEN = 1e-3  # relative; time steps that differ by more have no single frame interval
 
 
+def stack_of(labels: Any) -> Any:
+    """Labels of an array-like as (T, H, W); (H, W) is one frame."""
+    return labels[None] if labels.ndim == 2 else labels
+
+
 def checked_labels(labels: Any) -> np.ndarray:
     """Labels as (T, H, W) uint8, or uint16 above 255.
 

@@ -146,6 +146,15 @@ def to_dict(settings: Any) -> dict[str, Any]:
     return _plain(asdict(settings))
 
 
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as plain data by their dotted names, as in ``run.steps``."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        is_group = isinstance(value, Mapping) and bool(value)
+        found |= {f"{name}.{key}": item for key, item in flat(value).items()} if is_group else {name: value}
+    return found
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}

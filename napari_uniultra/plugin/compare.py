@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from napari_uniultra.core.counterparts import is_unnamed, pair_objects
+from napari_uniultra.core.csv_table import Table
 from napari_uniultra.core.masks import Masks
-from napari_uniultra.core.metrics import PIXELS, dice, hausdorff95
+from napari_uniultra.core.metrics import dice, hausdorff95
+from napari_uniultra.core.types import PIXELS
 from napari_uniultra.core.words import counted
 from napari_uniultra.errors import ReadError
-from napari_uniultra.io.writers.measurements import Table
-
-_NO_NAME = re.compile(r"(object \d+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -105,25 +104,6 @@ class Comparison:
         return header, cells
 
 
-def pair_objects(a: Masks, b: Masks) -> list[tuple[int, int]]:
-    """Which objects (id in A, id in B) belong together: those of one name, then those of one id.
-
-    Names that were never given, such as "Object 2", stand for nothing; two that were given and differ do not pair.
-    """
-    names = {number: b.name(number).casefold() for number in b.ids if not _is_unnamed(b, number)}
-    pairs: dict[int, int] = {}
-    for number in a.ids:
-        same = [other for other, name in names.items() if name == a.name(number).casefold()]
-        left = [other for other in same if other not in pairs.values()]
-        if left and not _is_unnamed(a, number):
-            pairs[number] = number if number in left else left[0]
-    for number in a.ids:
-        is_free = number not in pairs and number in b.ids and number not in pairs.values()
-        if is_free and (_is_unnamed(a, number) or _is_unnamed(b, number)):
-            pairs[number] = number
-    return sorted(pairs.items())
-
-
 def compare_masks(
     titles: tuple[str, str], a: Masks, b: Masks, spacing_mm: tuple[float, float] | None
 ) -> Iterator[int | Comparison]:
@@ -163,12 +143,8 @@ def compare_masks(
     )
 
 
-def _is_unnamed(masks: Masks, number: int) -> bool:
-    return bool(_NO_NAME.fullmatch(masks.names.get(number, "")))
-
-
 def _name_of_pair(a: Masks, b: Masks, number: int, other: int) -> str:
-    return b.name(other) if _is_unnamed(a, number) and not _is_unnamed(b, other) else a.name(number)
+    return b.name(other) if is_unnamed(a, number) and not is_unnamed(b, other) else a.name(number)
 
 
 def _left_over(masks: Masks, paired: Sequence[int]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_uniultra.core.masks import Masks
+from napari_uniultra.core.masks import Masks, stack_of
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import PromptError, UniUltraError
 from napari_uniultra.io.readers.masks import read_masks
@@ -146,5 +146,4 @@ def masks_of(state: SessionState, cine: Cine) -> Masks:
 
 def labels_of(layer: Any) -> np.ndarray:
     """A copy of a Labels layer's masks as (T, H, W)."""
-    data = np.array(layer.data)
-    return data[None] if data.ndim == 2 else data
+    return stack_of(np.array(layer.data))

@@ -8,11 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from napari_uniultra.core.types import WEAK_IOU
 from napari_uniultra.plugin.layers import Key
 
-# An IoU of 0.7 is a Dice of 0.82: nearly a fifth of the two outlines differs, too much for an area to be trusted.
-# The batch report begins to doubt a loop at the same value.
-WEAK_IOU = 0.7
 _GOOD_IOU = 0.85  # a Dice of 0.92
 
 

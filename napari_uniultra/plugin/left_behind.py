@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Labels, Points, Shapes
 
+from napari_uniultra.core.masks import stack_of
 from napari_uniultra.core.measure import Markers
 from napari_uniultra.core.words import frames_in_words
 from napari_uniultra.plugin.earlier import set_aside
@@ -150,12 +151,8 @@ def _painted(layer: Any) -> Iterator[tuple[int, np.ndarray]]:
     if isinstance(layer, Labels):
         for frame, (before, now) in enumerate(zip(_note(layer)[1], _digests(layer), strict=False)):
             if before != now:
-                yield frame, np.array(_frames(layer)[frame]).clip(0, np.iinfo(np.uint16).max).astype(np.uint16)
+                yield frame, np.array(stack_of(layer.data)[frame]).clip(0, np.iinfo(np.uint16).max).astype(np.uint16)
 
 
 def _digests(layer: Any) -> Iterator[int]:
-    return (zlib.crc32(np.ascontiguousarray(frame)) for frame in _frames(layer))
-
-
-def _frames(layer: Any) -> Any:
-    return layer.data if layer.ndim > 2 else layer.data[None]
+    return (zlib.crc32(np.ascontiguousarray(frame)) for frame in stack_of(layer.data))

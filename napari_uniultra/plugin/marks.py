@@ -216,8 +216,11 @@ class Marks(QObject):
         number = work.pending.count
         work.sent_last |= dict.fromkeys(drawn, number)
         control.say("Segmenting", loading_first=True)
-        drawn = lambda: control.host.ask_drawn(work.pending.take(number), number)  # noqa: E731
-        self._ask(drawn, self._show_prompts, key=f"prompts {id(work)}")
+        self._ask(
+            lambda: control.host.ask_drawn(work.pending.take(number), number),
+            self._show_prompts,
+            key=f"prompts {id(work)}",
+        )
 
     def ask_painted(self, painted: Mapping[int, Painted]) -> None:
         """Send what was painted, by frame, and what was painted before."""

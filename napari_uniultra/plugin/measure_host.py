@@ -10,6 +10,7 @@ import numpy as np
 from napari.layers import Image, Labels
 from qtpy.QtCore import QObject, QTimer, Signal
 
+from napari_uniultra.core.masks import stack_of
 from napari_uniultra.core.measure import (
     Cycle,
     CycleMeasurement,
@@ -307,8 +308,7 @@ class MeasureController(QObject):
         return images[0] if len(images) == 1 else None
 
     def _labels(self) -> Any:
-        data = self._layer.data
-        return data[None] if data.ndim == 2 else data
+        return stack_of(self._layer.data)
 
     def _look_soon(self, event: Any = None) -> None:
         if self._looking:

@@ -11,6 +11,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QGuiApplication
 
+from napari_uniultra.core.masks import stack_of
 from napari_uniultra.core.measure import Markers
 from napari_uniultra.core.palette import Colour
 from napari_uniultra.plugin.earlier import make_room
@@ -278,7 +279,7 @@ class ResultLayer:
         self._listen(True)
 
     def _frames(self) -> np.ndarray:
-        return _stack(self.layer.data)
+        return stack_of(self.layer.data)
 
     def _on_paint_event(self, event: Any) -> None:
         self._note(frames_before(event.value, self.layer.data))
@@ -306,12 +307,8 @@ class ResultLayer:
             with self.layer.events.data.blocker(self._on_data):
                 self.layer.data = after
         self._own = after
-        pairs = enumerate(zip(_stack(before), _stack(after), strict=True))
+        pairs = enumerate(zip(stack_of(before), stack_of(after), strict=True))
         self._note({frame: old for frame, (old, new) in pairs if not np.array_equal(old, new)})
 
     def _on_tool_event(self, event: Any) -> None:
         self._on_tool()
-
-
-def _stack(data: np.ndarray) -> np.ndarray:
-    return data[None] if data.ndim == 2 else data

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from napari_uniultra.core.csv_table import csv_text
 from napari_uniultra.core.measure import (
     CycleMeasurement,
     Measurement,
@@ -14,9 +15,8 @@ from napari_uniultra.core.measure import (
     measure_cycle,
     measurement_rows,
 )
-from napari_uniultra.core.measure.outline import PIXELS
-from napari_uniultra.core.types import Cine
-from napari_uniultra.io.writers.measurements import csv_text, cycle_table, measurement_table
+from napari_uniultra.core.types import PIXELS, Cine
+from napari_uniultra.io.writers.measurements import cycle_table, measurement_table
 
 
 def session_tables(session: Any, cine: Cine) -> dict[str, str]:

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from napari_uniultra.core.atomic import write_error
+from napari_uniultra.core.manifest_table import plain_name
 from napari_uniultra.core.sector import find_sector
 from napari_uniultra.core.types import Cine
 from napari_uniultra.core.words import counted
@@ -210,11 +211,6 @@ def _code(cine: Cine) -> str:
     return f"loop-{cine.key[:_CODE_LENGTH]}"
 
 
-def _plain(words: str) -> str:
-    """A name without what separates names in a manifest."""
-    return words.replace(";", ",").replace("=", " ").strip()
-
-
 class _LoopWriter:
     """Frames and masks of a loop as folders of PNG files.
 
@@ -229,7 +225,7 @@ class _LoopWriter:
         for found in known.values():
             self._sizes.update({object_id: int(result.mask.unpack().sum()) for object_id, result in found.items()})
         self._numbers = {object_id: number for number, object_id in enumerate(sorted(self._sizes), 1)}
-        self._names = {i: _plain(names.get(i, "")) or f"object {number}" for i, number in self._numbers.items()}
+        self._names = {i: plain_name(names.get(i, "")) or f"object {number}" for i, number in self._numbers.items()}
 
     def warnings(self) -> Iterator[str]:
         """What a user should know of the loop, once it is written."""

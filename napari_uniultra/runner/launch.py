@@ -13,10 +13,11 @@ from napari_uniultra.core.atomic import write_error
 from napari_uniultra.core.lock import InUseError
 from napari_uniultra.core.places import chosen_folder
 from napari_uniultra.core.process import describe_process, is_here
+from napari_uniultra.core.stop_file import STOP
 from napari_uniultra.errors import TrainingError, WriteError
 from napari_uniultra.runner.registry import keep_draft
 from napari_uniultra.runner.run import JOB, LOG, Run, State, now, write_json
-from napari_uniultra.training.layout import JOINT, STOP
+from napari_uniultra.training.layout import JOINT
 
 _END_S = 5.0  # for the system to end what was killed
 _started: list[subprocess.Popen[bytes]] = []  # by this process, which has to be told when they end

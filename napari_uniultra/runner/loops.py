@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from napari_uniultra.batch.results import SESSION, correction_file, loop_folder
 from napari_uniultra.batch.tables import MANIFEST
+from napari_uniultra.core.csv_table import read_table
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import ReadError, UniUltraError
 from napari_uniultra.io.readers import read_cine
@@ -147,10 +147,9 @@ def find_in_batch(folder: str | Path) -> Found:
     """
     folder, found = Path(folder), Found()
     try:
-        with (folder / MANIFEST).open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        named = [(row["name"], Path(row["frames"]), row.get("subject") or "") for row in rows]
-    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
+        rows = read_table(folder / MANIFEST).values()
+        named = [(row["name"], Path(row["frames"]), row.get("subject", "")) for row in rows]
+    except (ReadError, KeyError) as error:
         raise ReadError(
             f"{folder} is no folder of batch results that can be learnt from",
             f"it has no {MANIFEST}, which says where the loops are",

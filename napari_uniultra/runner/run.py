@@ -31,13 +31,14 @@ from napari_uniultra.core.atomic import atomic_path, write_error
 from napari_uniultra.core.lock import LOCK, owner
 from napari_uniultra.core.process import Process, is_here, is_of, is_running
 from napari_uniultra.core.settings import read_settings
+from napari_uniultra.core.stop_file import STOP
 from napari_uniultra.errors import ConfigError
 from napari_uniultra.runner.history import Follower, last_events
 from napari_uniultra.runner.place import slot_folder
 from napari_uniultra.training.config import FineTuneConfig
 from napari_uniultra.training.distillation.config import DistillConfig
 from napari_uniultra.training.ending import Ending
-from napari_uniultra.training.layout import ADAPTER, CHECKPOINT, EVENTS, JOINT, MODEL, SETTINGS, STOP, STUDENT
+from napari_uniultra.training.layout import ADAPTER, CHECKPOINT, EVENTS, JOINT, MODEL, SETTINGS, STUDENT
 from napari_uniultra.training.places import absolute
 
 INFO, CONFIG, DATA, JOB, RESULT, LOG = "run.json", "config.yaml", "data", "job.json", "result.json", "log.txt"

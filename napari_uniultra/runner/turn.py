@@ -13,10 +13,10 @@ from contextlib import ExitStack, contextmanager
 
 from napari_uniultra.core.lock import InUseError, locked, owner
 from napari_uniultra.core.process import Process, is_here, is_of, is_running, this_process
+from napari_uniultra.core.stop_file import STOP
 from napari_uniultra.runner.place import slot_folder
 from napari_uniultra.runner.registry import list_runs
 from napari_uniultra.runner.run import JOB, Run, read_json
-from napari_uniultra.training.layout import STOP
 
 _LOOK_S = 0.5
 _UNNOTED_S = 30.0  # whoever starts a process notes it at once

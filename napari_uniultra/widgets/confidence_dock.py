@@ -9,7 +9,8 @@ from qtpy.QtCore import QRect, QSize, Qt
 from qtpy.QtGui import QColor, QImage, QPainter, QPaintEvent
 from qtpy.QtWidgets import QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
 
-from napari_uniultra.plugin.confidence import WEAK_IOU, Confidence
+from napari_uniultra.core.types import WEAK_IOU
+from napari_uniultra.plugin.confidence import Confidence
 from napari_uniultra.plugin.controller import SegmentController
 from napari_uniultra.widgets.confidence_strip import (
     FILLED,

@@ -28,7 +28,8 @@ from qtpy.QtGui import (
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from napari_uniultra.core.palette import Colour
-from napari_uniultra.plugin.confidence import WEAK_IOU, Confidence
+from napari_uniultra.core.types import WEAK_IOU
+from napari_uniultra.plugin.confidence import Confidence
 from napari_uniultra.plugin.layers import Key
 
 # (predicted IoU, colour); the jump at the limit makes a weak frame stand out.

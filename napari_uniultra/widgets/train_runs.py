@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_uniultra.core.palette import colour_of
+from napari_uniultra.core.settings import flat
 from napari_uniultra.runner.history import Follower, History
 from napari_uniultra.runner.registry import list_runs
 from napari_uniultra.runner.run import JOB, RESULT, Run, State, Status
@@ -223,22 +224,14 @@ def _details(runs: Sequence[Run], titles: Sequence[str]) -> Iterator[str]:
     if len(runs) == 1:
         yield from runs[0].info.warnings
         return
-    flat = [dict(_flat(run.settings_values())) for run in runs]
-    names = sorted({name for values in flat for name in values} - set(_HARMLESS))
-    differing = [name for name in names if len({repr(values.get(name)) for values in flat}) > 1]
+    settings = [flat(run.settings_values()) for run in runs]
+    names = sorted({name for values in settings for name in values} - set(_HARMLESS))
+    differing = [name for name in names if len({repr(values.get(name)) for values in settings}) > 1]
     for name in differing[:_MOST_DIFFERENCES]:
-        values = ", ".join(f"{title}: {_short(own.get(name))}" for title, own in zip(titles, flat, strict=True))
+        values = ", ".join(f"{title}: {_short(own.get(name))}" for title, own in zip(titles, settings, strict=True))
         yield f"{name}: {values}"
     if len(runs) > 1 and not differing:
         yield "They have the same settings."
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _short(value: Any) -> str:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from napari_uniultra.core.csv_table import Table, csv_text, write_table
+from napari_uniultra.core.csv_table import Table, write_table
 from napari_uniultra.core.measure import CycleMeasurement, Measurement
 from napari_uniultra.errors import WriteError
-
-__all__ = ["Table", "csv_text", "cycle_table", "measurement_table", "write_cycles_csv", "write_measurements_csv"]
 
 _LENGTHS = (
     "perimeter",
