@@ -223,6 +223,8 @@ def test_what_is_finished_is_not_done_again(manifest: Path, out: Path) -> None:
     run_table("table8", asked, out, on_row=lambda *what: told.append(what))
     assert told == []
     assert (out / "table8-quick.md").read_text(encoding="utf-8") == before
+    assert list(out.rglob("*.safetensors"))
+    assert not list(out.rglob("last.pt"))  # states that nothing goes on from
     teacher = plan_row(read_table("table1").rows[-1], asked).teacher
     assert teacher == plan_row(read_table("table8").rows[-1], asked)  # Sobel is UniUltra-L
 

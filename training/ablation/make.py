@@ -23,6 +23,7 @@ from napari_uniultra.training.distillation.run import distil
 from napari_uniultra.training.distillation.task import STUDENT
 from napari_uniultra.training.events import Listener
 from napari_uniultra.training.finetune import ADAPTER, MODEL, FineTune
+from napari_uniultra.training.layout import CHECKPOINT
 from napari_uniultra.training.peft_methods.adapter_file import load_adapter
 from napari_uniultra.training.trainer import Trainer
 
@@ -87,6 +88,8 @@ class Workshop:
             raise Stopped(f"The training of {plan.folder} was stopped", reason, "Give the same command to go on")
         with atomic_path(self.place(plan) / DONE) as path:
             path.write_text(json.dumps({"fingerprint": plan.fingerprint, "recipe": plan.recipe}), encoding="utf-8")
+        for state in self._run(plan).rglob(CHECKPOINT):  # several times the model's size, and nothing goes on from it
+            state.unlink()
 
     def open(self, plan: Plan) -> Model:
         """A finished model on its device, ready to be asked.
