@@ -95,7 +95,9 @@ def test_a_killed_worker_loses_nothing(tmp_path: Path, job: Callable) -> None:
 
     summary = run_job(job("out", 2), kill_one)
     assert killed
-    assert (summary.done, summary.failures) == (LOOPS, ())
+    # A loop that was finished, but not yet told of when its worker died, is found as it is by the next.
+    assert (summary.done + summary.unchanged, summary.failures) == (LOOPS, ())
+    assert summary.unchanged <= 1
     assert masks_in(tmp_path / "out") == masks_in(tmp_path / "alone")
     assert not list((tmp_path / "out").rglob("*.partial*"))
     assert not workers_of(psutil.Process())

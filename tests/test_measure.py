@@ -240,7 +240,7 @@ def test_rows_of_steps() -> None:
     assert measurement_rows(cine, iter(steps), {1: "lumen"}) == [
         Measurement(0, 0.0, 1, "lumen", 2.0, "mm2", 0.8, None, shapes[4], 0.0),
         Measurement(2, 0.1, 1, "lumen", 0.0, "mm2", 0.2, -4.0, None, -1.0),
-        Measurement(2, 0.1, 2, "object 2", 0.5, "mm2", 0.9, 5.0, shapes[2], 0.0),
+        Measurement(2, 0.1, 2, "Object 2", 0.5, "mm2", 0.9, 5.0, shapes[2], 0.0),
     ]
 
 
@@ -256,9 +256,9 @@ def test_rows_of_labels_without_spacing_or_times() -> None:
     labels[0, 9, 9:] = 1
     rows = measurement_rows(Cine(np.zeros((3, 10, 12), np.uint8)), labels)
     assert [(row.frame, row.time_s, row.object_id, row.object_name, row.area, row.unit) for row in rows] == [
-        (0, None, 1, "object 1", 3.0, "px"),
-        (0, None, 2, "object 2", 9.0, "px"),
-        (2, None, 1, "object 1", 1.0, "px"),
+        (0, None, 1, "Object 1", 3.0, "px"),
+        (0, None, 2, "Object 2", 9.0, "px"),
+        (2, None, 1, "Object 1", 1.0, "px"),
     ]
     assert rows[2].area_change == pytest.approx(-2 / 3)
     assert all(row.shape.cut_by_border for row in rows)

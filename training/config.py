@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from napari_uniultra.core.settings import ConfigError, setting
+from napari_uniultra.model.choices import DEFAULT_MODEL
 from napari_uniultra.training.data.settings import DataSettings, PromptSettings
 from napari_uniultra.training.peft_methods.settings import MethodSettings
 
@@ -23,7 +24,7 @@ class ModelSettings:
     """The network and the weights it starts from."""
 
     base: str | None = setting(
-        "uniultra-mini",
+        DEFAULT_MODEL,
         help="Weights to start from: a model's name, a checkpoint, or the folder of an earlier run; empty for random.",
     )
     weights: str = setting(

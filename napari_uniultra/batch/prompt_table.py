@@ -20,7 +20,7 @@ from typing import Any
 
 from napari_uniultra.core.csv_table import decimal, read_table, whole
 from napari_uniultra.core.prompts import checked_points, normalise_box
-from napari_uniultra.core.types import Prompt
+from napari_uniultra.core.types import Prompt, default_name
 from napari_uniultra.errors import PromptError, ReadError
 from napari_uniultra.io.writers import ObjectPrompts
 
@@ -65,7 +65,7 @@ def prompts_of_rows(rows: Sequence[Row], shape_hw: tuple[int, int]) -> list[Obje
     names: dict[int, str] = {}
     for row in rows:
         key = _number(row, "object", 1, whole), _number(row, "frame", kind=whole)
-        names.setdefault(key[0], row.get("name") or f"object {key[0]}")
+        names.setdefault(key[0], row.get("name") or default_name(key[0]))
         if any(row.get(column) for column in _BOX):
             if key in boxes:
                 raise PromptError(f"Object {key[0]} has two boxes on frame {key[1]}", fix="Keep one")

@@ -10,10 +10,10 @@ from typing import Any
 
 from napari_uniultra.core.postprocess import TidySettings
 from napari_uniultra.core.settings import read_file, setting, write_file
+from napari_uniultra.core.types import MAX_OBJECT_ID
 from napari_uniultra.errors import ConfigError
 from napari_uniultra.io.writers import FORMAT_NAMES
-
-DEVICES = ("auto", "cuda", "mps", "cpu")
+from napari_uniultra.model.choices import DEFAULT_MODEL, DEVICES
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class StartSettings:
 class ModelSettings:
     """What segments."""
 
-    name: str = setting("uniultra-mini", help="A model's name or path.")
+    name: str = setting(DEFAULT_MODEL, help="A model's name or path.")
     device: str = setting("auto", choices=DEVICES, help="Where it runs; auto takes the fastest there is.")
     image_size: int | None = setting(
         None, low=64, high=4096, help="Side of the network's input in px, a multiple of 32; empty for the model's own."
@@ -152,7 +152,7 @@ class JobSettings:
 
     def __post_init__(self) -> None:
         names = {str(number): str(name) for number, name in self.objects.items()}
-        if not all(number.isdecimal() and 1 <= int(number) <= 65535 for number in names):
+        if not all(number.isdecimal() and 1 <= int(number) <= MAX_OBJECT_ID for number in names):
             raise ConfigError(f"objects is {dict(self.objects)}", fix="Write objects: {1: lumen, 2: wall}")
         object.__setattr__(self, "objects", names)
 

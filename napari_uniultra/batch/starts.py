@@ -14,7 +14,7 @@ from napari_uniultra.batch.prompt_table import Row, prompts_of_rows, read_prompt
 from napari_uniultra.batch.results import correction_file
 from napari_uniultra.batch.settings import StartSettings
 from napari_uniultra.batch.task import Start
-from napari_uniultra.core.types import Cine, Prompt
+from napari_uniultra.core.types import Cine, Prompt, default_name
 from napari_uniultra.errors import PromptError
 from napari_uniultra.io.readers import read_cine
 from napari_uniultra.io.readers.masks import read_masks
@@ -181,7 +181,7 @@ def _as_prompts(masks: Mapping[int, np.ndarray], names: Mapping[int, str], frame
     if not found:
         raise PromptError(f"Nothing was found on frame {frame}", fix="Give this loop a prompt, or another frame")
     return [
-        ObjectPrompts(object_id, names.get(object_id) or f"object {object_id}", {frame: Prompt(mask=mask)})
+        ObjectPrompts(object_id, names.get(object_id) or default_name(object_id), {frame: Prompt(mask=mask)})
         for object_id, mask in found.items()
     ]
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from napari_uniultra.cli.evaluate import PARTS
 from napari_uniultra.cli.exit_codes import INTERRUPTED, OK
-from napari_uniultra.cli.segment import DEVICES
 from napari_uniultra.cli.train import read_changes
 from napari_uniultra.core.atomic import check_writable
+from napari_uniultra.model.choices import DEVICES
 
 if TYPE_CHECKING:
     from napari_uniultra.training.ablation.plan import Asked

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_uniultra.errors import ConfigError
+from napari_uniultra.model.choices import DEFAULT_MODEL
 
 _LONG = 10_000  # frames
 
@@ -34,7 +35,7 @@ def add_parser(commands: Any) -> None:
     what.add_argument("--start-up", action="store_true", help="what the panel adds to the start of napari")
     what.add_argument("--training", action="store_true", help="the trainer beside a plain PyTorch loop")
     what.add_argument("--gpu", action="store_true", help="frames a second and memory on an NVIDIA GPU")
-    parser.add_argument("--model", default="uniultra-mini", help="a model's name or path (default: %(default)s)")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="a model's name or path (default: %(default)s)")
     parser.add_argument(
         "--image-size", type=int, metavar="N", help="input size of the network in px, where it may vary"
     )

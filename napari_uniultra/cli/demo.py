@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_uniultra.cli.job import Job, finish
+from napari_uniultra.model.choices import DEFAULT_MODEL
 
 
 def add_parser(commands: Any) -> None:
@@ -17,7 +18,7 @@ def add_parser(commands: Any) -> None:
         description="Tracks the left ventricle through a beating heart, on this computer. Nothing is downloaded.",
     )
     parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--model", default="uniultra-mini", help="a model's name or path (default: %(default)s)")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="a model's name or path (default: %(default)s)")
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
     parser.add_argument("--force", action="store_true", help="compute and write again what is there already")
     parser.set_defaults(run=run)

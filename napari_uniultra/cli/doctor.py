@@ -122,7 +122,8 @@ def _disk() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
-    from napari_uniultra.model.catalogue import DEFAULT_MODEL, list_models
+    from napari_uniultra.model.catalogue import list_models
+    from napari_uniultra.model.choices import DEFAULT_MODEL
     from napari_uniultra.model.load import load_model
 
     present = [info for info in list_models() if info.path is not None]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_uniultra.cli.outputs import check_outputs, check_replaced
-from napari_uniultra.cli.segment import DEVICES
 from napari_uniultra.core.atomic import check_writable
 from napari_uniultra.core.words import counted
+from napari_uniultra.model.choices import DEVICES
 
 if TYPE_CHECKING:
     from napari_uniultra.training.evaluation.run import Evaluation

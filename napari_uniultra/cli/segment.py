@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from napari_uniultra.cli.job import Job, finish, output_paths
 from napari_uniultra.cli.outputs import check_outputs
+from napari_uniultra.core.types import default_name
+from napari_uniultra.model.choices import DEFAULT_MODEL, DEVICES
 
 if TYPE_CHECKING:
     from napari_uniultra.core.types import Cine
     from napari_uniultra.io.writers import ObjectPrompts
-
-DEVICES = ("auto", "cuda", "mps", "cpu")
 
 
 def add_parser(commands: Any) -> None:
@@ -41,7 +41,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--frame", type=int, metavar="N", help="the frame of the boxes (default: 0)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
-    parser.add_argument("--model", default="uniultra-mini", help="a model's name or path (default: %(default)s)")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="a model's name or path (default: %(default)s)")
     parser.add_argument("--device", default="auto", choices=DEVICES, help="default: the fastest there is")
     parser.add_argument("--start", type=int, metavar="N", help="first frame to visit")
     parser.add_argument("--stop", type=int, metavar="N", help="last frame to visit")
@@ -113,6 +113,6 @@ def _objects_of_boxes(boxes: list[tuple[float, ...]], frame: int, cine: Cine) ->
 
     cine.frame(frame)  # says which frames there are when this one does not exist
     return [
-        ObjectPrompts(number, f"object {number}", {frame: Prompt(box=normalise_box(box, cine.shape_hw))})
+        ObjectPrompts(number, default_name(number), {frame: Prompt(box=normalise_box(box, cine.shape_hw))})
         for number, box in enumerate(boxes, start=1)
     ]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from napari_uniultra.core.palette import Colour, colour_of
-from napari_uniultra.core.types import Cine
+from napari_uniultra.core.types import Cine, default_name
 from napari_uniultra.core.words import counted
 from napari_uniultra.errors import WriteError
 
@@ -24,7 +24,7 @@ class Masks:
         (T, H, W) bool or integer, 0 for nothing, at most 65535; held as uint8 where that is enough, else as uint16.
         (H, W) is taken as one frame.
     names : mapping of int to str
-        Object id to name. Objects without a name are ``object 3``; two may have the same.
+        Object id to name. Objects without a name are ``Object 3``; two may have the same.
     spacing_mm : (float, float), optional
         Size of a pixel in mm, (row, column).
     frame_times_s : ndarray, optional
@@ -94,8 +94,8 @@ class Masks:
         return sorted(present | set(self.names))
 
     def name(self, object_id: int) -> str:
-        """An object's name; ``object 3`` where it has none."""
-        return self.names.get(object_id) or f"object {object_id}"
+        """An object's name; ``Object 3`` where it has none."""
+        return self.names.get(object_id) or default_name(object_id)
 
     def colour(self, object_id: int) -> Colour:
         """An object's colour."""

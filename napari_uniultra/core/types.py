@@ -19,6 +19,7 @@ Direction = Literal["forward", "backward", "both"]
 Spacing = tuple[float, float]  # size of a pixel, (row, column), in mm
 
 PIXELS: Spacing = (1.0, 1.0)  # in place of a spacing that is not known: lengths are in px then
+MAX_OBJECT_ID = 65535  # label images are uint16
 WEAK_IOU = 0.7  # a predicted IoU below needs a look: at a Dice of 0.82 nearly a fifth of the two outlines differs
 _KEY_FRAMES = 8  # frames in a loop's content key: enough to tell loops apart, few enough to open a long one fast
 
@@ -108,6 +109,11 @@ class Cine:
     def with_(self, **changes: Any) -> Cine:
         """A copy with some fields changed."""
         return replace(self, **changes)
+
+
+def default_name(object_id: int) -> str:
+    """The name of an object that was given none."""
+    return f"Object {object_id}"
 
 
 def checked_spacing(spacing_mm: Any) -> tuple[float, float]:

@@ -19,7 +19,6 @@ from napari_uniultra.model.about import checkpoint_sha256, is_torch_file, read_a
 from napari_uniultra.model.config import architecture
 from napari_uniultra.model.download import DOWNLOADS
 
-DEFAULT_MODEL = "uniultra-mini"
 INFO_NAME = "info.json"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")

@@ -13,8 +13,6 @@ from torch.utils._pytree import tree_leaves
 from napari_uniultra.core.words import counted
 from napari_uniultra.errors import ResourceError
 
-DEVICES = ("auto", "cuda", "mps", "cpu")
-
 
 def available_devices() -> tuple[str, ...]:
     """The devices of this machine, the fastest first; "cpu" is always the last."""

@@ -17,8 +17,9 @@ from napari_uniultra.model.about import INDEX_NAME, checkpoint_sha256, is_torch_
 from napari_uniultra.model.adapter_file import AdapterFile, is_adapter_file, read_adapter_file
 from napari_uniultra.model.attempt import attempt
 from napari_uniultra.model.build import build_network
-from napari_uniultra.model.catalogue import DEFAULT_MODEL, list_models, locate
+from napari_uniultra.model.catalogue import list_models, locate
 from napari_uniultra.model.checkpoint import Checkpoint, read_checkpoint
+from napari_uniultra.model.choices import DEFAULT_MODEL
 from napari_uniultra.model.config import ModelConfig
 from napari_uniultra.model.device import choose_device
 from napari_uniultra.model.fit import load_into

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from napari_uniultra.core.masks import Masks, stack_of
-from napari_uniultra.core.types import Cine
+from napari_uniultra.core.types import Cine, default_name
 from napari_uniultra.errors import PromptError, UniUltraError
 from napari_uniultra.io.readers.masks import read_masks
 from napari_uniultra.segment.autosave import autosave_file
@@ -108,7 +108,7 @@ class ModelMasks:
         words = f"{self.title} segments the loop"
         for (object_id, frame), prompt in sorted(state.prompts.items(), key=lambda entry: entry[0]):
             session.set_prompt(object_id, frame, prompt)
-            session.name_object(object_id, state.names.get(object_id, f"Object {object_id}"))
+            session.name_object(object_id, state.names.get(object_id, default_name(object_id)))
             yield Progress(words)
         total = session.frames_to_propagate("both")
         for done, _ in enumerate(session.propagate("both"), start=1):

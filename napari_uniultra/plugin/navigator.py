@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject
 
+from napari_uniultra.core.types import default_name
 from napari_uniultra.plugin.layers import Key
 
 if TYPE_CHECKING:
@@ -51,6 +52,6 @@ class Navigator(QObject):
         is_only = frame == control.frame
         self.go_to(frame)
         object_id = work.confidence.weak_objects(frame, settled)[0]
-        name = control.objects.names.get(object_id, f"Object {object_id}")
+        name = control.objects.names.get(object_id, default_name(object_id))
         words = f"Frame {frame}, {name}: {work.confidence.at(object_id, frame).words}"
         control.say(f"{words}. No other frame needs a look." if is_only else words)

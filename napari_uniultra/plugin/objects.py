@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QObject
 
 from napari_uniultra.core.palette import Colour, colour_of, free_colour
+from napari_uniultra.core.types import MAX_OBJECT_ID, default_name
 from napari_uniultra.plugin.outcomes import ObjectEdit, Snapshot
 from napari_uniultra.plugin.workspace import Structure, first_object
 
 if TYPE_CHECKING:
     from napari_uniultra.plugin.controller import SegmentController
-
-_MAX_ID = 65535  # label images are uint16
 
 
 class Objects(QObject):
@@ -78,11 +77,11 @@ class Objects(QObject):
             self._edit(ObjectEdit(first, name, colour))
             return
         highest = max(work.objects)
-        object_id = highest + 1 if highest < _MAX_ID else min(set(range(1, _MAX_ID)) - set(work.objects))
+        object_id = highest + 1 if highest < MAX_OBJECT_ID else min(set(range(1, MAX_OBJECT_ID)) - set(work.objects))
         before = [] if work.known else [ObjectEdit(first, work.objects[first].name)]
         colour = colour or free_colour(object_id, [own.colour for own in work.objects.values()])
         colour = None if colour == colour_of(object_id) else colour  # nothing to remember
-        self._edit(*before, ObjectEdit(object_id, name or f"Object {object_id}", colour))
+        self._edit(*before, ObjectEdit(object_id, name or default_name(object_id), colour))
         self.choose(object_id)
 
     def rename(self, object_id: int, name: str) -> None:
@@ -194,4 +193,4 @@ class Objects(QObject):
 
 
 def _new_structure(object_id: int) -> Structure:
-    return Structure(object_id, f"Object {object_id}", colour_of(object_id))
+    return Structure(object_id, default_name(object_id), colour_of(object_id))

@@ -18,7 +18,7 @@ from PIL import Image
 from napari_uniultra.core.atomic import write_error
 from napari_uniultra.core.manifest_table import plain_name
 from napari_uniultra.core.sector import find_sector
-from napari_uniultra.core.types import Cine
+from napari_uniultra.core.types import Cine, default_name
 from napari_uniultra.core.words import counted
 from napari_uniultra.errors import ReadError
 from napari_uniultra.runner.loops import Answers, CorrectedLoop, answers
@@ -225,7 +225,7 @@ class _LoopWriter:
         for found in known.values():
             self._sizes.update({object_id: int(result.mask.unpack().sum()) for object_id, result in found.items()})
         self._numbers = {object_id: number for number, object_id in enumerate(sorted(self._sizes), 1)}
-        self._names = {i: plain_name(names.get(i, "")) or f"object {number}" for i, number in self._numbers.items()}
+        self._names = {i: plain_name(names.get(i, "")) or default_name(number) for i, number in self._numbers.items()}
 
     def warnings(self) -> Iterator[str]:
         """What a user should know of the loop, once it is written."""

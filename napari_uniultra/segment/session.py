@@ -15,7 +15,7 @@ from napari_uniultra.core.measure import Markers
 from napari_uniultra.core.palette import Colour, checked_colour
 from napari_uniultra.core.postprocess import TidySettings
 from napari_uniultra.core.prompts import checked_mask, checked_points, normalise_box
-from napari_uniultra.core.types import Cine, Direction, Prompt, Step, checked_spacing
+from napari_uniultra.core.types import MAX_OBJECT_ID, Cine, Direction, Prompt, Step, checked_spacing, default_name
 from napari_uniultra.core.words import frames_in_words
 from napari_uniultra.errors import PromptError, ReadError, UniUltraError
 from napari_uniultra.segment.autosave import Autosave
@@ -33,7 +33,6 @@ from napari_uniultra.segment.work import Work
 _log = logging.getLogger(__name__)
 
 _MB = 1 << 20
-_MAX_OBJECT_ID = 65535  # label images are uint16
 
 
 class CineSession:
@@ -277,7 +276,7 @@ class CineSession:
 
     def _check_unlocked(self, object_id: int) -> None:
         if object_id in self._state.locked_objects:
-            name = self._state.names.get(object_id, f"Object {object_id}")
+            name = self._state.names.get(object_id, default_name(object_id))
             raise PromptError(f"{name} is locked", fix="Unlock it to change it")
 
     def _set(self, key: Key, prompt: Prompt) -> Step:
@@ -285,7 +284,7 @@ class CineSession:
         if prompt != self._state.prompts.get(key):
             result = self._compute(lambda: self._engine.answer(self._state, key, prompt))
             with self._work.change(made_with=ModelName.of(self.model)) as state:
-                state.names.setdefault(object_id, f"Object {object_id}")
+                state.names.setdefault(object_id, default_name(object_id))
                 state.prompts[key] = prompt
                 state.prompted[key] = result
         return self.step(frame)
@@ -298,8 +297,8 @@ class CineSession:
 
     @staticmethod
     def _checked_id(object_id: int) -> int:
-        if not isinstance(object_id, (int, np.integer)) or not 1 <= object_id <= _MAX_OBJECT_ID:
-            fix = f"Use a whole number from 1 to {_MAX_OBJECT_ID}"
+        if not isinstance(object_id, (int, np.integer)) or not 1 <= object_id <= MAX_OBJECT_ID:
+            fix = f"Use a whole number from 1 to {MAX_OBJECT_ID}"
             raise PromptError(f"{object_id!r} is not an object id", fix=fix)
         return int(object_id)
 

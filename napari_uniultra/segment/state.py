@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_uniultra.core.measure.cardiac import Axis, Cycle
 from napari_uniultra.core.palette import Colour
-from napari_uniultra.core.types import Prompt, Step
+from napari_uniultra.core.types import Prompt, Step, default_name
 from napari_uniultra.segment.results import Result
 from napari_uniultra.segment.session_about import ModelName
 
@@ -73,7 +73,7 @@ class SessionState:
         self, object_id: int, name: str | None, colour: Colour | None, locked: bool | None, hidden: bool | None
     ) -> None:
         """Give an object, new or known, what is not None."""
-        self.names[object_id] = name or self.names.get(object_id) or f"Object {object_id}"
+        self.names[object_id] = name or self.names.get(object_id) or default_name(object_id)
         if colour is not None:
             self.colours[object_id] = colour
         for group, wanted in ((self.locked_objects, locked), (self.hidden_objects, hidden)):

@@ -7,7 +7,8 @@ import platform
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QSizePolicy, QWidget
 
-from napari_uniultra.model.catalogue import DEFAULT_MODEL, ModelInfo, list_models
+from napari_uniultra.model.catalogue import ModelInfo, list_models
+from napari_uniultra.model.choices import DEFAULT_MODEL
 from napari_uniultra.plugin.model_shelf import ModelShelf
 from napari_uniultra.plugin.outcomes import LoadedModel
 from napari_uniultra.widgets.models_dialog import ModelsDialog

@@ -16,7 +16,7 @@ from napari_uniultra.core.measure.outline import (
     outline_of,
     principal_axis,
 )
-from napari_uniultra.core.types import PIXELS, Cine, Spacing
+from napari_uniultra.core.types import PIXELS, Cine, Spacing, default_name
 
 Point = tuple[float, float]
 Axis = tuple[Point, Point]
@@ -250,7 +250,7 @@ def measure_cycle(
     times = [None if frame_times_s is None else 1000 * float(frame_times_s[f]) for f in (cycle.ed, cycle.es)]
     return CycleMeasurement(
         object_id=object_id,
-        object_name=object_name or f"object {object_id}",
+        object_name=object_name or default_name(object_id),
         ed_frame=cycle.ed,
         es_frame=cycle.es,
         ed_time_ms=times[0],

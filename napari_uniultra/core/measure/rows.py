@@ -10,7 +10,7 @@ import numpy as np
 from scipy.ndimage import find_objects
 
 from napari_uniultra.core.measure.geometry import MaskShape, measure_shape
-from napari_uniultra.core.types import PIXELS, Cine, Step
+from napari_uniultra.core.types import PIXELS, Cine, Step, default_name
 
 AreaUnit = Literal["mm2", "px"]
 
@@ -130,7 +130,7 @@ def _row(cine: Cine, names: Mapping[int, str], frame: int, object_id: int, mask:
         frame=frame,
         time_s=None if cine.frame_times_s is None else float(cine.frame_times_s[frame]),
         object_id=object_id,
-        object_name=names.get(object_id) or f"object {object_id}",
+        object_name=names.get(object_id) or default_name(object_id),
         area=float(area_px(mask)) if spacing is None else area_mm2(mask, spacing),
         unit="px" if spacing is None else "mm2",
         shape=measure_shape(mask, spacing or PIXELS, cine.sector),

@@ -25,7 +25,7 @@ from PIL import Image
 
 from napari_uniultra.core.atomic import atomic_path
 from napari_uniultra.core.prompts import checked_mask, checked_points, normalise_box
-from napari_uniultra.core.types import Prompt
+from napari_uniultra.core.types import Prompt, default_name
 from napari_uniultra.core.words import counted
 from napari_uniultra.errors import PromptError
 from napari_uniultra.io.writers.overlay import save_png
@@ -154,7 +154,7 @@ def _object(entry: Any, place: str, folder: Path, shape_hw: tuple[int, int]) -> 
     object_id = _checked(entry.get("id"), int, f"{place}.id")
     if object_id < 1:
         raise _fault(f"{place}.id", "an id is 1 or more")
-    name = _checked(entry.get("name", f"object {object_id}"), str, f"{place}.name")
+    name = _checked(entry.get("name", default_name(object_id)), str, f"{place}.name")
     frames = {}
     for key, drawn in _checked(entry.get("frames"), dict, f"{place}.frames").items():
         at = f'{place}.frames["{key}"]'
