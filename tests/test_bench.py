@@ -208,8 +208,10 @@ def test_an_architecture_without_weights_gets_random_ones() -> None:
         benchmark_model("no-such-model", "cpu")
 
 
-def test_ours_and_the_official_predictor_at_another_size(capsys: pytest.CaptureFixture) -> None:
-    assert main(["bench", "--quick", "--model", "sam2.1-tiny", "--image-size", "64"]) == 0
+def test_ours_and_the_official_predictor_at_another_size(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "file").write_text("no folder")
+    out = tmp_path / "file" / "table.md"
+    assert main(["bench", "--quick", "--model", "sam2.1-tiny", "--image-size", "64", "--out", str(out)]) == 7
     said = capsys.readouterr().out
     assert "sam2.1-tiny (random weights), 64 px" in said
     cases = [line.split("|")[1].strip() for line in said.splitlines() if " ms |" in line]

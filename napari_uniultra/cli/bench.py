@@ -47,12 +47,12 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the benchmark and print its table."""
     table = _table(arguments)
+    print(table)
     if arguments.out is not None:
         from napari_uniultra.core.atomic import atomic_path
 
         with atomic_path(arguments.out) as path:
             path.write_text(table, encoding="utf-8")
-    print(table)
     return 0
 
 
