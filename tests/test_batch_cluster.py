@@ -38,6 +38,7 @@ from napari_uniultra.batch.worker import Outcome
 from napari_uniultra.core.postprocess import TidySettings
 from napari_uniultra.core.settings import read_settings
 from napari_uniultra.errors import ConfigError, ResourceError
+from napari_uniultra.model import device
 from napari_uniultra.model.build import build_network
 from napari_uniultra.model.checkpoint import save_checkpoint
 from napari_uniultra.model.config import architecture
@@ -262,7 +263,7 @@ def test_workers_by_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert worker_count(WorkerSettings(memory_gb=1, threads=4), "cpu") == 4
     assert worker_count(WorkerSettings(memory_gb=64), "cpu") == 1
     assert worker_count(WorkerSettings(count=3), "cpu") == 3
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(device, "available_devices", lambda: ("cuda", "cpu"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert worker_count(WorkerSettings(memory_gb=1), "auto") == 2
 

@@ -8,6 +8,7 @@ from napari.layers import Image, Points, Shapes
 
 from napari_uniultra.core.types import Cine, Prompt
 from napari_uniultra.errors import ReadError
+from napari_uniultra.plugin.image_layer import transform_of
 from napari_uniultra.plugin.layers import (
     Placement,
     affine_of,
@@ -20,7 +21,6 @@ from napari_uniultra.plugin.layers import (
     shapes_to_prompts,
     whole_numbers,
 )
-from napari_uniultra.plugin.prompt_layers import transform_of
 
 SHAPE = (10, 40, 60)
 

@@ -42,7 +42,9 @@ def worker_count(settings: WorkerSettings, device: str) -> int:
     if device in ("auto", "cuda"):
         import torch
 
-        if torch.cuda.is_available():
+        from napari_uniultra.model.device import available_devices
+
+        if "cuda" in available_devices():
             return torch.cuda.device_count()
     if device == "mps":
         return 1

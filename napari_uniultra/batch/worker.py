@@ -199,7 +199,9 @@ def _device(name: str) -> str:
     """One GPU for each worker of this machine, by the worker's number."""
     import torch
 
-    if name not in ("auto", "cuda") or not torch.cuda.is_available():
+    from napari_uniultra.model.device import available_devices
+
+    if name not in ("auto", "cuda") or "cuda" not in available_devices():
         return name
     return f"cuda:{(_worker_number() or 0) % torch.cuda.device_count()}"
 

@@ -95,10 +95,12 @@ def _package(name: str) -> Finding:
 
 
 def _devices() -> Iterator[Finding]:
-    from napari_uniultra.model.device import available_devices, choose_device, describe_device
+    from napari_uniultra.model.device import available_devices, choose_device, describe_device, unfit_gpu
 
     for name in available_devices():
         yield Finding(f"Device {name}", "ok", describe_device(choose_device(name)))
+    if unfit := unfit_gpu():
+        yield Finding("Device cuda", "note", f"this PyTorch has no code for {unfit}", "Install a PyTorch built for it")
 
 
 def _memory() -> Iterator[Finding]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any
 
@@ -15,9 +17,35 @@ from napari_uniultra.errors import ResourceError
 
 
 def available_devices() -> tuple[str, ...]:
-    """The devices of this machine, the fastest first; "cpu" is always the last."""
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    """The devices of this machine that this PyTorch can use, the fastest first; "cpu" is always the last."""
+    has_gpu = torch.cuda.is_available() and unfit_gpu() is None
+    present = {"cuda": has_gpu, "mps": torch.backends.mps.is_available(), "cpu": True}
     return tuple(name for name, is_present in present.items() if is_present)
+
+
+def unfit_gpu() -> str | None:
+    """The name of the first graphics card, if this PyTorch sees it and was not built for it; else None."""
+    if not torch.cuda.is_available() or is_built_for(torch.cuda.get_device_capability(), torch.cuda.get_arch_list()):
+        return None
+    return torch.cuda.get_device_name()
+
+
+def is_built_for(capability: tuple[int, int], architectures: Iterable[str]) -> bool:
+    """Whether a PyTorch built for ``architectures``, as `torch.cuda.get_arch_list` names them, has code for a GPU.
+
+    ``sm_86`` runs on compute capability 8.6 to 8.9, ``sm_90a`` on 9.0 alone; ``compute_90`` is compiled when it is
+    used, for 9.0 and all later (CUDA C++ Programming Guide, 3.1.2 to 3.1.4). AMD's names, such as ``gfx90a``, tell
+    nothing.
+    """
+    named = [re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", name) for name in architectures]
+    known = [(found[1], (int(found[2]), int(found[3])), found[4]) for found in named if found]
+    return not known or any(_runs_on(capability, *architecture) for architecture in known)
+
+
+def _runs_on(capability: tuple[int, int], kind: str, built: tuple[int, int], suffix: str) -> bool:
+    if suffix == "a":
+        return capability == built
+    return capability >= built and (kind == "compute" or capability[0] == built[0])
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -34,9 +62,10 @@ def choose_device(name: str = "auto") -> torch.device:
     kind, _, number = name.partition(":")
     count = torch.cuda.device_count() if kind == "cuda" else 1
     if kind not in available or (number and not (number.isdecimal() and int(number) < count)):
+        unfit = f"; it has no code for {unfit_gpu()}" if kind == "cuda" and unfit_gpu() else ""
         raise ResourceError(
             f"This machine has no device {name!r}",
-            f"PyTorch {torch.__version__} finds {', '.join(available)}",
+            f"PyTorch {torch.__version__} finds {', '.join(available)}{unfit}",
             "Choose one of these, or 'auto' (Automatic in the panel)",
         )
     return torch.device(name)

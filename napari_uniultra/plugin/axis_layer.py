@@ -11,8 +11,8 @@ from napari.layers import Shapes
 
 from napari_uniultra.core.measure.cardiac import Axis
 from napari_uniultra.core.prompts import rowcol_from_xy, xy_from_rowcol
+from napari_uniultra.plugin.image_layer import TRANSFORM, frames_shape, lay_over, transform_of
 from napari_uniultra.plugin.layers import Placement, affine_of
-from napari_uniultra.plugin.prompt_layers import TRANSFORM, frames_shape, lay_over, transform_of
 from napari_uniultra.plugin.spare_drawing import draw_only_where_marked
 
 AXIS_NAME = "UniUltra long axis"

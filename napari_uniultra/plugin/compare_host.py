@@ -13,9 +13,9 @@ from napari_uniultra.errors import UniUltraError
 from napari_uniultra.plugin.compare import Comparison, compare_masks
 from napari_uniultra.plugin.compare_layers import CompareLayers, is_copy
 from napari_uniultra.plugin.compare_sources import Progress, Source
+from napari_uniultra.plugin.image_layer import shown_frame
 from napari_uniultra.plugin.jobs import Jobs, StreamHandle
 from napari_uniultra.plugin.layers import cine_of_layer
-from napari_uniultra.plugin.prompt_layers import shown_frame
 
 
 class CompareController(QObject):

@@ -10,8 +10,8 @@ from napari.utils.colormaps import DirectLabelColormap
 
 from napari_uniultra.core.masks import Masks
 from napari_uniultra.core.palette import colour_of
+from napari_uniultra.plugin.image_layer import transform_of
 from napari_uniultra.plugin.layers import features_of_names
-from napari_uniultra.plugin.prompt_layers import transform_of
 
 COLOURS = (colour_of(2), colour_of(1))  # A is sky blue, B is orange
 _OUTLINE = 2  # pixels of the image

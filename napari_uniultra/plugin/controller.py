@@ -16,6 +16,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.plugin import left_behind
 from napari_uniultra.plugin.ahead import Ahead
+from napari_uniultra.plugin.image_layer import TRANSFORM, shown_frame, shows_loop
 from napari_uniultra.plugin.jobs import Jobs
 from napari_uniultra.plugin.layers import cine_of_layer
 from napari_uniultra.plugin.loop_scale import LoopScale
@@ -23,7 +24,7 @@ from napari_uniultra.plugin.marks import Marks
 from napari_uniultra.plugin.navigator import Navigator
 from napari_uniultra.plugin.objects import Objects
 from napari_uniultra.plugin.outcomes import LoadedModel, OpenedLoop, Outcome, Snapshot
-from napari_uniultra.plugin.prompt_layers import TRANSFORM, PromptLayers, shown_frame, shows_loop
+from napari_uniultra.plugin.prompt_layers import PromptLayers
 from napari_uniultra.plugin.result_layer import ResultLayer
 from napari_uniultra.plugin.review import Review
 from napari_uniultra.plugin.session_files import SessionFiles

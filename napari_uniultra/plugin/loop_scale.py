@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from napari.layers import Labels
 
+from napari_uniultra.plugin.image_layer import frames_shape
 from napari_uniultra.plugin.layers import METADATA_KEY, names_image, same_source
-from napari_uniultra.plugin.prompt_layers import frames_shape
 
 Spacing = tuple[float, float]  # (row, column) in mm
 

@@ -12,10 +12,11 @@ from qtpy.QtGui import QGuiApplication
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.plugin.compare_layers import is_side_by_side
 from napari_uniultra.plugin.drawing import Drawn
+from napari_uniultra.plugin.image_layer import frames_shape
 from napari_uniultra.plugin.layers import Key
 from napari_uniultra.plugin.outcomes import Outcome
 from napari_uniultra.plugin.painting import Painted
-from napari_uniultra.plugin.prompt_layers import Tool, frames_shape
+from napari_uniultra.plugin.prompt_layers import Tool
 from napari_uniultra.plugin.result_layer import Brush
 from napari_uniultra.plugin.workspace import Workspace
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from napari.layers import Image
 
+from napari_uniultra.plugin.image_layer import frames_shape
 from napari_uniultra.plugin.layers import METADATA_KEY, names_image, same_source
-from napari_uniultra.plugin.prompt_layers import frames_shape
 
 
 def images_of(viewer: Any, masks: Any, in_use: Any) -> list[Any]:

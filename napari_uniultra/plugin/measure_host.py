@@ -26,6 +26,7 @@ from napari_uniultra.core.palette import Colour
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import UniUltraError
 from napari_uniultra.plugin.axis_layer import AxisLayer
+from napari_uniultra.plugin.image_layer import frames_shape, shown_frame
 from napari_uniultra.plugin.jobs import Jobs
 from napari_uniultra.plugin.layers import (
     colours_in,
@@ -38,7 +39,6 @@ from napari_uniultra.plugin.loop_measurements import LoopMeasurements
 from napari_uniultra.plugin.loop_scale import is_masks_of
 from napari_uniultra.plugin.masks_image import images_of, known_of
 from napari_uniultra.plugin.preview_layer import is_preview
-from napari_uniultra.plugin.prompt_layers import frames_shape, shown_frame
 
 _SOON_MS = 100  # after the masks were touched
 _LOOK_AGAIN_MS = 500  # at least; masks that tracking writes in place are not announced by napari

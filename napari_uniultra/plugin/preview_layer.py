@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from napari.layers import Labels
 
-from napari_uniultra.plugin.prompt_layers import transform_of
+from napari_uniultra.plugin.image_layer import transform_of
 
 PREVIEW_NAME = "UniUltra preview"
 _CONTOUR_PX = 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from napari_uniultra.core.palette import Colour
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.errors import PromptError
 from napari_uniultra.plugin.earlier import make_room
+from napari_uniultra.plugin.image_layer import frames_shape, lay_over, shown_frame, transform_of
 from napari_uniultra.plugin.layers import (
     Found,
     Key,
@@ -39,7 +39,6 @@ _OBJECT, _LABEL, _EXACT = "object", "label", "exact"  # columns of the layers' f
 _POINT_SIZE, _EDGE_WIDTH = 1 / 40, 1 / 300  # of the frame's longer side: napari draws both in pixels of the image
 _BORDER_WIDTH = 0.15  # of a point's size
 _FINAL_ACTIONS = ("added", "changed", "removed")
-TRANSFORM = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")  # where a layer lies
 
 
 @dataclass(frozen=True)
@@ -371,46 +370,3 @@ def _idle_clicks(shapes: Found, points: Found) -> list[PromptError]:
     keys = [key for key, prompt in shapes.prompts.items() if prompt.mask is not None and key in points.prompts]
     why, fix = "the outline drawn there is the mask itself", "Change the outline, or turn off Drawn outlines are exact"
     return [PromptError(f"Clicks on frame {frame} change nothing", why, fix) for _, frame in sorted(keys)]
-
-
-def transform_of(image: Any) -> dict[str, Any]:
-    """Keyword arguments that lay a new layer over an image."""
-    return {"ndim": image.ndim, **{name: getattr(image, name) for name in TRANSFORM}}
-
-
-def lay_over(layer: Any, image: Any) -> None:
-    """Give a layer the scale, position and units of an image, as `transform_of` gives them to a new one."""
-    for name in TRANSFORM:
-        setattr(layer, name, getattr(image, name))
-
-
-def frames_shape(image: Any) -> tuple[int, ...]:
-    """An image layer's (T, H, W) or (H, W), without colour."""
-    data = image.data[0] if image.multiscale else image.data
-    return tuple(int(size) for size in data.shape[: image.ndim])
-
-
-def shown_frame(viewer: Any, image: Any) -> int:
-    """The frame of an image layer that the viewer shows; 0 for a still."""
-    return int(np.clip(_frame_at(viewer, image), 0, num_frames(image) - 1))
-
-
-def shows_loop(viewer: Any, image: Any) -> bool:
-    """Whether the frame slider is within an image layer: another layer may go on before and after it."""
-    return 0 <= _frame_at(viewer, image) < num_frames(image)
-
-
-def num_frames(image: Any) -> int:
-    """How many frames an image layer has; 1 for a still."""
-    return frames_shape(image)[0] if image.ndim > 2 else 1
-
-
-def _frame_at(viewer: Any, image: Any) -> int:
-    """The frame at the viewer's position, which may lie beyond the loop."""
-    return math.floor(float(image.world_to_data(viewer.dims.point)[0]) + 0.5) if image.ndim > 2 else 0
-
-
-def shows_single_frames(viewer: Any, image: Any) -> bool:
-    """Whether the viewer shows whole frames, one at a time: not in 3-D, and not with its axes in another order."""
-    dims = viewer.dims
-    return image.ndim < 3 or (dims.ndisplay == 2 and dims.ndim - image.ndim not in dims.displayed)

@@ -15,6 +15,7 @@ from napari_uniultra.core.masks import stack_of
 from napari_uniultra.core.measure import Markers
 from napari_uniultra.core.palette import Colour
 from napari_uniultra.plugin.earlier import make_room
+from napari_uniultra.plugin.image_layer import frames_shape, lay_over, shown_frame, shows_single_frames, transform_of
 from napari_uniultra.plugin.layers import (
     disown,
     features_of_names,
@@ -26,13 +27,6 @@ from napari_uniultra.plugin.layers import (
 )
 from napari_uniultra.plugin.mark_style import edge_colours
 from napari_uniultra.plugin.painting import Painted
-from napari_uniultra.plugin.prompt_layers import (
-    frames_shape,
-    lay_over,
-    shown_frame,
-    shows_single_frames,
-    transform_of,
-)
 from napari_uniultra.plugin.strokes import frames_before
 
 Brush = Literal["paint", "erase"]

@@ -9,13 +9,14 @@ from napari_uniultra.core.palette import Colour, colour_of
 from napari_uniultra.core.types import Prompt
 from napari_uniultra.plugin.confidence import Confidence
 from napari_uniultra.plugin.drawing import Drawn
+from napari_uniultra.plugin.image_layer import num_frames
 from napari_uniultra.plugin.layers import Key
 from napari_uniultra.plugin.loop_scale import LoopScale
 from napari_uniultra.plugin.loop_session import LoopSession
 from napari_uniultra.plugin.outcomes import Snapshot
 from napari_uniultra.plugin.painting import Painted
 from napari_uniultra.plugin.pending import Pending
-from napari_uniultra.plugin.prompt_layers import PromptLayers, num_frames
+from napari_uniultra.plugin.prompt_layers import PromptLayers
 from napari_uniultra.plugin.result_layer import ResultLayer
 from napari_uniultra.plugin.track_plan import TrackPlan
 
