@@ -13,6 +13,7 @@ import pytest
 from napari_uniultra.core import process
 from napari_uniultra.core.places import cache_folder, config_folder, data_folder
 from napari_uniultra.core.process import describe_process, is_here, is_running, this_process
+from napari_uniultra.segment.autosave import autosave_folder
 
 ELSEWHERE = {"boot": "another", "host": "elsewhere", "machine": "another"}
 
@@ -107,3 +108,9 @@ def test_places_are_the_same_from_every_folder(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NAPARI_UNIULTRA_HOME", "mine")
     assert {data_folder(), cache_folder(), config_folder()} == {tmp_path / "mine"}
+
+
+def test_unsaved_work_does_not_lie_where_systems_clear_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NAPARI_UNIULTRA_HOME")
+    assert data_folder() in autosave_folder().parents
+    assert cache_folder() not in autosave_folder().parents

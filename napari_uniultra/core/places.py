@@ -11,12 +11,12 @@ _NAME, _HOME = "napari-uniultra", "NAPARI_UNIULTRA_HOME"
 
 
 def data_folder() -> Path:
-    """Models that were added, runs of training."""
+    """Models that were added, runs of training, and work that is kept until it is saved, for the case of a crash."""
     return _place(platformdirs.user_data_dir)
 
 
 def cache_folder() -> Path:
-    """Work in progress that is kept for the case of a crash."""
+    """What can be made again; systems may clear it away."""
     return _place(platformdirs.user_cache_dir)
 
 

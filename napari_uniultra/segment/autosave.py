@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-from napari_uniultra.core.places import cache_folder
+from napari_uniultra.core.places import data_folder
 from napari_uniultra.core.types import Cine
 from napari_uniultra.errors import WriteError
 
@@ -24,7 +24,7 @@ _AGAIN_S = 30.0  # after one that failed
 
 def autosave_folder() -> Path:
     """Where unfinished work is kept."""
-    return cache_folder() / "autosave"
+    return data_folder() / "autosave"
 
 
 def autosave_file(cine: Cine, folder: Path | None = None) -> Path:
