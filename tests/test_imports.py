@@ -91,7 +91,7 @@ try:
 except SystemExit as end:
     assert not end.code, end.code
 """
-    assert not modules_after(code, tmp_path) & {"torch", "sam2", "napari", "qtpy"}
+    assert not modules_after(code, tmp_path) & {"torch", "sam2", "napari", "qtpy", "numpy"}
 
 
 OPEN_NAPARI = """

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_uniultra.cli.job import Job, finish
-from napari_uniultra.model.choices import DEFAULT_MODEL
+from napari_uniultra.model.choices import DEFAULT_MODEL, DEVICES
 
 
 def add_parser(commands: Any) -> None:
@@ -19,7 +19,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="a model's name or path (default: %(default)s)")
-    parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
+    parser.add_argument("--device", default="auto", choices=DEVICES)
     parser.add_argument("--force", action="store_true", help="compute and write again what is there already")
     parser.set_defaults(run=run)
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from napari_uniultra.cli.job import Job, finish, output_paths
 from napari_uniultra.cli.outputs import check_outputs
-from napari_uniultra.core.types import default_name
 from napari_uniultra.model.choices import DEFAULT_MODEL, DEVICES
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ def _box(text: str) -> tuple[float, ...]:
 def _objects_of_boxes(boxes: list[tuple[float, ...]], frame: int, cine: Cine) -> list[ObjectPrompts]:
     """One object per box, on one frame."""
     from napari_uniultra.core.prompts import normalise_box
-    from napari_uniultra.core.types import Prompt
+    from napari_uniultra.core.types import Prompt, default_name
     from napari_uniultra.io.writers import ObjectPrompts
 
     cine.frame(frame)  # says which frames there are when this one does not exist

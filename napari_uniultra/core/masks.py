@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from napari_uniultra.core.palette import Colour, colour_of
-from napari_uniultra.core.types import Cine, default_name
+from napari_uniultra.core.types import MAX_OBJECT_ID, Cine, default_name
 from napari_uniultra.core.words import counted
 from napari_uniultra.errors import WriteError
 
@@ -127,15 +127,15 @@ def checked_labels(labels: Any) -> np.ndarray:
     WriteError
         For another shape or type, or numbers below 0 or above 65535.
     """
-    labels = np.asarray(labels)
-    if labels.ndim == 2:
-        labels = labels[None]
+    labels = stack_of(np.asarray(labels))
     if labels.ndim != 3 or not (labels.dtype == bool or np.issubdtype(labels.dtype, np.integer)):
         raise WriteError(
             f"An array of shape {labels.shape} and type {labels.dtype} is not a stack of masks",
             "masks are (T, H, W) whole numbers",
         )
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
-    if low < 0 or high > np.iinfo(np.uint16).max:
-        raise WriteError(f"Labels from {low} to {high} cannot be saved", "a label is a number from 0 to 65535")
+    if low < 0 or high > MAX_OBJECT_ID:
+        raise WriteError(
+            f"Labels from {low} to {high} cannot be saved", f"a label is a number from 0 to {MAX_OBJECT_ID}"
+        )
     return labels.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16, copy=False)

@@ -18,7 +18,7 @@ from napari_uniultra.errors import ResourceError
 
 def available_devices() -> tuple[str, ...]:
     """The devices of this machine that this PyTorch can use, the fastest first; "cpu" is always the last."""
-    has_gpu = torch.cuda.is_available() and unfit_gpu() is None
+    has_gpu = torch.cuda.is_available() and not unfit_gpu()
     present = {"cuda": has_gpu, "mps": torch.backends.mps.is_available(), "cpu": True}
     return tuple(name for name, is_present in present.items() if is_present)
 
@@ -62,10 +62,11 @@ def choose_device(name: str = "auto") -> torch.device:
     kind, _, number = name.partition(":")
     count = torch.cuda.device_count() if kind == "cuda" else 1
     if kind not in available or (number and not (number.isdecimal() and int(number) < count)):
-        unfit = f"; it has no code for {unfit_gpu()}" if kind == "cuda" and unfit_gpu() else ""
+        unfit = unfit_gpu() if kind == "cuda" else None
+        found = ", ".join(available) + (f"; it has no code for {unfit}" if unfit else "")
         raise ResourceError(
             f"This machine has no device {name!r}",
-            f"PyTorch {torch.__version__} finds {', '.join(available)}{unfit}",
+            f"PyTorch {torch.__version__} finds {found}",
             "Choose one of these, or 'auto' (Automatic in the panel)",
         )
     return torch.device(name)

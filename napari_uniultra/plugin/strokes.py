@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from napari_uniultra.core.masks import stack_of
+
 
 def frames_before(stroke: Sequence[Any], labels: np.ndarray) -> Mapping[int, np.ndarray | None]:
     """The frames from the first to the last that a stroke changed, (H, W) each, as they were before it.
@@ -25,7 +27,7 @@ def frames_before(stroke: Sequence[Any], labels: np.ndarray) -> Mapping[int, np.
     mapping of int to ndarray
         Where napari notes strokes in yet another way: all frames, each with None.
     """
-    stack = labels if labels.ndim == 3 else labels[None]
+    stack = stack_of(labels)
     try:
         touches = [_Touch.read(own, labels.ndim) for own in stroke]
         reach = [frame for touch in touches for frame in touch.reach]
